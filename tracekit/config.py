@@ -1,0 +1,96 @@
+"""Settings: a TOML file and `key.sub=value` overrides → one frozen, validated pydantic record.
+
+Defaults stand in the settings class alone. An unknown key is answered with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+class SettingsError(ValueError):
+    """Settings cannot be used: the message names the key, what was found and what was expected."""
+
+
+class Settings(BaseModel):
+    """Base of every settings record: frozen, no unknown keys, no silent coercion of meaning."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def load_settings(kind: type[SettingsT], recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> SettingsT:
+    """Read `recipe` (TOML; None for the defaults), lay `key.sub=value` overrides over it, validate.
+
+    Values of overrides are TOML values; what is no TOML value is taken as a string
+    (`method=luffy` and `method="luffy"` are the same). Raises SettingsError.
+    """
+    tree = read_toml(recipe) if recipe is not None else {}
+    for override in overrides:
+        _lay_over(tree, override)
+    return build_settings(kind, tree, str(recipe) if recipe is not None else "settings")
+
+
+def build_settings(kind: type[SettingsT], tree: dict[str, Any], name: str) -> SettingsT:
+    """Validate a tree of plain values as `kind`; every fault is told in one line."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(kind, name, fault) for fault in error.errors())) from error
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """A TOML file as a tree of plain values. Raises SettingsError where it is absent or damaged."""
+    path = Path(path)
+    if not path.is_file():
+        raise SettingsError(f"{path} does not exist; expected a recipe in TOML.")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}.") from error
+
+
+def _lay_over(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise SettingsError(f"{override!r} is no override; write key=value or key.sub=value.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise SettingsError(f"{key}: {parent} is a value, not a table; it has no key {last}.")
+    tree[last] = value
+
+
+def _explain(kind: type[BaseModel], name: str, fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] != "extra_forbidden":
+        return f"{name}: {key or 'settings'} is {fault['input']!r}: {fault['msg']}"
+    known = _known_keys(kind)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if not near:  # `rats` under another table: compare the last word alone
+        tails = {k.rsplit(".", 1)[-1]: k for k in known}
+        near = [tails[t] for t in difflib.get_close_matches(key.rsplit(".", 1)[-1], tails, n=1, cutoff=0.5)]
+    hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}."
+    return f"{name}: unknown key {key}; {hint}"
+
+
+def _known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for field_name, info in kind.model_fields.items():
+        keys.append(prefix + field_name)
+        for part in (info.annotation, *get_args(info.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                keys += _known_keys(part, f"{prefix}{field_name}.")
+    return keys
