@@ -1,0 +1,1 @@
+"""Kernel SVMs on hidden states: does training change which reasoning features are linearly separable?"""

@@ -1,0 +1,1 @@
+"""Curate and verify reasoning traces for training."""

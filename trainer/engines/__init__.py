@@ -1,0 +1,1 @@
+"""Rollout engines behind one small protocol: embedded (default), vLLM in process, vLLM over HTTP."""
