@@ -1,0 +1,208 @@
+"""Check written arithmetic: a small exact parser over fractions. Nothing is ever evaluated as code.
+
+Grammar (after stripping `$` and thousands separators):
+    sum     = product (("+" | "-") product)*
+    product = power (("*" | "x" | "×" | "·" | "/" | "÷" | "//") power)*     "//" divides and rounds down
+    power   = unary ("^" power)?        "**" is read as "^"
+    unary   = ("+" | "-") unary | atom "%"*
+    atom    = number | "(" sum ")"
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from typing import Literal
+
+#: Longest expression read. GSM8K's longest annotation has 75 characters.
+MAX_CHARACTERS = 300
+#: Bounds that keep a hostile power such as 9^9^9 from filling the memory.
+MAX_EXPONENT = 64
+MAX_BITS = 4096
+
+Status = Literal["exact", "rounded", "wrong", "unreadable"]
+
+_TOKEN = re.compile(r"\s*(?:(\d+\.\d*|\.\d+|\d+)|(\*\*|//|[-+*/^()%x×·÷−–]))")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_SAME_SIGN = {"**": "^", "x": "*", "×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"}
+_ANNOTATION = re.compile(r"<<([^<>\n]{1,300})>>")
+_NUMBER = r"\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))"
+# A plain equation stands alone: left of it is a word, punctuation or a line's start (never an operator, a
+# variable, a bracket, or the "and" of "1 and 1/4"), and what is right of it does not go on, be it with an
+# operator, a unit that changes its size ("50 cents", "25%") or a thousands group after a blank.
+_EQUATION = re.compile(
+    rf"(?:^|(?<=[a-z]{{2}} )|(?<=[:;,.] )|(?<=[=(] )|(?<=\$))(?<!and )"
+    rf"({_NUMBER}(?:\s*[-+*/×÷x]\s*{_NUMBER})+)\s*=\s*({_NUMBER})"
+    r"(?![\d%^/(\\a-zA-Z]|[.,]\d|\s*[-+*/×÷^=x–]|\s\d{3}\b|\s(?:cents?|percent|thousand|million|hundred)\b)",
+    re.MULTILINE,
+)
+_AMBIGUOUS = re.compile(r"/.*/|\b0\d")  # "2/ 1/5" may divide by a fifth; "0130" is a time of day
+
+
+class UnreadableArithmetic(ValueError):
+    """The text is no arithmetic that this parser reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calculation:
+    """One written calculation.
+
+    start, end: characters of the text it stands at.
+    expression, claimed: both sides as written.
+    value: the expression's exact value; None where it cannot be read or divides by zero.
+    claimed_value: the written result as a number; None where it cannot be read.
+    operator: the operator applied last, "+", "-", "*", "/" or "^"; None where there is none.
+    status: "exact"; "rounded" (within one unit of the last written place); "wrong"; "unreadable".
+    """
+
+    start: int
+    end: int
+    expression: str
+    claimed: str
+    value: Fraction | None
+    claimed_value: Fraction | None
+    operator: str | None
+    status: Status
+
+    @property
+    def correct(self) -> bool | None:
+        """True where exact or rounded, False where wrong, None where nobody can know."""
+        return None if self.status == "unreadable" else self.status != "wrong"
+
+
+def evaluate(expression: str) -> Fraction:
+    """The exact value of an arithmetic expression. Raises UnreadableArithmetic on anything else."""
+    return _Parser(expression).read()[0]
+
+
+def annotations(text: str) -> list[Calculation]:
+    """Calculator annotations as GSM8K writes them, `<<48/2=24>>`, each checked."""
+    return [_check(found.start(), found.end(), found.group(1)) for found in _ANNOTATION.finditer(text)]
+
+
+def equations(text: str) -> list[Calculation]:
+    """Plain equations between numbers, `48 / 2 = 24`, each checked; equations with unknowns are passed over."""
+    return [
+        _check(found.start(1), found.end(2), found.group(0))
+        for found in (_EQUATION.finditer(text) if "=" in text else ())
+        if not _AMBIGUOUS.search(found.group(1))
+    ]
+
+
+def _check(start: int, end: int, body: str) -> Calculation:
+    expression, _, claimed = body.rpartition("=")
+    expression = expression.partition("=")[0]  # `a=b=c`: the first side against the last
+    value = claimed_value = operator = None
+    status: Status = "unreadable"
+    try:
+        value, operator = _Parser(expression).read()
+        claimed_value = evaluate(claimed)
+        status = _compare(value, claimed_value, claimed)
+    except UnreadableArithmetic:
+        pass  # `unreadable` is the answer: a unit, a variable, a division by zero
+    return Calculation(start, end, expression.strip(), claimed.strip(), value, claimed_value, operator, status)
+
+
+def _compare(value: Fraction, claimed_value: Fraction, claimed: str) -> Status:
+    distance = abs(value - claimed_value)
+    if distance <= abs(value) * Fraction(1, 10**9):  # calculators write 0.30000000000000004
+        return "exact"
+    places = len(claimed.strip().rstrip("%").partition(".")[2])
+    unit = Fraction(1, 10**places)
+    if claimed.strip().endswith("%"):
+        unit /= 100
+    return "rounded" if distance < unit else "wrong"
+
+
+class _Parser:
+    """Recursive descent over tokens; depth is bounded by MAX_CHARACTERS."""
+
+    def __init__(self, text: str) -> None:
+        text = _THOUSANDS.sub("", text.replace("$", "").replace("\\", "")).strip()
+        if not text or len(text) > MAX_CHARACTERS:
+            raise UnreadableArithmetic(f"expected an expression of 1 to {MAX_CHARACTERS} characters, found {len(text)}")
+        self.tokens: list[str] = []
+        self.operator: str | None = None
+        position = 0
+        while position < len(text):
+            found = _TOKEN.match(text, position)
+            if found is None:
+                raise UnreadableArithmetic(f"unexpected {text[position : position + 10]!r}")
+            sign = found.group(2)
+            self.tokens.append(_SAME_SIGN.get(sign, sign) if sign else found.group(1))
+            position = found.end()
+        self.position = 0
+
+    def read(self) -> tuple[Fraction, str | None]:
+        value = self.sum()
+        if self.position < len(self.tokens):
+            raise UnreadableArithmetic(f"unexpected {self.tokens[self.position]!r}")
+        return value, self.operator
+
+    def peek(self) -> str:
+        return self.tokens[self.position] if self.position < len(self.tokens) else ""
+
+    def take(self) -> str:
+        token = self.peek()
+        self.position += 1
+        return token
+
+    def sum(self) -> Fraction:
+        value = self.product()
+        while self.peek() in ("+", "-"):
+            sign = self.take()
+            term = self.product()
+            value = value + term if sign == "+" else value - term
+            self.operator = sign
+        return value
+
+    def product(self) -> Fraction:
+        value = self.power()
+        while self.peek() in ("*", "/", "//"):
+            sign = self.take()
+            factor = self.power()
+            if sign != "*" and factor == 0:
+                raise UnreadableArithmetic("division by zero")
+            value = _bounded(value * factor if sign == "*" else value / factor)
+            value = Fraction(floor(value)) if sign == "//" else value
+            self.operator = sign[0]
+        return value
+
+    def power(self) -> Fraction:
+        base = self.unary()
+        if self.peek() != "^":
+            return base
+        self.take()
+        exponent = self.power()
+        if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or (base == 0 and exponent < 0):
+            raise UnreadableArithmetic(f"exponent {exponent} is not an integer of at most {MAX_EXPONENT}")
+        self.operator = "^"
+        return _bounded(base ** int(exponent))
+
+    def unary(self) -> Fraction:
+        if self.peek() in ("+", "-"):
+            return self.unary() if self.take() == "+" else -self.unary()
+        value = self.atom()
+        while self.peek() == "%":
+            self.take()
+            value /= 100
+        return value
+
+    def atom(self) -> Fraction:
+        token = self.take()
+        if token == "(":
+            value = self.sum()
+            if self.take() != ")":
+                raise UnreadableArithmetic("a bracket is not closed")
+            return value
+        if not token or not (token[0].isdigit() or token[0] == "."):
+            raise UnreadableArithmetic(f"expected a number, found {token!r}")
+        return Fraction(token.rstrip(".") if token.endswith(".") else token)
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
+        raise UnreadableArithmetic(f"a value needs more than {MAX_BITS} bits")
+    return value
