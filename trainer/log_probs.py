@@ -1,0 +1,149 @@
+"""Token log-probs and entropy straight from hidden states: the (N, V) logits never stand in memory at once.
+
+At a vocabulary of 152k one row of 8k tokens has 5 GB of float32 logits, and autograd keeps them several
+times over. Here a chunk of tokens is projected, reduced to two numbers a token and dropped; the backward
+pass projects it again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Elements of a chunk's logits. 2^24 float32 are 64 MiB: large enough to keep the matrix product busy.
+CHUNK_ELEMENTS = 1 << 24
+
+
+def token_log_probs(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float = 1.0,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> tuple[Tensor, Tensor]:
+    """log softmax(h·Wᵀ/temperature)[target] and the distribution's entropy in nats: two (N,) in float32.
+
+    hidden: (N, H), the state that predicts each target. weight: (V, H) and bias: (V,) of the output layer.
+    targets: (N,), token ids below V. temperature: > 0. Differentiable in hidden, weight and bias, both
+    results. Where N · V is within chunk_elements the logits are kept for the backward pass; beyond, they are
+    made again chunk by chunk.
+    """
+    if hidden.shape[0] == 0:  # no token: zeros that still hang on the graph
+        nothing = hidden.float().sum(-1) + 0.0 * weight.float().sum()
+        return nothing, nothing
+    if bias is not None:
+        bias = bias.to(hidden.dtype)
+    with torch.autocast(hidden.device.type, enabled=False):  # the caller's dtype of `hidden` is the products' dtype
+        result: tuple[Tensor, Tensor] = _TokenLogProbs.apply(
+            hidden, weight.to(hidden.dtype), bias, targets, temperature, chunk_elements
+        )
+    return result
+
+
+def from_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The same two numbers from logits that stand in memory: (…, V), (…) → (…), (…)."""
+    log_softmax = torch.log_softmax(logits.float(), dim=-1)
+    log_prob = log_softmax.gather(-1, targets[..., None]).squeeze(-1)
+    return log_prob, -(log_softmax.exp() * log_softmax).sum(-1)
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """With z = h·Wᵀ/τ, p = softmax z, H its entropy: ∂log p_y/∂z = 1_y − p and ∂H/∂z = −p·(log p + H)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        chunk_elements: int,
+    ) -> tuple[Tensor, Tensor]:
+        rows = max(1, chunk_elements // weight.shape[0])
+        log_probs, entropies, normalizers = [], [], []
+        kept = None
+        for part, target in zip(hidden.split(rows), targets.split(rows)):
+            logits = _logits(part, weight, bias, temperature)
+            normalizer = logits.logsumexp(-1)
+            log_softmax = logits.sub_(normalizer[:, None])
+            log_probs.append(log_softmax.gather(-1, target[:, None]).squeeze(-1))
+            entropies.append(-torch.linalg.vecdot(log_softmax.exp(), log_softmax))
+            normalizers.append(normalizer)
+            if hidden.shape[0] <= rows:
+                kept = log_softmax
+        entropy = torch.cat(entropies)
+        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(normalizers), entropy, kept)
+        ctx.temperature, ctx.rows = temperature, rows
+        ctx.set_materialize_grads(False)
+        return torch.cat(log_probs), entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, normalizers, entropy, kept = ctx.saved_tensors
+        grad_log_prob, grad_entropy = grads
+        if grad_log_prob is None and grad_entropy is None:
+            return (None,) * 6
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias else None
+        for start in range(0, hidden.shape[0], ctx.rows):
+            span = slice(start, start + ctx.rows)
+            if kept is None:
+                log_softmax = _logits(hidden[span], weight, bias, ctx.temperature).sub_(normalizers[span, None])
+            else:
+                log_softmax = kept
+            grad_logits = _grad_logits(
+                log_softmax,
+                targets[span],
+                entropy[span],
+                None if grad_log_prob is None else grad_log_prob[span],
+                None if grad_entropy is None else grad_entropy[span],
+            )
+            grad_logits = grad_logits.div_(ctx.temperature)
+            if grad_bias is not None:
+                grad_bias += grad_logits.sum(0)
+            grad_logits = grad_logits.to(hidden.dtype)
+            if grad_hidden is not None:
+                torch.mm(grad_logits, weight, out=grad_hidden[span])
+            if grad_weight is not None:
+                grad_weight += grad_logits.T @ hidden[span]
+        return (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None else grad_bias.to(bias.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    logits = torch.nn.functional.linear(hidden, weight, bias).float()
+    return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+def _grad_logits(
+    log_softmax: Tensor,
+    targets: Tensor,
+    entropy: Tensor,
+    grad_log_prob: Tensor | None,
+    grad_entropy: Tensor | None,
+) -> Tensor:
+    """Gradient by z = logits/τ; a new tensor, so that a kept log-softmax serves a second backward pass."""
+    if grad_entropy is None:
+        assert grad_log_prob is not None
+        grad = log_softmax.exp().mul_(-grad_log_prob[:, None])
+    else:
+        grad = (log_softmax + entropy[:, None]).mul_(-grad_entropy[:, None])
+        if grad_log_prob is not None:
+            grad -= grad_log_prob[:, None]
+        grad *= log_softmax.exp()
+    if grad_log_prob is not None:
+        grad.scatter_add_(1, targets[:, None], grad_log_prob[:, None])
+    return grad
