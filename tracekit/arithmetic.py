@@ -77,7 +77,7 @@ def evaluate(expression: str) -> Fraction:
     return _Parser(expression).read()[0]
 
 
-def annotations(text: str) -> list[Calculation]:
+def calculator_annotations(text: str) -> list[Calculation]:
     """Calculator annotations as GSM8K writes them, `<<48/2=24>>`, each checked."""
     return [_check(found.start(), found.end(), found.group(1)) for found in _ANNOTATION.finditer(text)]
 

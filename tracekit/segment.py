@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from tracekit.arithmetic import Calculation, annotations, equations
+from tracekit.arithmetic import Calculation, calculator_annotations, equations
 from tracekit.tables import STEPS
 
 #: Opening and closing tag of a think block, as the published teachers write them.
@@ -40,9 +40,9 @@ _KIND_MARKERS = (
     (
         "backtracking",
         re.compile(
-            r"^\W*(?:wait|hold on|no,|hmm|oops|actually)\b|\b(?:i made (?:a|an) (?:mistake|error)|that(?:'s| is) (?:wrong|"
-            r"not right|incorrect)|let me (?:re(?:do|think|consider|start|compute|calculate)|start over|try again)|"
-            r"scratch that|go back)\b",
+            r"^\W*(?:wait|hold on|no,|hmm|oops|actually)\b|\b(?:i made (?:a|an) (?:mistake|error)|that(?:'s| is) "
+            r"(?:wrong|not right|incorrect)|let me (?:re(?:do|think|consider|start|compute|calculate)|start over|"
+            r"try again)|scratch that|go back)\b",
             re.I,
         ),
     ),
@@ -57,8 +57,8 @@ _KIND_MARKERS = (
     (
         "exploration",
         re.compile(
-            r"^\W*(?:alternatively|maybe|perhaps|suppose|what if)\b|\b(?:another (?:way|approach|method|idea)|let me try|"
-            r"let's try|let us try|we could|i could|could we|one (?:way|approach|idea)|consider the case)\b",
+            r"^\W*(?:alternatively|maybe|perhaps|suppose|what if)\b|\b(?:another (?:way|approach|method|idea)|"
+            r"let me try|let's try|let us try|we could|i could|could we|one (?:way|approach|idea)|consider the case)\b",
             re.I,
         ),
     ),
@@ -103,7 +103,7 @@ def split_response(response: str) -> Parts:
         opens, closes = response.find(opening), response.find(closing)
         if opens < 0 and closes < 0:
             continue
-        start = opens + len(opening) if 0 <= opens and (closes < 0 or opens < closes) else 0
+        start = opens + len(opening) if opens >= 0 and (closes < 0 or opens < closes) else 0
         if closes < 0:
             return Parts((start, len(response)), (len(response), len(response)), closed=False)
         return Parts((start, closes), (closes + len(closing), len(response)))
@@ -122,7 +122,7 @@ def segment(response: str) -> list[Step]:
 
 def checked_calculations(text: str) -> list[Calculation]:
     """Annotations where the text has them, else plain equations: an annotated line repeats its equation in prose."""
-    return annotations(text) if "<<" in text else equations(text)
+    return calculator_annotations(text) if "<<" in text else equations(text)
 
 
 def first_wrong_step(steps: Iterable[Step]) -> int | None:
