@@ -1,0 +1,185 @@
+"""A causal LM and its tokenizer: loaded from a folder or the hub, or made new; and the module that scores tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from trainer.config import LoraSettings, NewModelSettings, TrainSettings
+from trainer.log_probs import from_logits, token_log_probs
+
+
+class ModelError(ValueError):
+    """A model or tokenizer cannot be used: the message names it, what is wrong and what to do."""
+
+
+def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub name. Raises ModelError where there is none, or none with an EOS."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(name), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name} has no tokenizer that can be read ({_first_line(error)}).") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer of {name} has no eos_token, so no response could end; set one and save it.")
+    return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def load_model(name: str | Path, *, attention: str = "sdpa", trust_remote_code: bool = False) -> PreTrainedModel:
+    """The causal LM of a folder or hub name, in float32, from safetensors alone."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(name),
+            dtype=torch.float32,
+            attn_implementation=attention,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{name} is no causal LM with safetensors weights that can be read ({_first_line(error)})."
+        ) from error
+    return cast(PreTrainedModel, model)
+
+
+def new_model(settings: NewModelSettings, tokenizer: PreTrainedTokenizerBase, attention: str) -> PreTrainedModel:
+    """A Qwen2 with random weights drawn from torch's global generator, its vocabulary the tokenizer's."""
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden_size,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.kv_heads or settings.heads,
+        intermediate_size=settings.intermediate_size or 4 * settings.hidden_size,
+        max_position_embeddings=settings.max_positions,
+        rope_theta=settings.rope_theta,
+        tie_word_embeddings=settings.tie_embeddings,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation=attention,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def load(settings: TrainSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that a run starts from, and its tokenizer, on the CPU in float32; adapters not yet in place."""
+    if settings.new_model is not None:
+        tokenizer = load_tokenizer(settings.new_model.tokenizer)
+        return new_model(settings.new_model, tokenizer, settings.attention), tokenizer
+    assert settings.model is not None  # TrainSettings holds this
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    model = load_model(settings.model, attention=settings.attention, trust_remote_code=settings.trust_remote_code)
+    check_match(model, tokenizer, settings.model)
+    return model, tokenizer
+
+
+def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise ModelError where the tokenizer makes ids that the model has no row for."""
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"{name}: the tokenizer makes {len(tokenizer)} ids, the model embeds {rows}; "
+            "this tokenizer is not the model's. Take the one that was saved with it, or resize the embeddings."
+        )
+
+
+def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
+    """The model with LoRA adapters of peft in place; they alone have gradients."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ModelError("[lora] needs peft: pip install 'reasoning-tracekit[peft]'.") from error
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+    )
+    return cast(nn.Module, get_peft_model(model, config))
+
+
+def plain_model(model: nn.Module) -> PreTrainedModel:
+    """The Hugging Face model itself, beneath peft's wrapping where there is one."""
+    return cast(PreTrainedModel, model.get_base_model() if hasattr(model, "get_base_model") else model)
+
+
+class TokenScorer(nn.Module):
+    """Log-prob and entropy of chosen tokens, made without logits of the others.
+
+    The whole computation is one forward, so that it can be sharded, compiled or wrapped as one module.
+    """
+
+    def __init__(self, model: nn.Module, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+        self.plain_head = _head_is_plain(plain_model(model))
+
+    def forward(self, input_ids: Tensor, scored: Tensor, position_ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """log p(token | tokens before it) and the entropy it was drawn from: two (B, L) in float32, 0 off `scored`.
+
+        input_ids: (B, L), padded on the right. scored: (B, L), True on tokens wanted; token 0 never is.
+        position_ids: for packed rows, restarting with each document: attention stays inside a document.
+        """
+        model = plain_model(self.model)
+        places = scored.flatten().nonzero().squeeze(-1)
+        targets = input_ids.flatten()[places]
+        inputs: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+        if self.plain_head:
+            hidden = _decoder(model)(**inputs).last_hidden_state
+            head = cast(nn.Linear, model.get_output_embeddings())
+            hidden = hidden.flatten(0, 1).index_select(0, places - 1)
+            if torch.is_autocast_enabled(hidden.device.type):
+                hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+            log_prob, entropy = token_log_probs(
+                hidden, head.weight, targets, bias=head.bias, temperature=self.temperature
+            )
+        else:  # logits are scaled or capped after the head: materialise them
+            logits = model(**inputs).logits.flatten(0, 1).index_select(0, places - 1)
+            log_prob, entropy = from_logits(logits / self.temperature, targets)
+        zeros = log_prob.new_zeros(scored.numel())
+        return (
+            zeros.index_copy(0, places, log_prob).view(scored.shape),
+            zeros.index_copy(0, places, entropy).view(scored.shape),
+        )
+
+
+def _decoder(model: PreTrainedModel) -> nn.Module:
+    return cast(nn.Module, getattr(model, model.base_model_prefix))
+
+
+@torch.no_grad()
+def _head_is_plain(model: PreTrainedModel) -> bool:
+    """Whether logits are the decoder's last hidden state times the head: tried out, since no flag tells."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        return False
+    was_training = model.training
+    model.eval()
+    probe = torch.tensor([[0, 1]], device=head.weight.device)
+    logits = model(input_ids=probe, use_cache=False).logits
+    hidden = _decoder(model)(input_ids=probe, use_cache=False).last_hidden_state
+    model.train(was_training)
+    return bool(torch.allclose(head(hidden).float(), logits.float(), rtol=1e-4, atol=1e-5))
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Parameters of a module; tied ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
