@@ -1,0 +1,222 @@
+"""The default engine: our sampling loop over the live Hugging Face model, on any device.
+
+What makes it faster than `model.generate` on the same model: a prompt is prefilled once for its n
+completions, keys and values are written in place instead of concatenated at every token, and rows that
+have ended leave the batch. It samples from the weights being trained, so no update has to be shipped.
+
+Every completion has its own stream of random numbers, drawn before the first token: what a row samples
+depends neither on the rows beside it nor on when they end.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from trainer.engines.kv_cache import PreallocatedLayer
+from trainer.engines.protocol import Rollout, Sampling
+from trainer.engines.sampling import choose
+
+#: Finished rows leave the batch once they are this share of it: below, moving the cache costs more than it saves.
+COMPACTION_SHARE = 0.06
+
+#: Layer types whose state is keys and values alone.
+ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+class EngineError(ValueError):
+    """The engine cannot do what was asked: the message says what was found and what to do."""
+
+
+class EmbeddedEngine:
+    """Samples from `model` as it is at the call.
+
+    model: any causal LM of attention layers. rows: completions in flight at once, which bounds the memory
+    of keys and values. pad_token_id: fills prompts on the left; never attended to.
+    """
+
+    #: The log-probs are those of the trainer's own forward pass, to rounding.
+    exact = True
+
+    def __init__(self, model: PreTrainedModel, *, rows: int = 512, pad_token_id: int = 0) -> None:
+        config = model.config.get_text_config(decoder=True)
+        recurrent = set(getattr(config, "layer_types", None) or ()) - ATTENTION_LAYERS
+        if recurrent:
+            raise EngineError(
+                f"{type(model).__name__} has layers of {', '.join(sorted(recurrent))}, whose state the embedded "
+                "engine does not keep; set engine.kind to vllm."
+            )
+        self.model, self.rows, self.pad_token_id = model, rows, pad_token_id
+        self._accepts = set(inspect.signature(model.forward).parameters)
+
+    def generate(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> list[list[Rollout]]:
+        """`n` rollouts for each prompt, in the order of `prompts`. Raises EngineError for an empty prompt."""
+        for number, prompt in enumerate(prompts):
+            if not prompt:
+                raise EngineError(f"prompt {number} is empty; a completion needs at least one token to follow.")
+        if n < 1 or not prompts:
+            return [[] for _ in prompts]
+        noise = torch.rand(
+            (len(prompts), n, sampling.max_tokens), generator=torch.Generator().manual_seed(sampling.seed)
+        )
+        results: list[list[Rollout]] = [[] for _ in prompts]
+        # Prompts of like length share a wave, so that few of its columns are padding.
+        order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+        per_wave = max(1, self.rows // n)
+        with self._sampling_mode():
+            for start in range(0, len(order), per_wave):
+                wave = order[start : start + per_wave]
+                done = self._sample([prompts[i] for i in wave], n, sampling, noise[wave].flatten(0, 1))
+                for place, number in enumerate(wave):
+                    results[number] = done[place * n : (place + 1) * n]
+        return results
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Copy full tensors into the model; one that already shares its memory is left as it is."""
+        own = self.model.state_dict()
+        with torch.no_grad():
+            for name, tensor in weights:
+                if name not in own:
+                    raise EngineError(f"the model has no weight {name}; expected names of its own state dict.")
+                if own[name].data_ptr() != tensor.data_ptr():
+                    own[name].copy_(tensor)
+
+    def close(self) -> None:
+        """Nothing to free: the model belongs to the trainer."""
+
+    @contextmanager
+    def _sampling_mode(self) -> Iterator[None]:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self.model.train(was_training)
+
+    def _sample(self, prompts: list[Sequence[int]], n: int, sampling: Sampling, noise: Tensor) -> list[Rollout]:
+        """One wave: `n` completions of each prompt. noise: (prompts · n, max_tokens), uniform in [0, 1)."""
+        device = next(self.model.parameters()).device
+        noise = noise.to(device)
+        flight = _Flight.start(prompts, n, sampling, self.pad_token_id, device)
+        cache = Cache(layer_class_to_replicate=partial(PreallocatedLayer, flight.width))
+        logits = self._forward(flight.prompt_ids, flight.prompt_mask, flight.prompt_positions, cache)
+        for layer in cache.layers:
+            layer.batch_repeat_interleave(n)
+        logits = logits.repeat_interleave(n, dim=0)
+        for step in range(sampling.max_tokens):
+            token, log_prob = choose(logits, sampling, noise[flight.active, step])
+            flight.record(step, token, log_prob)
+            if flight.unfinished == 0 or step + 1 == sampling.max_tokens:
+                break
+            if len(flight.active) - flight.unfinished >= COMPACTION_SHARE * len(flight.active):
+                kept = flight.drop_finished()
+                cache.batch_select_indices(kept)
+                token = token[kept]
+            mask = None if flight.mask is None else flight.mask[:, : flight.prompt_width + step + 1]
+            logits = self._forward(token[:, None], mask, flight.positions[:, None] + step, cache)
+        return flight.rollouts()
+
+    def _forward(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Cache) -> Tensor:
+        """Logits after the last column, (rows, V) in float32. mask: None where nothing is padding."""
+        inputs: dict[str, Any] = {"input_ids": ids, "past_key_values": cache, "use_cache": True}
+        if mask is not None:
+            inputs["attention_mask"] = mask
+        if "position_ids" in self._accepts:
+            inputs["position_ids"] = positions
+        if "logits_to_keep" in self._accepts:
+            inputs["logits_to_keep"] = 1
+        logits: Tensor = self.model(**inputs).logits
+        return logits[:, -1].float()
+
+
+@dataclass(slots=True)
+class _Flight:
+    """The rows of a wave. `active` are the rows in the batch, some of which may have ended since the last drop."""
+
+    prompt_ids: Tensor  # (prompts, prompt_width), padded on the left
+    prompt_mask: Tensor | None  # None where no prompt is padded
+    prompt_positions: Tensor
+    mask: Tensor | None  # (active, width), True on prompt and completion
+    positions: Tensor  # (active,), position of the first completion token
+    stops: Tensor  # (stop tokens,)
+    tokens: Tensor  # (rows, max_tokens)
+    log_probs: Tensor  # (rows, max_tokens)
+    lengths: Tensor  # (rows,), 0 while a row goes on
+    active: Tensor  # (active,), rows in the batch
+    going: Tensor  # (active,), True where the row has not ended
+    unfinished: int
+
+    @property
+    def prompt_width(self) -> int:
+        """Columns of the prompts."""
+        return self.prompt_ids.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Columns of prompt and longest completion."""
+        return self.prompt_width + self.tokens.shape[1]
+
+    @classmethod
+    def start(
+        cls, prompts: list[Sequence[int]], n: int, sampling: Sampling, pad: int, device: torch.device
+    ) -> _Flight:
+        """Lay the prompts out, padded on the left so that every row writes the same column."""
+        rows, longest = len(prompts) * n, max(map(len, prompts))
+        ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
+        lengths = torch.tensor([len(p) for p in prompts], device=device)
+        columns = torch.arange(longest, device=device)
+        prompt_mask = columns >= (longest - lengths)[:, None]
+        padded = bool((lengths < longest).any())
+        mask = None
+        if padded:
+            after = torch.ones((rows, sampling.max_tokens), dtype=torch.bool, device=device)
+            mask = torch.cat([prompt_mask.repeat_interleave(n, dim=0), after], dim=1)
+        return cls(
+            prompt_ids=ids,
+            prompt_mask=prompt_mask if padded else None,
+            prompt_positions=(columns - (longest - lengths)[:, None]).clamp(min=0),
+            mask=mask,
+            positions=lengths.repeat_interleave(n),
+            stops=torch.tensor(sampling.stop_token_ids, dtype=torch.long, device=device),
+            tokens=torch.zeros((rows, sampling.max_tokens), dtype=torch.long, device=device),
+            log_probs=torch.zeros((rows, sampling.max_tokens), device=device),
+            lengths=torch.zeros(rows, dtype=torch.long, device=device),
+            active=torch.arange(rows, device=device),
+            going=torch.ones(rows, dtype=torch.bool, device=device),
+            unfinished=rows,
+        )
+
+    def record(self, step: int, token: Tensor, log_prob: Tensor) -> None:
+        """Write the tokens of one step and see which rows they end. Rows that ended before write past their end."""
+        self.tokens[self.active, step] = token
+        self.log_probs[self.active, step] = log_prob
+        ended = torch.isin(token, self.stops) & self.going
+        self.lengths[self.active[ended]] = step + 1
+        self.going &= ~ended
+        self.unfinished = int(self.going.sum())
+
+    def drop_finished(self) -> Tensor:
+        """Take ended rows out; returns which places of the batch stay."""
+        kept = self.going.nonzero().squeeze(-1)
+        self.active, self.going, self.positions = self.active[kept], self.going[kept], self.positions[kept]
+        self.mask = None if self.mask is None else self.mask[kept]
+        return kept
+
+    def rollouts(self) -> list[Rollout]:
+        """What was sampled, row by row."""
+        found = []
+        longest = self.tokens.shape[1]
+        for tokens, log_probs, length in zip(self.tokens.tolist(), self.log_probs.tolist(), self.lengths.tolist()):
+            end = length or longest
+            found.append(Rollout(tokens[:end], log_probs[:end], "stop" if length else "length"))
+        return found

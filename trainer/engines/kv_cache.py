@@ -1,0 +1,61 @@
+"""Keys and values of one layer in buffers made once, written in place."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+
+class PreallocatedLayer(DynamicLayer):
+    """A cache layer of fixed capacity. transformers' own grows by concatenation, which copies all of it every token.
+
+    It holds every column, also under a sliding window: the window is the mask's affair.
+    Tensors are (rows, heads, columns, head_dim).
+    """
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity  # columns
+        self.length = 0  # columns written
+        self.rows = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Hold the prompts' keys and values as they come; the buffers are made when rows are repeated."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys, self.values = key_states, value_states
+        self.length, self.rows = key_states.shape[-2], key_states.shape[0]
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        """Write the new columns; returns all columns so far, as views."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            return key_states, value_states
+        end = self.length + key_states.shape[-2]
+        self.keys[: self.rows, :, self.length : end] = key_states
+        self.values[: self.rows, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[: self.rows, :, :end], self.values[: self.rows, :, :end]
+
+    def get_seq_length(self) -> int:
+        """Columns written."""
+        return self.length
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Make the buffers, each prompt's columns `repeats` times."""
+        self.keys, self.values = self._repeated(self.keys, repeats), self._repeated(self.values, repeats)
+        self.rows *= repeats
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Move the rows `indices` to the front."""
+        for buffer in (self.keys, self.values):
+            written = buffer[: self.rows, :, : self.length]
+            buffer[: len(indices), :, : self.length] = written.index_select(0, indices)
+        self.rows = len(indices)
+
+    def _repeated(self, prompts: Tensor, repeats: int) -> Tensor:
+        rows, heads, length, size = prompts.shape
+        buffer = prompts.new_empty((rows, repeats, heads, self.capacity, size))
+        buffer[:, :, :, :length] = prompts[:, None]
+        return buffer.flatten(0, 1)
