@@ -45,6 +45,7 @@ class Row:
     old_log_probs: Sequence[float] | None = None
     ref_log_probs: Sequence[float] | None = None
     recorded_log_probs: Sequence[float] | None = None  # the teacher's own
+    importance: Sequence[float] | None = None  # weight of each response token: truncated trainer ÷ engine probability
     replayed: bool = False
     starts: tuple[int, ...] = ()
 
@@ -60,8 +61,8 @@ class Batch:
 
     completion_mask: True on scored tokens; prompt and padding False. off_policy_mask: True on tokens the
     policy did not write. replay_mask: (B, 1), True on replayed rows. advantage: (B, 1). position_ids: given for
-    packed rows alone, restarting with each document. Log-probs are 0 off the completion and on rows that
-    have none; None where no row has them.
+    packed rows alone, restarting with each document. Log-probs and importance are 0 off the
+    completion and on rows that have none; None where no row has them.
     """
 
     input_ids: Tensor
@@ -73,6 +74,7 @@ class Batch:
     old_log_prob: Tensor | None = None
     ref_log_prob: Tensor | None = None
     recorded_log_prob: Tensor | None = None
+    importance: Tensor | None = None
 
 
 # Text → tokens
@@ -307,9 +309,10 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device | str = "cpu") -
         replay_mask=torch.tensor([[row.replayed] for row in rows]),
         advantage=torch.tensor([[row.advantage] for row in rows]),
         position_ids=torch.stack([_positions(row, longest) for row in rows]) if packed else None,
-        old_log_prob=_log_probs(rows, "old_log_probs", longest),
-        ref_log_prob=_log_probs(rows, "ref_log_probs", longest),
-        recorded_log_prob=_log_probs(rows, "recorded_log_probs", longest),
+        old_log_prob=_per_token(rows, "old_log_probs", longest),
+        ref_log_prob=_per_token(rows, "ref_log_probs", longest),
+        recorded_log_prob=_per_token(rows, "recorded_log_probs", longest),
+        importance=_per_token(rows, "importance", longest),
     )
     return to_device(batch, device)
 
@@ -338,7 +341,7 @@ def _positions(row: Row, longest: int) -> Tensor:
     return column - starts
 
 
-def _log_probs(rows: Sequence[Row], name: str, longest: int) -> Tensor | None:
+def _per_token(rows: Sequence[Row], name: str, longest: int) -> Tensor | None:
     if all(getattr(row, name) is None for row in rows):
         return None
     found = torch.zeros(len(rows), longest)
