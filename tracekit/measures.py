@@ -1,0 +1,72 @@
+"""What is measured of a response in one streaming pass: polars expressions over its text, no Python a row.
+
+Memory stays at a few batches however long the table is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from tracekit.segment import THINK_TAGS
+
+_RESPONSE = pl.col("response")
+_LAST_BOX = r"(?s).*\\(?:boxed|fbox)\{((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}"
+_FINAL = r"(?m)\\boxed|\\fbox|^####|^A:|(?i:\banswer is\b)"
+_FOREIGN = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Cyrillic}\p{Arabic}\p{Hebrew}\p{Devanagari}\p{Thai}]"
+_MARKERS = r"\b(?:[Ww]ait|[Hh]mm+|[Aa]lternatively|[Hh]old on|[Ll]et me (?:re|double|check|verify|think|see)\w*)\b"
+
+#: Characters of a response's end that are looked for again in it: a loop that ran into the token limit
+#: repeats its own tail once a period. 40 are long enough that prose does not repeat them by chance.
+TAIL = 40
+
+
+def _any(tags: tuple[str, ...]) -> pl.Expr:
+    return pl.any_horizontal(_RESPONSE.str.contains(tag, literal=True) for tag in tags)
+
+
+_OPENED = _any(tuple(opening for opening, _ in THINK_TAGS))
+_CLOSED = _any(tuple(closing for _, closing in THINK_TAGS))
+_LINES = _RESPONSE.str.split("\n")
+_ENDS_WELL = _RESPONSE.str.tail(3).str.contains(r"(?:[.!?。！？)\]}>$*\"'”`:]|\d|[A-Za-z]%?)\s*$")
+
+#: The fast pass: length, think tags, boxed answer, hash, repetition.
+QUICK: dict[str, pl.Expr] = {
+    "characters": _RESPONSE.str.len_chars().cast(pl.Int32),
+    "think_opened": _OPENED,
+    "think_closed": _CLOSED,
+    "boxed": _RESPONSE.str.tail(600).str.extract(_LAST_BOX),
+    "response_hash": _RESPONSE.hash(),
+    # Share of lines that stand in the response before, in [0, 1).
+    "repeated_lines": 1 - _LINES.list.n_unique() / _LINES.list.len(),
+    "tail_repeats": _RESPONSE.str.count_matches(_RESPONSE.str.tail(TAIL), literal=True).cast(pl.Int32),
+}
+
+#: What the filters also ask for.
+FULL: dict[str, pl.Expr] = {
+    **QUICK,
+    "words": _RESPONSE.str.count_matches(r"\S+").cast(pl.Int32),
+    # Share of characters in scripts other than the Latin and Greek that mathematics is written in.
+    "foreign_share": (_RESPONSE.str.count_matches(_FOREIGN) / _RESPONSE.str.len_chars()).cast(pl.Float32),
+    "language_switches": (
+        _RESPONSE.str.count_matches(rf"\p{{Latin}}[^\p{{L}}]*{_FOREIGN}")
+        + _RESPONSE.str.count_matches(rf"{_FOREIGN}[^\p{{L}}]*\p{{Latin}}")
+    ).cast(pl.Int32),
+    "markers": _RESPONSE.str.count_matches(_MARKERS).cast(pl.Int32),
+    # Where a final answer is first announced, as a share of the response in [0, 1]; null where it never is.
+    "answer_position": (_RESPONSE.str.find(_FINAL) / _RESPONSE.str.len_bytes()).cast(pl.Float32),
+    # A think block that never closes, or an end in the middle of nothing.
+    "truncated": (_OPENED & ~_CLOSED) | ~_ENDS_WELL | (_RESPONSE.str.len_chars() == 0),
+}
+
+
+def measure(traces: pl.LazyFrame, measures: dict[str, pl.Expr] | None = None) -> pl.LazyFrame:
+    """trace_id and the measures (FULL by default), one row a trace; lazy, to be collected or sunk streaming."""
+    return traces.select("trace_id", **(measures or FULL))
+
+
+def measure_file(traces: Path, out: Path, measures: dict[str, pl.Expr] | None = None) -> Path:
+    """Measure a Parquet table of traces of any size into `out`, streaming."""
+    measure(pl.scan_parquet(traces), measures).sink_parquet(out)
+    return out
