@@ -1,19 +1,137 @@
-"""The command line. Each command is "module:function", imported when it is called: `--help` costs no torch."""
+"""The command line. A command is "module:function", imported when it is called, so that `--help` costs no torch."""
 
 from __future__ import annotations
 
-from cyclopts import App
+import errno
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from cyclopts import App, CycloptsError
+
+DISTRIBUTION = "reasoning-tracekit"
+PACKAGES = ("evaluators", "tracekit", "trainer", "probes")
+
+#: Third-party packages of an extra, and the extra that installs them.
+EXTRA_OF = {
+    "torch": "train",
+    "transformers": "train",
+    "tokenizers": "train",
+    "accelerate": "train",
+    "safetensors": "train",
+    "tensorboard": "train",
+    "matplotlib": "probe",
+    "numba": "probe",
+    "sklearn": "probe",
+    "scipy": "probe",
+    "vllm": "vllm",
+    "ray": "ray",
+    "peft": "peft",
+}
+
+USER_ERROR, GATE_FAILED = 2, 3
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: where it stands and what the overview says of it."""
+
+    name: str
+    target: str
+    help: str
+
+
+COMMANDS = (
+    Command(
+        "curate", "tracekit.commands:command_curate", "Curate teacher traces: verify, filter, deduplicate, export."
+    ),
+    Command("why", "tracekit.commands:command_why", "Tell the whole story of one problem or trace of a curation."),
+    Command("restore", "tracekit.commands:command_restore", "Bring a dropped trace back into a curated set."),
+    Command("diff", "tracekit.commands:command_diff", "Compare two curations row by row."),
+    Command("verify", "evaluators.commands:command_verify", "Verify responses against golds, row by row."),
+    Command(
+        "audit-gold", "evaluators.commands:command_audit_gold", "Tell which golds cannot be verified or are hackable."
+    ),
+    Command("collect", "tracekit.collect_commands:command_collect", "Ask a teacher for traces."),
+    Command(
+        "train",
+        "trainer.commands:command_train",
+        "Train by imitation or RL: pretrain, cpt, sft, dpo, grpo, luffy, rl_sft.",
+    ),
+    Command("evaluate", "trainer.commands:command_evaluate", "Evaluate checkpoints: greedy, pass@k, majority vote."),
+    Command("probe", "probes.commands:command_probe", "Test which reasoning features became linearly separable."),
+    Command("study", "tracekit.study.commands:command_study", "Run the whole experiment and write its report."),
+    Command("view", "tracekit.viewer.commands:command_view", "Write a page to read traces, decisions and rollouts."),
+)
 
 app = App(
     name="tracekit",
     help="Curate and verify reasoning traces, train by imitation and RL, probe what changed.",
-    version_flags=["--version"],
+    version=lambda: metadata.version(DISTRIBUTION),
+    help_epilogue="A fault ends with one line and code 2; TRACEKIT_TRACEBACK=1 shows where it arose.",
 )
+for command in COMMANDS:
+    app.command(command.target, name=command.name, help=command.help)
 
 
 def main() -> None:
-    """Entry point of the `tracekit` script."""
-    app()
+    """Entry point of the `tracekit` script: 0 done, 2 what the user can mend, 3 a failed gate of a study."""
+    try:
+        shadow = find_shadow()
+        if shadow:
+            raise ValueError(shadow)
+        app(exit_on_error=False)  # CycloptsError: it has printed its own panel, the nearest known name in it
+    except CycloptsError:
+        sys.exit(USER_ERROR)
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("TRACEKIT_TRACEBACK"):
+            raise
+        print(f"tracekit: {explain(error)}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        print("tracekit: interrupted; run the same command again to go on.", file=sys.stderr)
+        sys.exit(130)
+
+
+def explain(error: Exception) -> str:
+    """One line: what was found, what was expected, what to do."""
+    for cause in _causes(error):
+        package = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
+        if extra := EXTRA_OF.get(package):
+            return f"this command needs {package}, which is not installed: pip install '{DISTRIBUTION}[{extra}]'."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the device while writing {error.filename or 'a file'}; free some and run again."
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename} does not exist."
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def find_shadow() -> str | None:
+    """What stands in the way where another distribution's package is imported in place of ours; None where none is.
+
+    `tracekit`, `trainer`, `evaluators` and `probes` are names of other people's packages on the index too.
+    """
+    home = Path(__file__).resolve().parent.parent
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        if found != home:
+            return (
+                f"the package {package} is imported from {found or 'nowhere'}, not from {DISTRIBUTION} in {home}: "
+                f"uninstall that one or take it off PYTHONPATH, then install {DISTRIBUTION} again."
+            )
+    return None
 
 
 if __name__ == "__main__":
