@@ -37,7 +37,7 @@ class LoraSettings(Settings):
     """Low-rank adapters through peft; `final/` holds the merged model."""
 
     rank: PositiveInt = 16
-    alpha: PositiveFloat = 32.0
+    alpha: PositiveInt = 32
     dropout: NonNegativeFloat = 0.0
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
 
@@ -240,7 +240,6 @@ class TrainSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"  # of forward and backward; master weights stay float32
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     gradient_checkpointing: bool = False
-    compile: bool = False
     trust_remote_code: bool = False
     lora: LoraSettings | None = None
     batch: BatchSettings = BatchSettings()
@@ -307,6 +306,8 @@ def _check_model(settings: TrainSettings) -> None:
 
 
 def _check_data(settings: TrainSettings) -> None:
+    if settings.method == "dpo" and settings.new_model is not None:
+        raise ValueError("method dpo compares with the model it starts from; set model, not [new_model].")
     needs = {
         "pretrain": ("text",),
         "cpt": ("text",),

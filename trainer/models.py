@@ -13,8 +13,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2Config,
-    Qwen2ForCausalLM,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from trainer.config import LoraSettings, NewModelSettings, TrainSettings
 from trainer.log_probs import from_logits, token_log_probs
@@ -62,18 +62,18 @@ def new_model(settings: NewModelSettings, tokenizer: PreTrainedTokenizerBase, at
         num_key_value_heads=settings.kv_heads or settings.heads,
         intermediate_size=settings.intermediate_size or 4 * settings.hidden_size,
         max_position_embeddings=settings.max_positions,
-        rope_theta=settings.rope_theta,
+        rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
         tie_word_embeddings=settings.tie_embeddings,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation=attention,
     )
-    return Qwen2ForCausalLM(config)
+    return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, attn_implementation=attention))
 
 
 def load(settings: TrainSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model that a run starts from, and its tokenizer, on the CPU in float32; adapters not yet in place."""
+    disable_progress_bar()  # transformers draws its own; here the roof does
     if settings.new_model is not None:
         tokenizer = load_tokenizer(settings.new_model.tokenizer)
         return new_model(settings.new_model, tokenizer, settings.attention), tokenizer
@@ -86,7 +86,7 @@ def load(settings: TrainSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerB
 
 def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Raise ModelError where the tokenizer makes ids that the model has no row for."""
-    rows = model.get_input_embeddings().num_embeddings
+    rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     if len(tokenizer) > rows:
         raise ModelError(
             f"{name}: the tokenizer makes {len(tokenizer)} ids, the model embeds {rows}; "
@@ -113,7 +113,8 @@ def with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
 
 def plain_model(model: nn.Module) -> PreTrainedModel:
     """The Hugging Face model itself, beneath peft's wrapping where there is one."""
-    return cast(PreTrainedModel, model.get_base_model() if hasattr(model, "get_base_model") else model)
+    beneath = getattr(model, "get_base_model", lambda: model)
+    return cast(PreTrainedModel, beneath())
 
 
 class TokenScorer(nn.Module):

@@ -54,6 +54,11 @@ class Row:
         """Tokens of the response, EOS counted."""
         return len(self.token_ids) - self.prompt_length
 
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens that a loss can see: the response's, less those with nothing before them."""
+        return len(self.token_ids) - max(self.prompt_length, len(self.starts), 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

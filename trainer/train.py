@@ -1,0 +1,48 @@
+"""The door: settings in, trained model folder out."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from tracekit.runs import Progress, no_progress
+from trainer.checkpoint import FINAL, damage
+from trainer.config import Method, TrainSettings
+from trainer.training import open_run
+
+#: Where each method's loop is; imported when it is called.
+LOOPS: dict[Method, str] = {
+    "pretrain": "trainer.supervised:run",
+    "cpt": "trainer.supervised:run",
+    "sft": "trainer.supervised:run",
+    "dpo": "trainer.supervised:run",
+    "grpo": "trainer.policy:run",
+    "luffy": "trainer.policy:run",
+    "rl_sft": "trainer.policy:run",
+}
+
+
+def train(settings: TrainSettings, *, progress: Progress = no_progress) -> Path:
+    """Run one recipe to its end and return `<output>/final`, a Hugging Face folder with its tokenizer.
+
+    Killed anywhere and called again with the same settings it goes on from the newest whole checkpoint, and
+    on CPU ends with the same bytes. A finished run is returned as it stands. Stages run one after another in
+    folders of their own; the last one's `final` is returned.
+
+    Raises RunError where the output folder holds a run of other settings, and SettingsError, TableError,
+    ModelError or SequenceError, all ValueErrors, where an input cannot be used.
+    """
+    if settings.stages:
+        return [train(stage, progress=progress) for stage in settings.stage_settings()][-1]
+    open_run(settings)
+    final = settings.output / FINAL
+    if final.exists():
+        fault = damage(final)
+        if fault is None:
+            return final
+        warnings.warn(f"{final} is damaged and made again: {fault}", stacklevel=2)
+    module, _, name = LOOPS[settings.method].partition(":")
+    loop: Callable[[TrainSettings, Progress], Path] = getattr(importlib.import_module(module), name)
+    return loop(settings, progress)
