@@ -50,7 +50,7 @@ def _symbolic() -> Task:
 
 
 def _verify() -> Task:
-    from dataclasses import asdict
+    from dataclasses import astuple
 
     from evaluators import deadline
     from evaluators.verdict import Policy
@@ -58,9 +58,10 @@ def _verify() -> Task:
 
     deadline.set_worker_count(1)  # the batch has its own workers: one symbolic worker behind each is enough
 
-    def run(payload: Any) -> dict[str, Any]:
-        response, gold, policy = payload
-        return asdict(verify(response, gold, policy=Policy(**policy)))
+    def run(payload: Any) -> list[Any]:
+        settings, pairs = payload
+        policy = Policy(**settings)
+        return [astuple(verify(response, gold, policy=policy)) for response, gold in pairs]
 
     return run
 

@@ -1,0 +1,188 @@
+"""Verify a list with a pool of worker interpreters: order kept, no case lost to another's crash."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from evaluators.deadline import DeadlineExceeded, Worker, WorkerDied
+from evaluators.verdict import Outcome, Policy, Verdict
+from evaluators.verify import verify
+
+#: Below this many pairs the workers' start (about half a second) costs more than it saves.
+SMALL_BATCH = 2000
+#: Pairs a worker is sent at once: enough that the pipe costs little beside the verdicts.
+CHUNK = 64
+#: A verdict takes at most the policy's deadline; a worker silent for this much longer is stuck.
+GRACE_SECONDS = 30.0
+#: Address space of one batch worker.
+MEMORY_BYTES = 4 * 1024**3
+
+Progress = Callable[[str, int, int, str], None]
+
+
+class UnparsedGoldWarning(UserWarning):
+    """Golds that cannot be read: no response to them can be scored."""
+
+
+def verify_batch(
+    responses: Sequence[Any],
+    golds: Sequence[Any],
+    *,
+    policy: Policy | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[Verdict]:
+    """One verdict a pair, in the order given.
+
+    responses, golds: of equal length; anything that is not text gets the outcome `verify` gives it.
+    workers: interpreters to share the work; None: one a core for large lists, none for small ones; 0 or 1: none,
+        verify in this process.
+    progress: called as progress("verify", done, total, note) on the calling thread, at most ten times a second.
+
+    A worker that dies is replaced and its case tried once more; a case that ends two workers gets TIMEOUT.
+    Golds that cannot be read are named once, with their rows, in an UnparsedGoldWarning.
+    Raises ValueError where the lengths differ.
+    """
+    if len(responses) != len(golds):
+        raise ValueError(f"found {len(responses)} responses and {len(golds)} golds; give one gold a response")
+    policy = policy or Policy()
+    report = _Reporter(progress, len(golds))
+    if workers is None:
+        workers = (os.cpu_count() or 1) if len(golds) >= SMALL_BATCH else 1
+    if workers <= 1:
+        verdicts = []
+        for response, gold in zip(responses, golds):
+            verdicts.append(verify(response, gold, policy=policy))
+            report(len(verdicts))
+    else:
+        verdicts = _Batch(responses, golds, policy).run(workers, report)
+    report(len(golds), last=True)
+    warn_of_unparsed_golds(verdicts)
+    return verdicts
+
+
+def warn_of_unparsed_golds(verdicts: Sequence[Verdict], shown: int = 5) -> None:
+    """Warn once, with the first few rows, where golds could not be read."""
+    rows = [row for row, verdict in enumerate(verdicts) if verdict.outcome is Outcome.UNPARSED_GOLD]
+    if not rows:
+        return
+    examples = "; ".join(f"row {row}: {verdicts[row].gold!r:.80} ({verdicts[row].reason})" for row in rows[:shown])
+    more = f" and {len(rows) - shown} more" if len(rows) > shown else ""
+    warnings.warn(
+        f"{len(rows)} of {len(verdicts)} golds cannot be read, nothing can be scored against them: {examples}{more}. "
+        "Mend or drop these rows; `tracekit audit-gold` lists them all.",
+        UnparsedGoldWarning,
+        stacklevel=3,
+    )
+
+
+class _Reporter:
+    """Calls `progress` now and then."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.next_time = progress, total, 0.0
+
+    def __call__(self, done: int, last: bool = False) -> None:
+        now = time.monotonic()
+        if self.progress is not None and (last or now >= self.next_time):
+            self.progress("verify", done, self.total, "")
+            self.next_time = now + 0.1
+
+
+class _Batch:
+    """One list on its way through the workers. A thread a worker feeds it chunk by chunk."""
+
+    def __init__(self, responses: Sequence[Any], golds: Sequence[Any], policy: Policy) -> None:
+        self.responses, self.golds, self.policy = responses, golds, policy
+        self.verdicts: list[Verdict | None] = [None] * len(golds)
+        self.chunks = iter(range(0, len(golds), CHUNK))
+        self.lock = threading.Lock()
+        self.done = 0
+        self.fault: BaseException | None = None
+
+    def run(self, workers: int, report: _Reporter) -> list[Verdict]:
+        threads = [threading.Thread(target=self._feed, daemon=True) for _ in range(min(workers, len(self.golds)))]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(0.05)
+                    report(self.done)
+        except BaseException as interruption:
+            self.fault = interruption  # the threads stop at their next chunk
+            raise
+        if self.fault is not None:
+            raise self.fault
+        complete = [verdict for verdict in self.verdicts if verdict is not None]
+        assert len(complete) == len(self.golds)
+        return complete
+
+    def _feed(self) -> None:
+        lane = _Lane(self.policy)
+        try:
+            while self.fault is None:
+                with self.lock:
+                    start = next(self.chunks, None)
+                if start is None:
+                    return
+                rows = range(start, min(start + CHUNK, len(self.golds)))
+                plain = [row for row in rows if type(self.responses[row]) is type(self.golds[row]) is str]
+                for row in set(rows) - set(plain):  # answered by the check of its type, and no matter for JSON
+                    self.verdicts[row] = verify(self.responses[row], self.golds[row], policy=self.policy)
+                pairs = [(self.responses[row], self.golds[row]) for row in plain]
+                for row, verdict in zip(plain, lane.verify(pairs)):
+                    self.verdicts[row] = verdict
+                with self.lock:
+                    self.done += len(rows)
+        except BaseException as fault:  # carried to the caller's thread
+            self.fault = fault
+        finally:
+            lane.close()
+
+
+class _Lane:
+    """One worker, and another in its place whenever it dies."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.worker: Worker | None = None
+
+    def verify(self, pairs: list[tuple[str, str]]) -> list[Verdict]:
+        """Verdicts of the pairs. Where the worker dies over them, each is asked for alone."""
+        if not pairs:
+            return []
+        for _ in range(2 if len(pairs) == 1 else 1):
+            started = time.monotonic()
+            try:
+                return self._ask(pairs)
+            except (WorkerDied, DeadlineExceeded) as end:
+                self.close()
+                reason, seconds = f"the case ended two workers: {end}", time.monotonic() - started
+        if len(pairs) > 1:
+            return [verdict for pair in pairs for verdict in self.verify([pair])]
+        return [Verdict(Outcome.TIMEOUT, None, pairs[0][1], "batch", reason, seconds)]
+
+    def _ask(self, pairs: list[tuple[str, str]]) -> list[Verdict]:
+        if self.worker is None:
+            self.worker = Worker("verify", MEMORY_BYTES)
+            self.worker.wait_ready()
+        self.worker.send([asdict(self.policy), pairs])
+        allowed = self.policy.deadline_seconds * len(pairs) + GRACE_SECONDS
+        kind, value = self.worker.receive(time.monotonic() + allowed)
+        if kind == "memory":
+            raise DeadlineExceeded("it needs more memory than a worker may use")
+        if kind == "error":
+            raise RuntimeError(f"verify raised in a worker, which it never should: {value}")
+        return [Verdict(Outcome(outcome), *rest) for outcome, *rest in value]
+
+    def close(self) -> None:
+        if self.worker is not None:
+            self.worker.kill()
+            self.worker = None

@@ -1,0 +1,178 @@
+"""Metrics over problems: unbiased pass@k and majority vote, each with a bootstrap interval over problems.
+
+Input is one sequence of verdicts a problem. A verdict that says nothing of the response (UNPARSED_GOLD, TIMEOUT)
+is no sample: it is left out and counted in `Estimate.unknown`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluators.verdict import Outcome, Policy, Verdict
+from evaluators.verify import verify
+
+#: Subsets of k samples drawn a problem where k < n and a vote is estimated; its standard error is below 0.04.
+VOTE_DRAWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over problems and its interval.
+
+    value, low, high: in [0, 1]; NaN where no problem is left.
+    problems: how many entered. unknown: samples left out because their verdict says nothing of the response.
+    left_out: problems that had fewer than k samples without these.
+    """
+
+    value: float
+    low: float
+    high: float
+    problems: int
+    unknown: int
+    left_out: int
+
+
+def pass_at_k(
+    verdicts: Sequence[Sequence[Verdict]],
+    k: int,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Estimate:
+    """Unbiased pass@k, 1 - C(n - c, k) / C(n, k), averaged over problems (Chen et al. 2021, arXiv:2107.03374, eq. 1).
+
+    verdicts: one sequence of n >= k verdicts a problem, of which c are CORRECT.
+    Raises ValueError where k < 1 or a problem has fewer than k verdicts.
+    """
+
+    def solved(samples: Sequence[Verdict]) -> float:
+        return pass_probability(len(samples), sum(sample.correct for sample in samples), k)
+
+    return _estimate(verdicts, k, solved, confidence, resamples, seed)
+
+
+def majority_at_k(
+    verdicts: Sequence[Sequence[Verdict]],
+    k: int,
+    *,
+    policy: Policy | None = None,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Estimate:
+    """maj@k: how often the answer that most of k samples give is CORRECT, averaged over problems.
+
+    Equivalent answers vote together (`group_equivalent`). A tie earns the share of its groups that are CORRECT; a
+    response without an answer does not vote. Where k < n the vote is averaged over VOTE_DRAWS subsets drawn with
+    `seed`. Raises ValueError where k < 1 or a problem has fewer than k verdicts.
+    """
+    generator = np.random.default_rng(seed)
+
+    def voted(samples: Sequence[Verdict]) -> float:
+        groups = group_equivalent([sample.prediction for sample in samples], policy)
+        right = _groups_that_are_correct(groups, samples)
+        if k == len(samples):
+            return _vote(groups, right)
+        draws = [generator.choice(len(groups), size=k, replace=False) for _ in range(VOTE_DRAWS)]
+        return math.fsum(_vote([groups[i] for i in draw], right) for draw in draws) / VOTE_DRAWS
+
+    return _estimate(verdicts, k, voted, confidence, resamples, seed)
+
+
+def pass_probability(samples: int, correct: int, k: int) -> float:
+    """1 - C(n - c, k) / C(n, k): chance that k of n samples, drawn without replacement, hold one of c correct ones."""
+    return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def group_equivalent(answers: Sequence[str | None], policy: Policy | None = None) -> list[int | None]:
+    """The group of each answer: equal numbers mean equivalent answers; None has no group.
+
+    Each answer is compared with the first of every group, the more frequent spellings first, since a tolerance is
+    not transitive.
+    """
+    policy = policy or Policy()
+    counts = Counter(answer for answer in answers if answer is not None)
+    representatives: list[str] = []
+    group_of: dict[str, int] = {}
+    for answer, _ in counts.most_common():
+        for group, representative in enumerate(representatives):
+            if verify(f"\\boxed{{{answer}}}", representative, policy=policy).correct:
+                group_of[answer] = group
+                break
+        else:
+            group_of[answer] = len(representatives)
+            representatives.append(answer)
+    return [None if answer is None else group_of[answer] for answer in answers]
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean: the values are drawn again with replacement (Efron 1979).
+
+    values: one a problem. NaN, NaN for none. Raises ValueError unless 0 < confidence < 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95")
+    if not len(values):
+        return math.nan, math.nan
+    array = np.asarray(values, dtype=np.float64)
+    generator = np.random.default_rng(seed)
+    chunk = max(1, 4_000_000 // len(array))  # 32 MB of draws at once
+    means = np.concatenate(
+        [
+            array[generator.integers(len(array), size=(min(chunk, resamples - start), len(array)))].mean(axis=1)
+            for start in range(0, resamples, chunk)
+        ]
+    )
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _estimate(
+    verdicts: Sequence[Sequence[Verdict]],
+    k: int,
+    value_of: Callable[[Sequence[Verdict]], float],
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> Estimate:
+    if k < 1:
+        raise ValueError(f"k is {k}; expected at least 1")
+    values, unknown, left_out = [], 0, 0
+    for problem, samples in enumerate(verdicts):
+        if len(samples) < k:
+            raise ValueError(f"problem {problem} has {len(samples)} samples; k = {k} needs at least as many")
+        known = [sample for sample in samples if sample.outcome not in (Outcome.UNPARSED_GOLD, Outcome.TIMEOUT)]
+        unknown += len(samples) - len(known)
+        if len(known) < k:
+            left_out += 1
+        else:
+            values.append(value_of(known))
+    value = math.fsum(values) / len(values) if values else math.nan
+    low, high = bootstrap_interval(values, confidence=confidence, resamples=resamples, seed=seed)
+    return Estimate(value, low, high, len(values), unknown, left_out)
+
+
+def _groups_that_are_correct(groups: Sequence[int | None], samples: Sequence[Verdict]) -> frozenset[int]:
+    """Groups of which more members than not are CORRECT."""
+    ballots = Counter[int]()
+    for group, sample in zip(groups, samples):
+        if group is not None:
+            ballots[group] += 1 if sample.correct else -1
+    return frozenset(group for group, balance in ballots.items() if balance > 0)
+
+
+def _vote(groups: Sequence[int | None], right: frozenset[int]) -> float:
+    counts = Counter(group for group in groups if group is not None)
+    if not counts:
+        return 0.0
+    most = max(counts.values())
+    leaders = [group for group, count in counts.items() if count == most]
+    return sum(group in right for group in leaders) / len(leaders)

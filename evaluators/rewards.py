@@ -1,0 +1,237 @@
+"""Rewards in the call shape of every trainer, and rewards to compose with accuracy.
+
+A reward of accuracy is 1.0 for CORRECT and 0.0 where the response is at fault (WRONG, NO_ANSWER,
+UNPARSED_PREDICTION). UNPARSED_GOLD and TIMEOUT say nothing of the response: TRL gets None, which it leaves out of
+its means. Trainers that take numbers alone get an UnparsedGold error for the one, since no number is true, and
+`TIMEOUT_REWARD` with a logged warning for the other, since a response may bring it about and must not end a run.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from evaluators.batch import verify_batch, warn_of_unparsed_golds
+from evaluators.verdict import Outcome, Policy, Verdict
+from evaluators.verify import verify
+
+logger = logging.getLogger("evaluators")
+
+#: What a timeout scores where the trainer has no word for "don't know": a bomb must not pay.
+TIMEOUT_REWARD = 0.0
+
+#: TRL's reward: (prompts, completions, **columns) -> one number or None a completion.
+Reward = Callable[..., list[float | None]]
+
+
+class UnparsedGold(ValueError):
+    """The gold cannot be read and the trainer knows no reward but a number: mend or drop the row."""
+
+
+def reward_of(verdict: Verdict) -> float | None:
+    """1.0 for CORRECT, 0.0 where the response is at fault, None where nothing can be said."""
+    if verdict.outcome in (Outcome.UNPARSED_GOLD, Outcome.TIMEOUT):
+        return None
+    return 1.0 if verdict.correct else 0.0
+
+
+def number_of(verdict: Verdict) -> float:
+    """`reward_of` for trainers that take numbers alone. Raises UnparsedGold."""
+    if verdict.outcome is Outcome.UNPARSED_GOLD:
+        raise UnparsedGold(
+            f"the gold {verdict.gold!r:.120} cannot be read ({verdict.reason}); mend or drop the row: "
+            "`tracekit audit-gold FILE` lists all such golds"
+        )
+    if verdict.outcome is Outcome.TIMEOUT:
+        logger.warning("a verification timed out and scores %g: gold %.80r", TIMEOUT_REWARD, verdict.gold)
+        return TIMEOUT_REWARD
+    return 1.0 if verdict.correct else 0.0
+
+
+def text_of(completion: Any) -> str:
+    """The text of a completion, plain or a conversation: what its assistant's last message says.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(completion, str):
+        return completion
+    if isinstance(completion, dict):
+        completion = [completion]
+    if isinstance(completion, Sequence):
+        said = [message for message in completion if message.get("role", "assistant") == "assistant"]
+        content = said[-1].get("content") if said else ""
+        if isinstance(content, list):  # content in parts, text and images
+            content = "".join(part.get("text") or "" for part in content)
+        return content or ""
+    raise ValueError(f"found a completion of type {type(completion).__name__}; expected text or a list of messages")
+
+
+# --- TRL 1.16: reward_funcs=[accuracy_reward, …] -----------------------------------------------------------------
+
+
+def accuracy_reward(
+    prompts: Sequence[Any] | None = None,
+    completions: Sequence[Any] = (),
+    *,
+    solution: Sequence[Any],
+    policy: Policy | None = None,
+    **columns: Any,
+) -> list[float | None]:
+    """TRL: 1.0, 0.0 or None a completion, by its verdict against the column `solution`.
+
+    completions: texts, or conversations whose last assistant message is scored.
+    Warns (UnparsedGoldWarning) of golds that cannot be read.
+    """
+    verdicts = verify_batch([text_of(completion) for completion in completions], solution, policy=policy, workers=1)
+    log_metric = columns.get("log_metric")
+    if log_metric is not None and verdicts:
+        for outcome in Outcome:
+            log_metric(f"verifier/{outcome}", sum(v.outcome is outcome for v in verdicts) / len(verdicts))
+    return [reward_of(verdict) for verdict in verdicts]
+
+
+def format_reward(
+    prompts: Sequence[Any] | None = None, completions: Sequence[Any] = (), **columns: Any
+) -> list[float | None]:
+    """TRL: 1.0 where a completion is one think block and then an answer, else 0.0.
+
+    The opening tag may stand in the prompt, as the templates of several models put it there.
+    """
+    return [1.0 if _THINK_THEN_ANSWER.fullmatch(text_of(completion)) else 0.0 for completion in completions]
+
+
+_NO_TAG = r"(?:(?!</?think>).)*"
+_THINK_THEN_ANSWER = re.compile(rf"\s*(?:<think>)?{_NO_TAG}</think>{_NO_TAG}\S{_NO_TAG}", re.DOTALL)
+
+
+def length_reward(soft_limit: int, hard_limit: int) -> Reward:
+    """TRL: 0.0 up to `soft_limit` tokens, then linearly down to -1.0 at `hard_limit` (DAPO, arXiv:2503.14476, eq. 13).
+
+    Counts `completion_ids` where the trainer passes them, else characters of the text.
+    Raises ValueError unless 0 <= soft_limit < hard_limit.
+    """
+    if not 0 <= soft_limit < hard_limit:
+        raise ValueError(f"found limits {soft_limit} and {hard_limit}; expected 0 <= soft_limit < hard_limit")
+
+    def length_reward(
+        prompts: Sequence[Any] | None = None,
+        completions: Sequence[Any] = (),
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        counted: Sequence[Any] = completion_ids if completion_ids is not None else [text_of(c) for c in completions]
+        over = [(len(item) - soft_limit) / (hard_limit - soft_limit) for item in counted]
+        return [0.0 - min(1.0, max(0.0, share)) for share in over]
+
+    return length_reward
+
+
+def repetition_reward(words: int = 8, worst: float = -1.0) -> Reward:
+    """TRL: `worst` times the share of repeated n-grams of `words` words; 0.0 where none repeats.
+
+    The share is 1 - distinct / all, in [0, 1). Raises ValueError where words < 1 or worst > 0.
+    """
+    if words < 1 or worst > 0:
+        raise ValueError(f"found words={words}, worst={worst}; expected words >= 1 and worst <= 0")
+
+    def repetition_reward(
+        prompts: Sequence[Any] | None = None, completions: Sequence[Any] = (), **columns: Any
+    ) -> list[float | None]:
+        return [worst * repeated_share(text_of(completion), words) for completion in completions]
+
+    return repetition_reward
+
+
+def repeated_share(text: str, words: int) -> float:
+    """Share of the text's n-grams of `words` words that stood before, in [0, 1); 0 for shorter texts."""
+    said = text.lower().split()
+    total = len(said) - words + 1
+    if total < 1:
+        return 0.0
+    return 1 - len({tuple(said[i : i + words]) for i in range(total)}) / total
+
+
+def combined_reward(*rewards: tuple[Reward, float]) -> Reward:
+    """TRL: the weighted sum of rewards; None where any of them is None, since a part of a sum is another sum.
+
+    rewards: pairs (reward, weight). Raises ValueError for none.
+    """
+    if not rewards:
+        raise ValueError("found no reward; give pairs (reward, weight)")
+
+    def combined_reward(
+        prompts: Sequence[Any] | None = None, completions: Sequence[Any] = (), **columns: Any
+    ) -> list[float | None]:
+        parts = [(reward(prompts=prompts, completions=completions, **columns), weight) for reward, weight in rewards]
+        return [_weighted_sum([(values[i], weight) for values, weight in parts]) for i in range(len(completions))]
+
+    return combined_reward
+
+
+def _weighted_sum(parts: list[tuple[float | None, float]]) -> float | None:
+    known = [value * weight for value, weight in parts if value is not None]
+    return math.fsum(known) if len(known) == len(parts) else None
+
+
+# --- verl 0.5: custom_reward_function.path=…/evaluators/rewards.py custom_reward_function.name=compute_score -------
+
+
+def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None, **_: Any) -> float:
+    """verl: 1.0 or 0.0 for a response text against `reward_model.ground_truth`. Raises UnparsedGold."""
+    return number_of(verify(solution_str, ground_truth))
+
+
+# --- OpenRLHF 0.8: --remote_rm_url …/evaluators/rewards.py ---------------------------------------------------------
+
+
+def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str], **_: Any) -> dict[str, Any]:
+    """OpenRLHF: tensors (len(queries),) of rewards, and of scores for its dynamic filtering. Raises UnparsedGold.
+
+    queries: each its prompt and the response; labels: the golds.
+    """
+    import torch
+
+    responses = [query.removeprefix(prompt) for query, prompt in zip(queries, prompts)]
+    verdicts = verify_batch(responses, labels, workers=1)
+    rewards = torch.tensor([number_of(verdict) for verdict in verdicts], dtype=torch.float32)
+    timeouts = torch.tensor([float(verdict.outcome is Outcome.TIMEOUT) for verdict in verdicts])
+    return {"rewards": rewards, "scores": rewards, "extra_logs": {"timeouts": timeouts}}
+
+
+# --- verifiers: Rubric(funcs=[rubric_accuracy]) --------------------------------------------------------------------
+
+
+def rubric_accuracy(completion: Any, answer: Any, **_: Any) -> float:
+    """verifiers (Rubric of 0.1): 1.0 or 0.0 for a completion against the column `answer`. Raises UnparsedGold."""
+    return number_of(verify(text_of(completion), answer))
+
+
+# --- lm-evaluation-harness 0.4: process_results: !function evaluators.rewards.process_results ----------------------
+
+
+def process_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """lm-evaluation-harness: {"accuracy", "unknown"} of a document's first result.
+
+    The gold is the document's `answer`, else `gold`, `solution` or `target`, the first that it has. accuracy is NaN
+    where nothing can be said, for which `unknown` is 1.0: aggregate with `mean_of_known`.
+    Raises ValueError where the document has none of them.
+    """
+    for column in ("answer", "gold", "solution", "target"):
+        if column in doc:
+            break
+    else:
+        raise ValueError(f"the document has {', '.join(doc)}; expected its gold as answer, gold, solution or target")
+    verdict = verify(results[0], doc[column])
+    if verdict.outcome is Outcome.UNPARSED_GOLD:
+        warn_of_unparsed_golds([verdict])
+    reward = reward_of(verdict)
+    return {"accuracy": math.nan if reward is None else reward, "unknown": float(reward is None)}
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """Mean of the values that are numbers; NaN where none is. The aggregation for `process_results`."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
