@@ -284,6 +284,12 @@ def _aligned(written: Sequence[float] | None, tokens: int) -> list[float] | None
 # Rows → batches
 
 
+def until_eos(token_ids: Tensor, eos: int) -> Tensor:
+    """True up to the first EOS of each row, itself counted; the whole row where there is none: (B, T) → (B, T)."""
+    ended = (token_ids == eos).long().cumsum(-1) - (token_ids == eos).long()
+    return ended == 0
+
+
 def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Row numbers in groups, longest first, such that rows × longest row ≤ budget; a longer row stands alone."""
     groups: list[list[int]] = []
