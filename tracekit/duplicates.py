@@ -31,13 +31,14 @@ MAX_BUCKET = 64
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-def exact_duplicates(texts: pl.Series) -> pl.DataFrame:
-    """PAIRS of every text that stands before with its first occurrence; jaccard is 1."""
-    frame = pl.DataFrame({"text": texts}).with_row_index("right")
-    frame = frame.with_columns(pl.col("right").first().over("text").alias("left")).filter(
-        pl.col("left") != pl.col("right")
+def exact_duplicates(texts: pl.Series, groups: pl.Series | None = None) -> pl.DataFrame:
+    """PAIRS of every text that stands before (in its group) with its first occurrence; jaccard is 1."""
+    frame = pl.DataFrame(
+        {"text": texts, "group": groups if groups is not None else pl.repeat(0, len(texts), eager=True)}
     )
-    return frame.select(pl.col("left", "right").cast(pl.Int64), pl.lit(1.0).alias("jaccard"))
+    frame = frame.with_row_index("right").with_columns(pl.col("right").first().over("text", "group").alias("left"))
+    repeated = frame.filter(pl.col("left") != pl.col("right"))
+    return repeated.select(pl.col("left", "right").cast(pl.Int64), pl.lit(1.0).alias("jaccard"))
 
 
 def near_duplicates(

@@ -1,0 +1,64 @@
+"""Stages are content-addressed: a folder named for what goes into it is made once, and found ever after.
+
+A stage is written beside and renamed, so a kill leaves it absent or whole. What a changed setting does not
+reach keeps its name, and is not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The folder that holds them."""
+
+    folder: Path
+
+    def build(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """The folder of this stage with these inputs; `make` fills it where it does not stand yet.
+
+        inputs: plain values (JSON) that decide every byte of the stage: settings, digests, upstream folders' names.
+        """
+        final = self.folder / f"{name}-{digest(inputs)}"
+        if final.is_dir():
+            return final
+        partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            make(partial)
+            try:
+                os.replace(partial, final)
+            except OSError:
+                if not final.is_dir():  # another process may have finished the same stage first
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return final
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written."""
+        for partial in self.folder.glob(".*.partial"):
+            process = partial.name.split(".")[-2]
+            if not Path("/proc", process).exists() or process == str(os.getpid()):
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def digest(inputs: Mapping[str, Any]) -> str:
+    """12 hexadecimal digits over plain values."""
+    text = json.dumps(inputs, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2b of a file's bytes, 16 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
