@@ -20,7 +20,7 @@ POLICY: tuple[Method, ...] = ("grpo", "luffy", "rl_sft")
 
 
 class NewModelSettings(Settings):
-    """A Qwen2 made from nothing: random weights under the run's seed. The vocabulary is the tokenizer's."""
+    """A Llama made from nothing: random weights under the run's seed. The vocabulary is the tokenizer's."""
 
     tokenizer: Path  # folder of a Hugging Face tokenizer
     hidden_size: PositiveInt = 96

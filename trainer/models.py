@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen2Config,
 )
 from transformers.utils.logging import disable_progress_bar
 
@@ -53,8 +53,11 @@ def load_model(name: str | Path, *, attention: str = "sdpa", trust_remote_code: 
 
 
 def new_model(settings: NewModelSettings, tokenizer: PreTrainedTokenizerBase, attention: str) -> PreTrainedModel:
-    """A Qwen2 with random weights drawn from torch's global generator, its vocabulary the tokenizer's."""
-    config = Qwen2Config(
+    """A Llama with random weights drawn from torch's global generator, its vocabulary the tokenizer's.
+
+    Not a Qwen2: in a Qwen2 folder transformers' AutoTokenizer replaces any tokenizer by Qwen2's own splitting.
+    """
+    config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden_size,
         num_hidden_layers=settings.layers,
