@@ -18,6 +18,37 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What counts as the same answer where mathematics alone does not say.
+
+    unit_on_one_side: `5` and `5 cm` agree. Two units must always agree, converted where they measure the same.
+    percent_as_number: `50` and `50 %` agree, as does `1/2`, which a percentage always equals.
+    significant_digits: a decimal stands for an exact value where it is right to the digits it shows, and it shows
+        at least this many significant ones. Two decimals agree where the coarser is the finer one rounded and shows
+        two digits more than this. Exact values are compared exactly.
+    join_boxes: several boxes in one sentence or list are one tuple or set; boxes apart always mean the last.
+    require_box: only `\\boxed{}` and `\\fbox{}` answer; otherwise "the answer is", `####` and the like do too.
+    answer_in_open_think: a response whose `<think>` is never closed may still answer inside it.
+    ignore_case: text answers are compared case-insensitively.
+    symbolic: what the cheaper tiers leave open goes to sympy in a worker process; False leaves it undecided.
+    deadline_seconds: wall time given to the symbolic tier, from submission; past it the verdict is TIMEOUT.
+
+    Fixed and not a choice: an order matters in tuples and not in sets, lists or roots; an equation `x = a` answers
+    `a`; a base-n number is its value.
+    """
+
+    unit_on_one_side: bool = True
+    percent_as_number: bool = True
+    significant_digits: int = 3
+    join_boxes: bool = True
+    require_box: bool = False
+    answer_in_open_think: bool = False
+    ignore_case: bool = True
+    symbolic: bool = True
+    deadline_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The record of one verification.
 

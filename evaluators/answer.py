@@ -1,0 +1,203 @@
+"""Read one answer: from a span of text to what is compared."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from evaluators.normalize import MAX_ANSWER, ascii_signs, join_thousands, number_word, strip_wrappers, words
+from evaluators.parse import based_number, decimal, parse
+from evaluators.tree import EMPTY_SET, Node, TooLarge, Unreadable
+
+
+class Answer(NamedTuple):
+    """source: as found; key: cleaned text; tree: what was read, None where nothing was; error: why not."""
+
+    source: str
+    key: str
+    tree: Node | None
+    error: str
+    grouped: bool = False
+
+
+_INTEGER = re.compile(r"[+-]?\d{1,300}")
+_DECIMAL = re.compile(r"-?(?:\d{1,100}\.\d{1,100}|\.\d{1,100})")
+_WORDED = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|boldsymbol|rm|bf|textsf|mathsf)"
+_UNWRAP = re.compile(rf"^{_WORDED}\s*\{{([^{{}}]*)\}}$")
+_CHOICE = re.compile(r"^\(?([A-Z])(?:\)|[.:](?=\s|$)|$)\s*(.*)$", re.DOTALL)
+_CHOICE_IN_TEXT = re.compile(rf"^{_WORDED}\s*\{{\s*\(?([A-Z])[).:]?\s*\}}[.:)]?\s*(.*)$", re.DOTALL)
+_CLOCK = re.compile(r"^(\d{1,2}):([0-5]\d)\s*(?:([ap])\.?\s*m\.?)?$", re.IGNORECASE)
+_HOUR = re.compile(r"^(\d{1,2})\s*([ap])\.?\s*m\.?$", re.IGNORECASE)
+_BASED = re.compile(r"^\(?\s*([0-9A-Z]+)\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+)\s*\}*$")
+_IN_BASE = re.compile(r"^([0-9A-Z]+)\s*\(?\s*(?:in )?base[- ]?(\w+)\s*\)?$", re.IGNORECASE)
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,40})\}|(\d))")
+_DOTS = re.compile(r"(?<=\d)\s*(?:\\l?dots|\\cdots|\.{3,})$")
+_CONDITION = re.compile(
+    r"(?:,|;|\\quad|\\,|\s|\(|\\text\s*\{)*\s*(?:where|for (?:all|any|some|every|each|integers?)|with|\\forall|for)?[\s$]*\\?,?\s*"
+    r"[a-z]\s*(?:,\s*[a-z]\s*)?\\in\s*\\?(?:mathbb|mathbf|Bbb)?\s*\{?\s*(?:Z|N)\}?(?:\^\+|_\+)?[\s$.)}]*$"
+    r"|(?:[,;(\s]|\\text\s*\{|\\quad)+(?:where|for)\s[^{}]{0,60}\binteger[^{}]{0,40}\}?\)?\.?$"
+)  # fmt: skip
+_APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|\\sim|~|≈|about|approximately|roughly)\s*", re.IGNORECASE)
+_INTEGER_LETTER = re.compile(r"\\in\s*\\mathbb|\binteger")
+
+_NO_SOLUTION = frozenset(
+    """no solution|no solutions|no real solution|no real solutions|none|empty set|the empty set|no such number|emptyset
+    |no such numbers|no integer solutions|no integer solution|no values|no value|no root|no roots|no real roots|null set
+    |no such integers|no such integer|does not have a solution|no answer|there is no solution|no real root|varnothing
+    |there are no solutions|inconsistent|no possible values|solution does not exist|no real values""".replace(
+        "\n    ", ""
+    ).split("|")
+)
+_UNDEFINED = frozenset(
+    (
+        "undefined",
+        "does not exist",
+        "dne",
+        "not defined",
+        "doesn t exist",
+        "diverges",
+        "divergent",
+        "limit does not exist",
+    )
+)
+_REALS = frozenset(
+    ("all real numbers", "all reals", "all real x", "real numbers", "reals", "all real values", "mathbb r")
+)
+_INFINITE = frozenset(("infinity", "infinite", "infinitely many", "infinitely many solutions"))
+_YES = {"true": "true", "yes": "yes", "false": "false", "no": "no"}
+_MATHEMATICAL = re.compile(r"[\\^_=<>{}\d|\[\]]")
+
+
+def read_answer(source: str) -> Answer:
+    """What an answer says. Never raises: an answer that cannot be read has no tree, and an error that says why."""
+    if _INTEGER.fullmatch(source):
+        return Answer(source, source, Node("num", (), int(source)), "")
+    if _DECIMAL.fullmatch(source):
+        return Answer(source, source, _signed_decimal(source), "")
+    if len(source) > MAX_ANSWER:
+        return Answer(source, source, None, f"is {len(source)} characters long; answers are read up to {MAX_ANSWER}")
+    text = strip_wrappers(ascii_signs(source))
+    if not text:
+        return Answer(source, "", None, "is empty")
+    try:
+        return Answer(source, text, _read(text), "", "," in text)
+    except TooLarge as error:
+        return Answer(source, text, None, str(error))
+    except Unreadable as error:
+        return Answer(source, text, _as_text(text), str(error))
+
+
+def _signed_decimal(text: str) -> Node:
+    from evaluators.tree import negate
+
+    return negate(decimal(text[1:])) if text[0] == "-" else decimal(text)
+
+
+def _read(text: str) -> Node:
+    bare = text
+    match = _UNWRAP.match(text)
+    if match:
+        bare = strip_wrappers(match[1])
+        if not bare:
+            raise Unreadable("is empty")
+    special = _special(text, bare)
+    if special is not None:
+        return special
+    text = text if match is None else bare
+    if "$" in text:
+        text = _without_dollars(text)
+    text = join_thousands(text)
+    if "\\in" in text or "integer" in text:
+        text = _CONDITION.sub("", text) or text
+    if "." in text and "\\" in text:
+        text = _REPEATING.sub(_repeating, text)
+    if text.endswith(("dots", "...")):
+        text = _DOTS.sub("", text)
+    return parse(_APPROXIMATELY.sub("", text))
+
+
+def _special(text: str, bare: str) -> Node | None:
+    """Answers whose form is not mathematical: choices, times, base-n numbers, agreed phrases."""
+    match = _CHOICE_IN_TEXT.match(text) or _CHOICE.match(bare)
+    if match:
+        rest = strip_wrappers(match[2])
+        if not rest:
+            return Node("choice", (), match[1])
+        if bare[0] == "(" or bare[1:2] in ".:)" or text.startswith("\\"):
+            if text.startswith("\\") and not text[match.start(2) - 1] in ")}.: ":
+                return None
+            inner = read_answer(rest)
+            if inner.tree is not None and not rest.startswith(("_", "^", "=", "+", "-", "*", "/", "(", "\\c", ",")):
+                return Node("choice", (inner.tree,), match[1])
+    if ":" in bare or bare[-1:] in "mM.":
+        clock = _clock(bare)
+        if clock is not None:
+            return clock
+    if "_" in text:
+        match = _BASED.match(text)
+        if match and (match[1][0].isdigit() or (match[1].isalpha() and match[2] == "16")):
+            return based_number(match[1], match[2])
+    if bare[-1:].isalnum() or bare[-1:] == ")":
+        match = _IN_BASE.match(bare)
+        if match:
+            return based_number(match[1].upper(), match[2])
+    if not _MATHEMATICAL.search(bare) or text.startswith("\\text"):
+        return _phrase(bare)
+    return None
+
+
+def _clock(text: str) -> Node | None:
+    text = re.sub(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}|[~]|\\[,;: ]", lambda match: match[1] or " ", text).strip()
+    match = _CLOCK.match(text)
+    if match and int(match[1]) <= 24:
+        half = (match[3] or "").lower()
+        return Node("clock", (), (str(int(match[1]) * 60 + int(match[2])), half))
+    match = _HOUR.match(text)
+    if match and int(match[1]) <= 12:
+        return Node("clock", (), (str(int(match[1]) * 60), match[2].lower()))
+    return None
+
+
+def _phrase(text: str) -> Node | None:
+    key = words(text)
+    if key in _NO_SOLUTION:
+        return EMPTY_SET
+    if key in _UNDEFINED:
+        return Node("text", (), "undefined")
+    if key in _REALS:
+        return Node("const", (), "R")
+    if key in _YES:
+        return Node("text", (), _YES[key])
+    if key in _INFINITE:
+        return Node("const", (), "oo")
+    value = number_word(key)
+    return None if value is None else Node("num", (), value)
+
+
+def _as_text(text: str) -> Node | None:
+    """Words as a text answer; None where the text is mathematics gone wrong."""
+    match = _UNWRAP.match(text)
+    bare = match[1] if match else text
+    key = words(bare)
+    letters = sum(char.isalpha() for char in key)
+    if letters < 2 or letters < 0.6 * len(key.replace(" ", "")):
+        return None
+    if match is None and re.search(
+        r"\\(?!text|mathrm|mbox|mathbf|,|;| )|[=^{}]", re.sub(rf"{_WORDED}\s*\{{[^{{}}]*\}}", " ", bare)
+    ):
+        return None
+    return Node("text", (), key)
+
+
+def _without_dollars(text: str) -> str:
+    if text.count("$") - text.count("\\$") == 1 and re.match(r"-?\$\s*[\d.]", text):
+        return text
+    return re.sub(r"(?<!\\)\$", " ", text)
+
+
+def _repeating(match: re.Match[str]) -> str:
+    """A repeating decimal as a fraction."""
+    whole, start, block = match[1] or "0", match[2], match[3] or match[4]
+    top = int(whole + start + block) - int(whole + start)
+    bottom = (10 ** len(block) - 1) * 10 ** len(start)
+    return rf"\frac{{{top}}}{{{bottom}}}"

@@ -1,0 +1,238 @@
+"""Sets of real numbers, relations, matrices and plus-minus, brought to one form before they are compared."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple
+
+from evaluators.tree import EMPTY_SET, INFINITY, Node, Unreadable, contains, negate, symbols
+
+MAX_CHOICES = 64
+MINUS_INFINITY = negate(INFINITY)
+_FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
+_REAL_LINE = frozenset(("R", "Re"))
+UNKNOWN = Node("sym", (), "?")
+COLLECTIONS = frozenset(("list", "tuple", "set", "interval", "union", "inter", "minus", "matrix", "builder", "cases"))
+
+
+class Piece(NamedTuple):
+    """A stretch of the real line; a point where low is high and both are closed."""
+
+    low: Node
+    high: Node
+    low_closed: bool
+    high_closed: bool
+
+
+def expand_plus_minus(node: Node) -> tuple[Node, ...]:
+    """Every value that a tree with ± stands for. Signs of ± and ∓ go together where both are there."""
+    count = _count(node, "pm")
+    linked = contains(node, "mp")
+    if count > 6:
+        raise Unreadable("found more than six signs ±")
+    choices = (
+        [(True,) * max(count, 1), (False,) * max(count, 1)] if linked else list(product((True, False), repeat=count))
+    )
+    values: list[Node] = []
+    for choice in choices:
+        signs = list(choice)
+        values.append(_choose(node, signs, choice[0]))
+    return tuple(dict.fromkeys(values))
+
+
+def _count(node: Node, op: str) -> int:
+    return (node.op == op) + sum(_count(arg, op) for arg in node.args)
+
+
+def _choose(node: Node, signs: list[bool], first: bool) -> Node:
+    if node.op == "pm":
+        sign = signs.pop(0)
+        inside = _choose(node.args[0], signs, first)
+        return inside if sign else negate(inside)
+    if node.op == "mp":
+        inside = _choose(node.args[0], signs, first)
+        return negate(inside) if first else inside
+    if not node.args:
+        return node
+    return Node(node.op, tuple(_choose(arg, signs, first) for arg in node.args), node.value)
+
+
+def is_variable(node: Node) -> bool:
+    """A variable alone, or a function applied to variables: what an equation can define."""
+    return node.op == "sym" or (node.op == "fn" and str(node.value).endswith("()"))
+
+
+def is_infinite(node: Node) -> int:
+    """1 for infinity, -1 for minus infinity, else 0."""
+    if node == INFINITY:
+        return 1
+    return -1 if node == MINUS_INFINITY else 0
+
+
+def pieces(node: Node) -> tuple[str, list[Piece]] | None:
+    """The real set that a tree names, with the name of its variable ("" where none); None where it names none."""
+    op = node.op
+    if op == "interval":
+        low, high = node.args
+        return "", [
+            Piece(
+                low, high, node.value[0] == "[" and not is_infinite(low), node.value[1] == "]" and not is_infinite(high)
+            )
+        ]
+    if op == "tuple" and len(node.args) == 2 and node.value == "(":
+        return "", [Piece(*node.args, False, False)]
+    if op == "set":
+        return "", [Piece(arg, arg, True, True) for arg in node.args]
+    if op == "const" and node.value in _REAL_LINE:
+        return "", [Piece(MINUS_INFINITY, INFINITY, False, False)]
+    if op == "union" or (op == "list" and node.value == "or"):
+        return _united([pieces(arg) for arg in node.args])
+    if op == "minus":
+        return _without(*node.args)
+    if op == "inter":
+        return _met([pieces(arg) for arg in node.args])
+    if op == "list" and node.value in ("and", ","):
+        if any(arg.op != "rel" for arg in node.args):
+            return None
+        parts = [pieces(arg) for arg in node.args]
+        met = _met(parts)
+        return _united(parts) if node.value == "," and met is not None and not met[1] else met
+    if op == "builder":
+        variable = node.args[0].args[0] if node.args[0].op == "rel" else node.args[0]
+        found = pieces(node.args[1])
+        return ("", found[1]) if found is not None and variable.op == "sym" and found[0] == variable.value else None
+    return _solved(node) if op == "rel" else None
+
+
+def _united(parts: list[tuple[str, list[Piece]] | None]) -> tuple[str, list[Piece]] | None:
+    names = {part[0] for part in parts if part is not None}
+    if any(part is None for part in parts) or len(names) != 1:
+        return None
+    return names.pop(), [piece for part in parts if part is not None for piece in part[1]]
+
+
+def _met(parts: list[tuple[str, list[Piece]] | None]) -> tuple[str, list[Piece]] | None:
+    names = {part[0] for part in parts if part is not None}
+    if any(part is None for part in parts) or len(names) != 1:
+        return None
+    from evaluators.order import meet
+
+    first, *rest = [part[1] for part in parts if part is not None]
+    for other in rest:
+        met = meet(first, other)
+        if met is None:
+            return None
+        first = met
+    return names.pop(), first
+
+
+def _without(whole: Node, removed: Node) -> tuple[str, list[Piece]] | None:
+    left = pieces(whole)
+    if left is None or removed.op != "set":
+        return None
+    gaps = pieces(_excluding(removed.args))
+    return _met([left, gaps]) if gaps is not None else None
+
+
+def _excluding(points: tuple[Node, ...]) -> Node:
+    """The real line without some points, as an intersection of punctured lines."""
+    lines = tuple(
+        Node("union", (Node("interval", (MINUS_INFINITY, point), "()"), Node("interval", (point, INFINITY), "()")))
+        for point in points
+    )
+    return lines[0] if len(lines) == 1 else Node("inter", lines)
+
+
+def _solved(node: Node) -> tuple[str, list[Piece]] | None:
+    """The set of an inequality or chain whose variable stands alone on a side."""
+    sides, signs = node.args, node.value
+    if len(signs) == 1:
+        left, right = sides
+        sign = signs[0]
+        if sign in ("in", "notin"):
+            inside = pieces(right) if left.op == "sym" else None
+            if inside is None or sign == "notin":
+                return None
+            return left.value, inside[1]
+        if sign not in _FLIPPED:
+            return None
+        if right.op == "sym" and left.op != "sym":
+            left, right, sign = right, left, _FLIPPED[sign]
+        if left.op != "sym" or left.value in symbols(right) or sign == "=":
+            return None
+        if sign == "!=":
+            found = pieces(_excluding((right,)))
+            return None if found is None else (left.value, found[1])
+        if sign in ("<", "<="):
+            return left.value, [Piece(MINUS_INFINITY, right, False, sign == "<=" and not is_infinite(right))]
+        return left.value, [Piece(right, INFINITY, sign == ">=" and not is_infinite(right), False)]
+    if len(signs) == 2 and sides[1].op == "sym":
+        low, variable, high = sides
+        first, second = signs
+        if first in (">", ">=") and second in (">", ">="):
+            low, high, first, second = high, low, _FLIPPED[second], _FLIPPED[first]
+        if first not in ("<", "<=") or second not in ("<", "<="):
+            return None
+        return variable.value, [
+            Piece(low, high, first == "<=" and not is_infinite(low), second == "<=" and not is_infinite(high))
+        ]
+    return None
+
+
+def rows(node: Node) -> tuple[tuple[Node, ...], ...] | None:
+    """Rows of a matrix in any notation, or None."""
+    if node.op == "matrix":
+        return tuple(row.args for row in node.args)
+    if (
+        node.op in ("tuple", "interval", "list")
+        and node.args
+        and all(
+            arg.op in ("tuple", "interval") and len(arg.args) == len(node.args[0].args) and _is_row(arg)
+            for arg in node.args
+        )
+    ):
+        if _is_row(node):
+            return tuple(arg.args for arg in node.args)
+    return None
+
+
+def _is_row(node: Node) -> bool:
+    return node.value in ("[", "[]")
+
+
+def vector(node: Node) -> tuple[Node, ...] | None:
+    """Components of a tuple, or of a matrix with one row or column; None for anything else."""
+    if node.op == "tuple":
+        return node.args
+    if node.op == "interval" and node.value == "[]":
+        return node.args
+    if node.op == "matrix":
+        cells = [row.args for row in node.args]
+        if len(cells) == 1:
+            return cells[0]
+        if len(cells[0]) == 1:
+            return tuple(row[0] for row in cells)
+    return None
+
+
+def elements(node: Node) -> tuple[Node, ...]:
+    """Members of a bare list or set, with ± written out and `x =` taken off the first."""
+    members: list[Node] = []
+    items = node.args if node.op in ("list", "set") else (node,)
+    for item in items:
+        members.extend(expand_plus_minus(item) if contains(item, "pm", "mp") else (item,))
+    return tuple(members)
+
+
+__all__ = [
+    "COLLECTIONS",
+    "EMPTY_SET",
+    "UNKNOWN",
+    "Piece",
+    "elements",
+    "expand_plus_minus",
+    "is_variable",
+    "pieces",
+    "rows",
+    "vector",
+]

@@ -1,0 +1,143 @@
+"""Verify one response against one gold: extract, read, compare."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from numbers import Number
+from time import perf_counter
+from typing import Any
+
+from evaluators.answer import Answer, read_answer
+from evaluators.compare import Comparison
+from evaluators.deadline import DeadlineExceeded
+from evaluators.extract import Extracted, extract, last_boxes
+from evaluators.normalize import words
+from evaluators.tree import Unreadable
+from evaluators.verdict import Outcome, Policy, Verdict
+
+DEFAULT = Policy()
+_GOLD_CACHE = 16_384  # golds kept as read
+_MAX_SHOWN = 200  # characters of an answer repeated in a reason
+
+
+def verify(response: Any, gold: Any, *, policy: Policy = DEFAULT) -> Verdict:
+    """Whether a response's final answer is the gold. Never raises, whatever the response says.
+
+    response: model output, with or without a `<think>` block; numbers and bytes are read as text.
+    gold: the answer, or a solution with the answer in a box or behind `####`.
+
+    >>> verify(r"So $x = \\boxed{\\tfrac12}$.", "0.5").correct
+    True
+    """
+    started = perf_counter()
+    response_text, gold_text = as_text(response), as_text(gold)
+    if gold_text is None:
+        return Verdict(
+            Outcome.UNPARSED_GOLD, None, repr(type(gold)), "extract", _not_text("gold", gold), perf_counter() - started
+        )
+    if response_text is None:
+        return Verdict(
+            Outcome.NO_ANSWER, None, gold_text, "extract", _not_text("response", response), perf_counter() - started
+        )
+    outcome, prediction, method, reason = _decide(response_text, gold_text, policy)
+    return Verdict(outcome, prediction, gold_text, method, reason, perf_counter() - started)
+
+
+def as_text(value: Any) -> str | None:
+    """A response or gold as text, None where it is no text, bytes or number."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, int) and value.bit_length() > 10_000:
+        return None
+    return str(value) if isinstance(value, Number) else None
+
+
+def _not_text(name: str, value: Any) -> str:
+    return f"The {name} is {type(value).__name__}; expected text."
+
+
+@lru_cache(maxsize=_GOLD_CACHE)
+def read_gold(gold: str) -> Answer:
+    """A gold as read, once: the content of its box or what follows `####` where it has one, else itself."""
+    if len(gold) < 12 and "\\" not in gold:
+        return read_answer(gold.strip())
+    if "\\boxed" in gold or "\\fbox" in gold:
+        boxed = last_boxes(gold, DEFAULT)
+        if boxed is not None:
+            return read_answer(boxed.text)
+    if "####" in gold:
+        return read_answer(gold[gold.rfind("####") + 4 :].strip())
+    return read_answer(gold.strip())
+
+
+def _decide(response: str, gold: str, policy: Policy) -> tuple[Outcome, str | None, str, str]:
+    expected = read_gold(gold)
+    if not expected.key:
+        return Outcome.UNPARSED_GOLD, None, "extract", "The gold is empty."
+    found = extract(response, policy)
+    if found is None:
+        return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
+    prediction = found.text
+    if len(prediction) <= _MAX_SHOWN and prediction == expected.source:
+        return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
+    answer = read_answer(prediction)
+    return _compare(found, answer, expected, policy)
+
+
+def _compare(
+    found: Extracted, answer: Answer, expected: Answer, policy: Policy
+) -> tuple[Outcome, str | None, str, str]:
+    prediction = found.text
+    if answer.key and answer.key == expected.key:
+        return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
+    if expected.tree is None or answer.tree is None:
+        return _compare_words(prediction, answer, expected, policy)
+    comparison = Comparison(policy)
+    try:
+        same = comparison.equal(expected.tree, answer.tree)
+    except DeadlineExceeded:
+        return Outcome.TIMEOUT, prediction, "symbolic", f"The symbolic tier took over {policy.deadline_seconds} s."
+    except Unreadable as error:
+        return Outcome.UNPARSED_PREDICTION, prediction, comparison.method, f"The comparison is undecided: {error}."
+    method = comparison.method
+    if same:
+        return Outcome.CORRECT, prediction, method, f"{_short(prediction)} equals {_short(expected.source)}."
+    if same is None:
+        return (
+            Outcome.UNPARSED_PREDICTION,
+            prediction,
+            method,
+            f"Whether {_short(prediction)} equals the gold is undecided.",
+        )
+    return Outcome.WRONG, prediction, method, f"{_short(prediction)} is not {_short(expected.source)}."
+
+
+def _compare_words(
+    prediction: str, answer: Answer, expected: Answer, policy: Policy
+) -> tuple[Outcome, str | None, str, str]:
+    """Where one side cannot be read, only equal words decide."""
+    if _key(answer, policy) == _key(expected, policy) and _key(answer, policy):
+        return Outcome.CORRECT, prediction, "text", "The answer is the gold in the same words."
+    if expected.tree is None:
+        return Outcome.UNPARSED_GOLD, prediction, "text", f"The gold {_short(expected.source)} {_because(expected)}."
+    if expected.tree.op in ("text", "choice"):
+        return Outcome.WRONG, prediction, "text", f"{_short(prediction)} is not {_short(expected.source)}."
+    return Outcome.UNPARSED_PREDICTION, prediction, "text", f"The answer {_short(prediction)} {_because(answer)}."
+
+
+def _because(answer: Answer) -> str:
+    return f"cannot be read: {answer.error}"
+
+
+def _key(answer: Answer, policy: Policy) -> str:
+    if len(answer.key) > 5000:
+        return answer.key
+    key = answer.key.replace(" ", "").replace("\\left", "").replace("\\right", "").replace("\\,", "").replace("\\!", "")
+    return words(key) if policy.ignore_case and answer.tree is not None else key
+
+
+def _short(text: str) -> str:
+    text = " ".join(text[: 2 * _MAX_SHOWN].split())
+    return text if len(text) <= 60 else text[:57] + "..."
