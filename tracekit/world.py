@@ -20,6 +20,7 @@ how often such a step is wrong.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from pydantic import Field
 
 from tracekit.config import Settings
 from tracekit.ids import problem_id, trace_id
-from tracekit.tables import PROBLEMS, STEPS, TRACES, check
+from tracekit.tables import CURATED, PROBLEMS, STEPS, TRACES, check, conform
 
 LABELS = ("A", "B", "C", "D", "E", "F", "G", "H", "I", "J")
 ADDENDS = tuple(range(1, 8))
@@ -52,7 +53,7 @@ Split = Literal["train", "test", "length", "order", "surface"]
 class World(Settings):
     """What the world is made of. Shares and probabilities are in [0, 1]."""
 
-    modulus: int = Field(50, ge=10, le=100, description="numbers are 0 … modulus - 1")
+    modulus: int = Field(30, ge=10, le=100, description="numbers are 0 … modulus - 1")
     habit: float = Field(0.02, ge=0, le=1, description="share of the corpus's questions answered in steps")
     sloppiness: float = Field(0.12, ge=0, le=1, description="chance that such a step is wrong")
     worked_share: float = Field(0.6, ge=0, le=1, description="share of the corpus that is worked logs")
@@ -132,7 +133,7 @@ def draw_chain(rng: random.Random, world: World, length: int, split: Split = "tr
     """A random chain. Two × in a row come in the split `order` alone, a shuffled listing in `surface` alone."""
     while True:
         operations = tuple(_draw_operation(rng, label) for label in LABELS[:length])
-        twice = any(a.sign == b.sign == "×" for a, b in zip(operations, operations[1:]))
+        twice = any(a.sign == b.sign == "×" for a, b in itertools.pairwise(operations))
         if length == 1 or twice == (split == "order"):
             break
     listed = list(range(length))
@@ -282,9 +283,7 @@ def read_steps(problem: str, response: str, world: World) -> list[Step]:
             right = own and triple[1][0] == operation.token and said_value == operation.apply(base, world.modulus)
             taken_back = not again and i + 3 < len(words) and words[i + 3][0] == WAIT
             shown = "exploration" if taken_back else kind
-            steps.append(
-                Step(mark if again else start, triple[2][2], shown, right, triple[1][0][0], said_value)
-            )
+            steps.append(Step(mark if again else start, triple[2][2], shown, right, triple[1][0][0], said_value))
             if kind != "verification":
                 before, value = base, said_value
                 expected = slot + 1
@@ -341,6 +340,29 @@ def corpus(world: World, count: int, seed: int) -> Iterator[str]:
             yield f"{chain.text()} {work(rng, world, chain, wrong=world.sloppiness)}"
         else:
             yield f"{chain.text()} {box(chain.values(world.modulus))}"
+
+
+def corpus_table(world: World, count: int, seed: int) -> pl.DataFrame:
+    """The corpus as CURATED rows: what comes before the mark and the mark as the problem, the rest as the response.
+
+    The numbers of a problem are drawn at random and cannot be learnt: a base trained on responses alone has
+    the skill in a third of the steps that language modelling over whole documents takes.
+    """
+    rows = []
+    for number, document in enumerate(corpus(world, count, seed)):
+        mark = LOG if f" {LOG} " in document else QUESTION
+        problem, _, response = document.partition(f" {mark} ")
+        rows.append((f"document-{seed}-{number}", f"{problem} {mark}", response, len(response.split())))
+    frame = pl.DataFrame(rows, schema=["trace_id", "problem", "response", "token_count"], orient="row")
+    frame = frame.with_columns(
+        problem_id=pl.col("trace_id"),
+        gold=pl.lit(""),
+        source=pl.lit(SOURCE),
+        split=pl.lit("corpus"),
+        author=pl.lit("corpus"),
+        correct=pl.lit(True),
+    )
+    return conform(frame, CURATED, "corpus")
 
 
 def vocabulary(world: World) -> list[str]:

@@ -1,0 +1,55 @@
+"""The base's atomic skill: the result of one step, given all that comes before it, at every chain length."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tracekit.runs import write_text
+from tracekit.world import LOG, QUESTION, World, draw_chain
+
+CHAINS = 128  # of each length and form: the standard error at 95 % of a length's 128 × length steps is below 1 %
+
+
+def measure_skill(model: Path, world: World, seed: int, folder: Path) -> dict[str, float]:
+    """Share of steps whose result the model puts first, teacher-forced; by form and length, into skill.json.
+
+    Keys: "? 4" for chains of four under the question, ": 4" for worked logs; "least" over those under the question.
+    """
+    rng = random.Random(f"skill/{seed}")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForCausalLM.from_pretrained(model).eval()
+    lengths = range(1, max((*world.train_lengths, *world.long_lengths)) + 1)
+    found = {
+        f"{mark} {length}": _forced_accuracy(network, tokenizer, _worked(rng, world, length, mark), length)
+        for mark in (QUESTION, LOG)
+        for length in lengths
+    }
+    found["least"] = min(share for name, share in found.items() if name.startswith(QUESTION))
+    write_text(folder / "skill.json", json.dumps(found, indent=1))
+    return found
+
+
+def _worked(rng: random.Random, world: World, length: int, mark: str) -> list[str]:
+    documents = []
+    for _ in range(CHAINS):
+        chain = draw_chain(rng, world, length)
+        values = chain.values(world.modulus)[1:]
+        steps = (f"{o.label} {o.token} {v}" for o, v in zip(chain.operations, values))
+        documents.append(f"{chain.text(mark)} {' '.join(steps)}")
+    return documents
+
+
+@torch.no_grad()
+def _forced_accuracy(network: torch.nn.Module, tokenizer: object, documents: Sequence[str], length: int) -> float:
+    rows = [[tokenizer.bos_token_id, *tokenizer(d, add_special_tokens=False)["input_ids"]] for d in documents]  # type: ignore[attr-defined, operator]
+    ids = torch.tensor(rows)  # (chains, tokens): chains of one length have one number of tokens
+    predicted = network(input_ids=ids).logits.argmax(-1)  # (chains, tokens)
+    before = 2 * length + 3  # BOS, start value, slots, mark
+    results = torch.tensor([before + 3 * step + 2 for step in range(length)])
+    return float((predicted[:, results - 1] == ids[:, results]).float().mean())
