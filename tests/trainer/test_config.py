@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from tracekit.config import SettingsError, build_settings, load_settings
+from trainer.config import TrainSettings
+
+RECIPES = sorted((Path(__file__).parents[2] / "trainer" / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid(recipe):
+    settings = load_settings(TrainSettings, recipe)
+    assert settings.method in recipe.read_text()
+
+
+def test_the_luffy_recipe_is_the_authors_code():
+    luffy = load_settings(TrainSettings, next(path for path in RECIPES if path.stem == "luffy"))
+    assert (luffy.rollout.group_size, luffy.teacher_rows, luffy.sampled_rows) == (8, 1, 7)
+    assert (luffy.rollout.prompts, luffy.rollout.mini_batch_prompts, luffy.rollout.temperature) == (128, 64, 1.0)
+    assert (luffy.teacher.shape.kind, luffy.teacher.shape.gamma, luffy.teacher.probability) == ("gamma", 0.1, "one")
+    assert (luffy.on_policy.clip, luffy.advantage.std, luffy.advantage.baseline) == (False, False, "all")
+    assert (luffy.loss.reduction, luffy.loss.entropy, luffy.loss.kl) == ("constant", 0.001, 0.0)
+    assert (luffy.optimizer.lr, luffy.optimizer.weight_decay, luffy.optimizer.max_grad_norm) == (1e-6, 0.01, 1.0)
+    assert (luffy.data.prompt_tokens, luffy.data.response_tokens) == (1024, 8192)
+
+
+def test_stages_lie_over_the_shared_settings_and_start_from_the_one_before():
+    recipe = next(path for path in RECIPES if path.stem == "sft_grpo")
+    first, second = load_settings(TrainSettings, recipe, ["optimizer.eps=1e-7", "output=out"]).stage_settings()
+    assert (first.method, second.method) == ("sft", "grpo")
+    assert (first.optimizer.lr, second.optimizer.lr) == (5e-5, 1e-6)
+    assert first.optimizer.eps == second.optimizer.eps == 1e-7
+    assert second.model == str(Path("out") / "1_sft" / "final")
+
+
+FAULTS = [
+    ({"method": "sft", "model": "m"}, "data.curated"),
+    ({"method": "sft", "data": {"curated": "c"}}, "exactly one of model"),
+    (
+        {"method": "luffy", "model": "m", "data": {"problems": "p", "curated": "c"}, "teacher": {"rows": 8}},
+        "sampled row",
+    ),
+    ({"method": "sft", "model": "m", "data": {"curated": "c"}, "optimiser": {}}, "did you mean optimizer"),
+    (
+        {"method": "dpo", "new_model": {"tokenizer": "t"}, "data": {"curated": "c"}},
+        "compares with the model it starts from",
+    ),
+]
+
+
+@pytest.mark.parametrize(("tree", "told"), FAULTS, ids=[told for _, told in FAULTS])
+def test_what_cannot_work_is_told_before_anything_runs(tree, told):
+    with pytest.raises(SettingsError, match=told):
+        build_settings(TrainSettings, {"output": "o", **tree}, "settings")
