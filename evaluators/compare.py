@@ -28,6 +28,7 @@ TIERS = ("text", "rational", "structure", "numeric", "symbolic")
 MAX_ELEMENTS = 400
 _MEASURED = frozenset(("quantity", "percent", "deg", "clock", "ratio", "base"))
 _DISCRETE = frozenset(("factorial", "factorial2", "binomial", "floor", "ceil", "mod", "gcd", "lcm"))
+_SCALAR = frozenset("num dec sym const add mul pow root fn percent deg base".split())
 _ORDERED = frozenset(("<", ">", "<=", ">="))
 
 
@@ -210,6 +211,8 @@ class Comparison:
     def symbolically(self, a: Node, b: Node) -> bool | None:
         from evaluators.deadline import run_symbolic
 
+        if not (is_scalar(a) and is_scalar(b)):
+            return None
         self.reach(4)
         return run_symbolic(to_json(a), to_json(b), self.policy.deadline_seconds)
 
@@ -563,6 +566,10 @@ class Comparison:
             same = len(values) == len(other.args) and self.all(list(zip(values, other.args)))
             return same or (len(given) == len(other.args) and self.all(list(zip(given, other.args))))
         return False
+
+
+def is_scalar(node: Node) -> bool:
+    return all(part.op in _SCALAR for part in walk(node))
 
 
 def shows(written: Node, value: Rational, digits: int) -> bool:

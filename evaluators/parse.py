@@ -455,6 +455,8 @@ class _Parser:
             if word.startswith(name):  # "sinx", "pir"
                 self.tokens[self.at : self.at] = [word[len(name) :]]
                 return self.word(name)
+        if word.isupper() and 3 < len(word) < 8:
+            return self.symbol(word)  # an abbreviation, such as SRMC
         if len(word) > 3:
             raise Unreadable(f"found the word {word!r}")
         self.tokens[self.at : self.at] = list(word[1:])

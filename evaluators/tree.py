@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from evaluators.units import Unit
+
 
 class Node(NamedTuple):
     """One node: `op` says what it is, `args` are its children, `value` what is not a child."""
@@ -99,8 +101,10 @@ def to_json(node: Node) -> list[Any]:
         value = {"fraction": [str(value.numerator), str(value.denominator)]}
     elif isinstance(value, int):
         value = {"integer": str(value)}
+    elif isinstance(value, Unit):
+        value = {"unit": [list(pair) for pair in value.dimension], "factor": str(value.factor)}
     elif isinstance(value, tuple):
-        value = {"tuple": [str(part) if isinstance(part, int) else part for part in value], "op": node.op}
+        value = {"tuple": [{"integer": str(part)} if isinstance(part, int) else part for part in value]}
     return [node.op, [to_json(arg) for arg in node.args], value]
 
 
@@ -114,8 +118,8 @@ def from_json(data: list[Any]) -> Node:
             value = Fraction(int(value["fraction"][0]), int(value["fraction"][1]))
         elif "integer" in value:
             value = int(value["integer"])
-        elif op == "dec":
-            value = tuple(int(part) for part in value["tuple"])
+        elif "unit" in value:
+            value = Unit(tuple((base, size) for base, size in value["unit"]), Fraction(value["factor"]))
         else:
-            value = tuple(value["tuple"])
+            value = tuple(int(part["integer"]) if isinstance(part, dict) else part for part in value["tuple"])
     return Node(op, tuple(from_json(arg) for arg in args), value)

@@ -69,6 +69,10 @@ def read_gold(gold: str) -> Answer:
             return read_answer(boxed.text)
     if "####" in gold:
         return read_answer(gold[gold.rfind("####") + 4 :].strip())
+    if "\n" in gold and "\\begin" not in gold:
+        found = extract(gold, DEFAULT)
+        if found is not None:
+            return read_answer(found.text)
     return read_answer(gold.strip())
 
 
