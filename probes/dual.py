@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.floating]
 
@@ -87,39 +87,55 @@ def check_batch(gram: Floats, labels: Floats, boxes: Floats) -> tuple[Floats, Fl
     return gram, labels, boxes
 
 
-def summarise(alpha: Floats, residuals: Floats, labels: Floats, boxes: Floats, iterations: Floats) -> Fit:
+def gaps(alpha: Floats, residuals: Floats, labels: Floats, boxes: Floats) -> Floats:
+    """KKT gap of each problem, (m,) float64; negative or 0 at an exact solution. Arrays: (m, n)."""
+    top, bottom, _ = _ends(alpha, residuals, labels, boxes)
+    return top - bottom
+
+
+def summarise(alpha: Floats, residuals: Floats, labels: Floats, boxes: Floats, iterations: NDArray[np.int64]) -> Fit:
     """The Fit of signed multipliers (m, n) and their residuals y - K a (m, n): bias and gap are read off here.
 
     The bias is the mean residual of the free rows; where none is free, the middle of the interval that the
     bounds leave (libsvm's rule).
     """
-    low, high = np.where(labels > 0, 0, -boxes), np.where(labels > 0, boxes, 0)
-    slack = AT_BOUND * boxes
-    can_grow, can_shrink = alpha < high - slack, alpha > low + slack
-    top = np.where(can_grow, residuals, -np.inf).max(1)
-    bottom = np.where(can_shrink, residuals, np.inf).min(1)
-    free = can_grow & can_shrink
+    top, bottom, free = _ends(alpha, residuals, labels, boxes)
     count = free.sum(1)
     inside = np.where(free, residuals, 0).sum(1, dtype=np.float64) / np.maximum(count, 1)
-    bias = np.where(count > 0, inside, (top.astype(np.float64) + bottom) / 2)
-    gap = np.maximum(top.astype(np.float64) - bottom, 0)
-    return Fit(alpha, bias, gap, np.asarray(iterations, dtype=np.int64), count == 0)
+    bias = np.where(count > 0, inside, (top + bottom) / 2)
+    return Fit(alpha, bias, np.maximum(top - bottom, 0), iterations, count == 0)
 
 
-def usable_start(gram: Floats, labels: Floats, boxes: Floats, start: Floats | None) -> tuple[Floats, Floats]:
-    """Feasible signed multipliers near `start` (zeros where None) and their residuals, (m, n) each.
+def balanced(gram: Floats, labels: Floats, boxes: Floats, start: ArrayLike) -> tuple[Floats, Floats]:
+    """Feasible signed multipliers near `start` and their residuals, (m, n) each.
 
-    What lies outside a box is clipped to it; the heavier class is then scaled down until the sum is 0.
+    What lies outside a box is clipped to it. Where the sum is not 0 yet, the heavier class gives up its rows'
+    multipliers one after the other, the row best on its own side first: scaling the class down instead would
+    move every one of them off its bound.
     """
-    if start is None:
-        return np.zeros_like(labels), labels.copy()
     if np.shape(start) != labels.shape:
         raise ProblemError(f"warm_start is {np.shape(start)}; expected {labels.shape}: one row a problem.")
     unsigned = np.clip(np.asarray(start, dtype=gram.dtype) * labels, 0, boxes)
-    weight = {side: np.where(labels == side, unsigned, 0).sum(1, dtype=np.float64) for side in (1, -1)}
-    lighter = np.minimum(weight[1], weight[-1])
-    for side in (1, -1):
-        scale = np.divide(lighter, weight[side], out=np.zeros_like(lighter), where=weight[side] > 0)
-        unsigned *= np.where(labels == side, scale[:, None], 1).astype(gram.dtype)
     alpha = unsigned * labels
-    return alpha, labels - alpha @ gram
+    residuals = labels - alpha @ gram if alpha.any() else labels.copy()
+    excess = alpha.sum(1, dtype=np.float64)
+    for k in np.flatnonzero(excess):
+        heavy = np.sign(excess[k])
+        rows = np.flatnonzero(alpha[k] * heavy > 0)
+        rows = rows[np.argsort(heavy * residuals[k, rows], kind="stable")]
+        held = unsigned[k, rows].astype(np.float64)
+        given = np.clip(abs(excess[k]) - (np.cumsum(held) - held), 0, held)
+        moved = given > 0
+        rows, given = rows[moved], (heavy * given[moved]).astype(gram.dtype)
+        alpha[k, rows] -= given
+        residuals[k] += given @ gram[rows]
+    return alpha, residuals
+
+
+def _ends(alpha: Floats, residuals: Floats, labels: Floats, boxes: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """The largest residual that can grow and the least that can shrink, (m,) each; which rows are free, (m, n)."""
+    low, high, slack = np.where(labels > 0, 0, -boxes), np.where(labels > 0, boxes, 0), AT_BOUND * boxes
+    grows, shrinks = alpha < high - slack, alpha > low + slack
+    top = np.where(grows, residuals, -np.inf).max(1).astype(np.float64)
+    bottom = np.where(shrinks, residuals, np.inf).min(1).astype(np.float64)
+    return top, bottom, grows & shrinks

@@ -1,0 +1,222 @@
+"""The compiled steps of `probes.smo`: pair steps on one problem, on a compacted problem, on a block of rows.
+
+Every function takes one problem in signed multipliers (`probes.dual`) and moves `alpha` and
+`residual` = label - gram @ alpha in place. Types are the Gram matrix's, float32 or float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numba.extending import intrinsic
+
+_BLOCK = 64  # rows whose largest value SIMD finds; only the winning block is searched for its row
+_FAR = 1e30  # stands for infinity, which fast-math arithmetic may not meet
+_TINY = 1e-12  # libsvm's TAU: the curvature of a pair of identical rows
+_COMPACT = 700  # rows of a compacted problem: 700² float32 are 2 MB, a core's second-level cache and little more
+
+
+@intrinsic  # type: ignore[misc]
+def _larger(context: Any, a: Any, b: Any) -> Any:
+    """max(a, b) with fast-math flags on the select itself: only so does LLVM vectorise a running maximum."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", *arguments, flags=("fast",)), *arguments, flags=("fast",))
+
+    return a(a, a), generate
+
+
+@intrinsic  # type: ignore[misc]
+def _smaller(context: Any, a: Any, b: Any) -> Any:
+    """min(a, b), likewise."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", *arguments, flags=("fast",)), *arguments, flags=("fast",))
+
+    return a(a, a), generate
+
+
+@njit(fastmath=True, cache=True)
+def _shift(residual, bar, row_i, row_j, step, tops):  # type: ignore[no-untyped-def]
+    """residual -= step (row_i - row_j); tops[b] = the largest residual + bar of block b."""
+    n = np.uint64(residual.size)  # unsigned: a signed index costs a test for negative ones
+    for b in range(np.uint64(tops.size)):
+        first = np.uint64(b * np.uint64(_BLOCK))
+        top = residual.dtype.type(-_FAR)
+        for t in range(first, min(first + np.uint64(_BLOCK), n)):
+            value = residual[t] - step * (row_i[t] - row_j[t])
+            residual[t] = value
+            top = _larger(top, value + bar[t])
+        tops[b] = top
+
+
+@njit(fastmath=True, cache=True)
+def _gains(residual, bar, row_i, diagonal, e_i, k_ii, scores, gains):  # type: ignore[no-untyped-def]
+    """scores[t] = row t's gain (e_i - e_t)² / (K_ii + K_tt - 2 K_it), gains[b] = block b's largest.
+
+    Returns the least residual + bar.
+    """
+    n = np.uint64(residual.size)
+    zero, far, tiny = e_i - e_i, residual.dtype.type(_FAR), residual.dtype.type(_TINY)
+    bottom = far
+    for b in range(np.uint64(gains.size)):
+        first = np.uint64(b * np.uint64(_BLOCK))
+        best, least = zero, far
+        for t in range(first, min(first + np.uint64(_BLOCK), n)):
+            value = residual[t] + bar[t]
+            least = _smaller(least, value)
+            gap = _larger(e_i - value, zero)
+            score = gap * gap / _larger(k_ii + diagonal[t] - row_i[t] - row_i[t], tiny)
+            scores[t] = score
+            best = _larger(best, score)
+        gains[b] = best
+        bottom = _smaller(bottom, least)
+    return bottom
+
+
+@njit(fastmath=True, cache=True)
+def _most(values):  # type: ignore[no-untyped-def]
+    best = values[0]
+    for k in range(values.size):
+        best = _larger(best, values[k])
+    return best
+
+
+@njit(cache=True)
+def _first_at_least(values, bar, target, tops):  # type: ignore[no-untyped-def]
+    """The first row with values + bar ≥ target, searched in the first block whose top reaches it."""
+    one, block = np.uint64(1), np.uint64(0)
+    while tops[block] < target:
+        block += one
+    t = block * np.uint64(_BLOCK)
+    last = min(t + np.uint64(_BLOCK), np.uint64(values.size)) - one
+    while t < last and values[t] + bar[t] < target:
+        t += one
+    return t
+
+
+@njit(cache=True)
+def _bar(t, alpha, low, high, grow_bar, shrink_bar):  # type: ignore[no-untyped-def]
+    """Bar row t from growing at its upper bound, from shrinking at its lower one."""
+    far = alpha.dtype.type(_FAR)
+    grow_bar[t] = 0 if alpha[t] < high[t] else -far
+    shrink_bar[t] = 0 if alpha[t] > low[t] else far
+
+
+@njit(nogil=True, cache=True)
+def pair_steps(gram, diagonal, label, box, alpha, residual, tolerance, limit):  # type: ignore[no-untyped-def]
+    """Up to `limit` SMO steps from a feasible `alpha` until the KKT gap is ≤ tolerance; returns the steps taken.
+
+    Row i has the largest residual that can grow; row j, by second-order gain, a smaller one that can shrink
+    (WSS 2 of Fan, Chen & Lin 2005).
+    """
+    n, real = residual.size, residual.dtype.type
+    zero, tiny = real(0), real(_TINY)
+    low, high = np.minimum(label * box, zero), np.maximum(label * box, zero)
+    grow_bar, shrink_bar = np.zeros_like(residual), np.zeros_like(residual)
+    for t in range(n):
+        _bar(t, alpha, low, high, grow_bar, shrink_bar)
+    scores, no_bar = np.zeros_like(residual), np.zeros_like(residual)
+    tops = np.empty((n + _BLOCK - 1) // _BLOCK, residual.dtype)
+    gains = np.empty_like(tops)
+    _shift(residual, grow_bar, residual, residual, zero, tops)
+    for taken in range(limit):
+        top = _most(tops)
+        i = _first_at_least(residual, grow_bar, top, tops)
+        bottom = _gains(residual, shrink_bar, gram[i], diagonal, top, diagonal[i], scores, gains)
+        if top - bottom <= tolerance:
+            return taken
+        j = _first_at_least(scores, no_bar, _most(gains), gains)
+        curvature = max(diagonal[i] + diagonal[j] - real(2) * gram[i, j], tiny)
+        step = min((residual[i] - residual[j]) / curvature, high[i] - alpha[i], alpha[j] - low[j])
+        before_i, before_j = alpha[i], alpha[j]
+        alpha[i] = min(before_i + step, high[i])
+        alpha[j] = max(before_j - step, low[j])
+        if alpha[i] == before_i and alpha[j] == before_j:
+            return taken  # the step is below the precision of the multipliers
+        _bar(i, alpha, low, high, grow_bar, shrink_bar)
+        _bar(j, alpha, low, high, grow_bar, shrink_bar)
+        _shift(residual, grow_bar, gram[i], gram[j], step, tops)
+    return limit
+
+
+@njit(cache=True)
+def _undecided(label, box, alpha, residual):  # type: ignore[no-untyped-def]
+    """Rows that no bound has settled yet: free, or at a bound that the residuals still pull them off."""
+    n, far = residual.size, residual.dtype.type(_FAR)
+    top, bottom = -far, far
+    for t in range(n):
+        if box[t] > 0:
+            unsigned = alpha[t] * label[t]
+            if (unsigned < box[t]) if label[t] > 0 else (unsigned > 0):
+                top = max(top, residual[t])
+            if (unsigned > 0) if label[t] > 0 else (unsigned < box[t]):
+                bottom = min(bottom, residual[t])
+    rows, count = np.empty(n, np.int64), 0
+    for t in range(n):
+        unsigned = alpha[t] * label[t]
+        free = unsigned > 0 and unsigned < box[t]
+        grows = label[t] > 0 if unsigned <= 0 else label[t] < 0  # of a row at a bound: the one way it can go
+        if box[t] > 0 and (free or (residual[t] > bottom if grows else residual[t] < top)):
+            rows[count] = t
+            count += 1
+    return rows[:count]
+
+
+@njit(fastmath=True, cache=True)
+def _subtract(residual, gram, rows, steps):  # type: ignore[no-untyped-def]
+    """residual -= Σ_k steps[k] gram[rows[k]]."""
+    n = np.uint64(residual.size)
+    for k in range(rows.size):
+        if steps[k] != 0:
+            step, row = steps[k], gram[rows[k]]
+            for t in range(n):
+                residual[t] -= step * row[t]
+
+
+@njit(nogil=True, cache=True)
+def solve_one(gram, diagonal, label, box, alpha, residual, tolerance, limit):  # type: ignore[no-untyped-def]
+    """Solve one problem; returns the steps taken, `limit` or more where it gave up.
+
+    Shrinking by copy: now and then, where few rows are undecided, their part of the Gram matrix is copied to
+    where the cache holds it and solved there; then the residuals of all rows follow and all are looked at again.
+    """
+    n, total, stretch = residual.size, 0, max(residual.size // 4, 200)
+    while total < limit:
+        taken = pair_steps(gram, diagonal, label, box, alpha, residual, tolerance, stretch)
+        total += taken
+        if taken < stretch:
+            return total
+        rows = _undecided(label, box, alpha, residual)
+        if rows.size < 2 or rows.size > min(n // 2, _COMPACT):
+            continue
+        part = np.empty((rows.size, rows.size), gram.dtype)
+        for a in range(rows.size):
+            for b in range(rows.size):
+                part[a, b] = gram[rows[a], rows[b]]
+        inner_alpha, inner_residual, half = alpha[rows], residual[rows], tolerance / alpha.dtype.type(2)
+        total += pair_steps(part, diagonal[rows], label[rows], box[rows], inner_alpha, inner_residual, half, limit)
+        _subtract(residual, gram, rows, inner_alpha - alpha[rows])
+        alpha[rows] = inner_alpha
+    return total
+
+
+@njit(nogil=True, cache=True)
+def solve_block(part, diagonal, rows, labels, boxes, alpha, residuals, tolerances, steps):  # type: ignore[no-untyped-def]
+    """Solve the rows of one block for every problem, all other rows held; steps: (m, rows), alpha's change.
+
+    part: gram[rows][:, rows]; labels, boxes, alpha, residuals: (m, n), alpha moved in place, residuals not.
+    Returns the pair steps of each problem.
+    """
+    taken = np.zeros(len(labels), np.int64)
+    for k in range(len(labels)):
+        before, residual = alpha[k][rows], residuals[k][rows]
+        after = before.copy()
+        taken[k] = pair_steps(
+            part, diagonal, labels[k][rows], boxes[k][rows], after, residual, tolerances[k], 100 * rows.size
+        )
+        alpha[k][rows] = after
+        steps[k] = after - before
+    return taken
