@@ -14,15 +14,13 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
 
-from trainer.engines.kv_cache import PreallocatedLayer
+from trainer.engines.kv_cache import PreallocatedCache
 from trainer.engines.protocol import Rollout, Sampling
 from trainer.engines.sampling import choose
 
@@ -44,8 +42,8 @@ class EmbeddedEngine:
     of keys and values. pad_token_id: fills prompts on the left; never attended to.
     """
 
-    #: The log-probs are those of the trainer's own forward pass, to rounding.
     exact = True
+    live = True
 
     def __init__(self, model: PreTrainedModel, *, rows: int = 512, pad_token_id: int = 0) -> None:
         config = model.config.get_text_config(decoder=True)
@@ -108,10 +106,9 @@ class EmbeddedEngine:
         device = next(self.model.parameters()).device
         noise = noise.to(device)
         flight = _Flight.start(prompts, n, sampling, self.pad_token_id, device)
-        cache = Cache(layer_class_to_replicate=partial(PreallocatedLayer, flight.width))
+        cache = PreallocatedCache(flight.width)
         logits = self._forward(flight.prompt_ids, flight.prompt_mask, flight.prompt_positions, cache)
-        for layer in cache.layers:
-            layer.batch_repeat_interleave(n)
+        cache.batch_repeat_interleave(n)
         logits = logits.repeat_interleave(n, dim=0)
         for step in range(sampling.max_tokens):
             token, log_prob = choose(logits, sampling, noise[flight.active, step])
@@ -126,7 +123,7 @@ class EmbeddedEngine:
             logits = self._forward(token[:, None], mask, flight.positions[:, None] + step, cache)
         return flight.rollouts()
 
-    def _forward(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Cache) -> Tensor:
+    def _forward(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: PreallocatedCache) -> Tensor:
         """Logits after the last column, (rows, V) in float32. mask: None where nothing is padding."""
         inputs: dict[str, Any] = {"input_ids": ids, "past_key_values": cache, "use_cache": True}
         if mask is not None:
@@ -167,9 +164,7 @@ class _Flight:
         return self.prompt_width + self.tokens.shape[1]
 
     @classmethod
-    def start(
-        cls, prompts: list[Sequence[int]], n: int, sampling: Sampling, pad: int, device: torch.device
-    ) -> _Flight:
+    def start(cls, prompts: list[Sequence[int]], n: int, sampling: Sampling, pad: int, device: torch.device) -> _Flight:
         """Lay the prompts out, padded on the left so that every row writes the same column."""
         rows, longest = len(prompts) * n, max(map(len, prompts))
         ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)

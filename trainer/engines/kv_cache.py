@@ -1,10 +1,9 @@
-"""Keys and values of one layer in buffers made once, written in place."""
+"""Keys and values in buffers made once and written in place."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 
 class PreallocatedLayer(DynamicLayer):
@@ -13,6 +12,9 @@ class PreallocatedLayer(DynamicLayer):
     It holds every column, also under a sliding window: the window is the mask's affair.
     Tensors are (rows, heads, columns, head_dim).
     """
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -27,7 +29,9 @@ class PreallocatedLayer(DynamicLayer):
         self.length, self.rows = key_states.shape[-2], key_states.shape[0]
         self.is_initialized = True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Write the new columns; returns all columns so far, as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -59,3 +63,19 @@ class PreallocatedLayer(DynamicLayer):
         buffer = prompts.new_empty((rows, repeats, heads, self.capacity, size))
         buffer[:, :, :, :length] = prompts[:, None]
         return buffer.flatten(0, 1)
+
+
+class PreallocatedCache(Cache):
+    """A `PreallocatedLayer` for each attention layer of a model, made when the layer first writes."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(layers=[])
+        self.capacity = capacity
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Write one layer's new columns; returns all of its columns so far."""
+        while len(self.layers) <= layer_idx:
+            self.layers.append(PreallocatedLayer(self.capacity))
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)

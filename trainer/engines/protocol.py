@@ -42,7 +42,14 @@ class Rollout:
 
 
 class Engine(Protocol):
-    """Samples completions for prompts given as token ids, unpadded."""
+    """Samples completions for prompts given as token ids, unpadded.
+
+    exact: its log-probs are those of the trainer's forward pass, to rounding. live: it samples from the
+    trainer's own weights, so that `load_weights` has nothing to do after an update.
+    """
+
+    exact: bool
+    live: bool
 
     def generate(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> list[list[Rollout]]:
         """`n` rollouts for each prompt, in the order of `prompts`."""
