@@ -23,6 +23,7 @@ from tracekit.config import Settings
 from tracekit.deciding import Decisions, decide_all
 from tracekit.export import ExportSettings, export
 from tracekit.filters import FilterSettings
+from tracekit.ledger import find
 from tracekit.runs import Progress, commit, no_progress, versions, write_text
 from tracekit.select import SelectSettings
 from tracekit.sources import SourceSettings
@@ -127,6 +128,8 @@ def restored(run: Path) -> dict[str, str]:
 def restore(run: Path, row_id: str, reason: str, *, progress: Progress = no_progress) -> Path:
     """Take a trace, or a problem with its traces, back in, and curate again. The ledger says why."""
     settings = settings_of(run)
+    trace, problem = find(run, row_id)
+    row_id = trace or problem
     write_text(
         run / "restored.json", json.dumps({**restored(run), row_id: reason}, indent=2, ensure_ascii=False) + "\n"
     )

@@ -46,14 +46,18 @@ class _Course:
         """Enter decisions, drop what they drop, take back what was restored."""
         self.ledger.append(decisions)
         out = self.rows.filter(pl.col(key).is_in(dropped(decisions).implode()))
-        named = pl.col("trace_id").is_in(list(self.restored)) | pl.col("problem_id").is_in(list(self.restored))
-        back = out.filter(named)
+        back = out.filter(self.named())
         if back.height:
             self.ledger.append(self._restoration(back, stage))
-        gone = out.filter(~named)["trace_id"]
+        gone = out.filter(~self.named())["trace_id"]
         self.rows = self.rows.filter(~pl.col("trace_id").is_in(gone.implode()))
         reasons = decisions.filter(pl.col("verdict") == DROP, pl.col("row_id").is_in(out[key].implode()))
         self.count(stage, dict(reasons.group_by("rule").len().sort("rule").iter_rows()), back.height)
+
+    def named(self) -> pl.Expr:
+        """True for rows restored by hand, alone or with their problem."""
+        names = list(self.restored)
+        return pl.col("trace_id").is_in(names) | pl.col("problem_id").is_in(names)
 
     def count(self, stage: str, reasons: dict[str, int] | None = None, restored: int = 0) -> None:
         """A line of the funnel."""
@@ -230,7 +234,8 @@ def _pairs(
 ) -> tuple[pl.DataFrame, pl.Series]:
     """DPO pairs, and the traces on their rejected side: wrong, and dropped for nothing else."""
     other_faults = filtered.filter(pl.col("verdict") == DROP, pl.col("rule") != "outcomes")["row_id"]
-    wrong = audited.filter(pl.col("outcome") == "wrong", ~pl.col("trace_id").is_in(other_faults.implode()))
+    unfit = pl.concat([other_faults, course.rows["trace_id"]])
+    wrong = audited.filter(pl.col("outcome") == "wrong", ~pl.col("trace_id").is_in(unfit.implode()))
     narrow = ["trace_id", "problem_id", "token_count"]
     pairs = pair(course.rows.select(narrow), wrong.select(narrow), settings.select.pairs)
     if pairs.height:
@@ -255,8 +260,12 @@ def _curated(settings: CurateSettings, course: _Course, rejected: pl.Series, mea
     measures = measured.read("measures", ["trace_id", "token_count"])
     verdicts = measured.read("verdicts", ["trace_id", "outcome", "verifier"])
     verdicts = verdicts.filter(pl.col("verifier") == settings.verify.verifier)
+    # A row that a person took back in has no verdict: the verifier's was overruled.
+    wrong_here = verdicts.filter(pl.col("outcome") != "correct")["trace_id"]
+    overruled = course.rows.filter(pl.col("trace_id").is_in(wrong_here.implode()), course.named())["trace_id"]
+    by_hand = pl.col("trace_id").is_in(overruled.implode())
     outcome = verdicts.select(
-        "trace_id", correct=pl.when(pl.col("outcome").is_in(KNOWN)).then(pl.col("outcome") == "correct")
+        "trace_id", correct=pl.when(pl.col("outcome").is_in(KNOWN) & ~by_hand).then(pl.col("outcome") == "correct")
     )
     frame = traces.drop("token_count", "flagged_correct").collect()
     for side, key in ((measures, "trace_id"), (outcome, "trace_id"), (_problems(settings, measured), "problem_id")):

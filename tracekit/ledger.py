@@ -53,7 +53,7 @@ def dropped(decisions: pl.DataFrame) -> pl.Series:
 
 def why(run: Path, row_id: str) -> pl.DataFrame:
     """Every decision about a trace and its problem, in the order they were made. A unique prefix of an id will do."""
-    trace, problem = _find(run, row_id)
+    trace, problem = find(run, row_id)
     ids = [i for i in (trace, problem) if i is not None]
     return read_table(run / "ledger.parquet", LEDGER).filter(pl.col("row_id").is_in(ids))
 
@@ -94,7 +94,8 @@ def _told(suffix: str, name: str) -> pl.Expr:
     return pl.when(kept).then(pl.lit("in")).when(kept.is_null()).then(pl.lit("absent")).otherwise(reason).alias(name)
 
 
-def _find(run: Path, row_id: str) -> tuple[str | None, str]:
+def find(run: Path, row_id: str) -> tuple[str | None, str]:
+    """(trace_id, problem_id) that begin with `row_id`; the trace is None where it names a problem."""
     if not (run / "ledger.parquet").is_file():
         raise LedgerError(f"{run} is no finished curation: it holds no ledger.parquet. Run `tracekit curate` first.")
     traces = pl.scan_parquet(run / "traces.parquet").select("trace_id", "problem_id")

@@ -12,7 +12,8 @@ import polars as pl
 from tracekit.segment import THINK_TAGS
 
 _RESPONSE = pl.col("response")
-_LAST_BOX = r"(?s).*\\(?:boxed|fbox)\{((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}"
+# What stands up to the brace that closes a box, braces nested four deep; fancier boxes are read by evaluators.
+_UP_TO_CLOSING_BRACE = r"^((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}"
 _FINAL = r"(?m)\\boxed|\\fbox|^####|^A:|(?i:\banswer is\b)"
 _FOREIGN = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Cyrillic}\p{Arabic}\p{Hebrew}\p{Devanagari}\p{Thai}]"
 _MARKERS = r"\b(?:[Ww]ait|[Hh]mm+|[Aa]lternatively|[Hh]old on|[Ll]et me (?:re|double|check|verify|think|see)\w*)\b"
@@ -22,21 +23,24 @@ _MARKERS = r"\b(?:[Ww]ait|[Hh]mm+|[Aa]lternatively|[Hh]old on|[Ll]et me (?:re|do
 TAIL = 40
 
 
-def _any(tags: tuple[str, ...]) -> pl.Expr:
-    return pl.any_horizontal(_RESPONSE.str.contains(tag, literal=True) for tag in tags)
-
-
-_OPENED = _any(tuple(opening for opening, _ in THINK_TAGS))
-_CLOSED = _any(tuple(closing for _, closing in THINK_TAGS))
+_OPENED = _RESPONSE.str.contains_any([opening for opening, _ in THINK_TAGS])
+_CLOSED = _RESPONSE.str.contains_any([closing for _, closing in THINK_TAGS])
+_END = _RESPONSE.str.tail(600).str.replace_all("\\fbox{", "\\boxed{", literal=True)
+_BOX = "\\boxed{"
 _LINES = _RESPONSE.str.split("\n")
-_ENDS_WELL = _RESPONSE.str.tail(3).str.contains(r"(?:[.!?。！？)\]}>$*\"'”`:]|\d|[A-Za-z]%?)\s*$")
+_ENDS_WELL = _RESPONSE.str.tail(8).str.contains(r"[.!?。！？)\]}>$*\"'”`\d%]\s*$") | (
+    _RESPONSE.str.tail(200).str.contains(_FINAL)
+)
 
 #: The fast pass: length, think tags, boxed answer, hash, repetition.
 QUICK: dict[str, pl.Expr] = {
     "characters": _RESPONSE.str.len_chars().cast(pl.Int32),
     "think_opened": _OPENED,
     "think_closed": _CLOSED,
-    "boxed": _RESPONSE.str.tail(600).str.extract(_LAST_BOX),
+    # The last box of the last 600 characters; null where there is none. Splitting is six times a regex search.
+    "boxed": pl.when(_END.str.contains(_BOX, literal=True)).then(
+        _END.str.split(_BOX).list.last().str.extract(_UP_TO_CLOSING_BRACE)
+    ),
     "response_hash": _RESPONSE.hash(),
     # Share of lines that stand in the response before, in [0, 1).
     "repeated_lines": 1 - _LINES.list.n_unique() / _LINES.list.len(),
@@ -56,8 +60,8 @@ FULL: dict[str, pl.Expr] = {
     "markers": _RESPONSE.str.count_matches(_MARKERS).cast(pl.Int32),
     # Where a final answer is first announced, as a share of the response in [0, 1]; null where it never is.
     "answer_position": (_RESPONSE.str.find(_FINAL) / _RESPONSE.str.len_bytes()).cast(pl.Float32),
-    # A think block that never closes, or an end in the middle of nothing.
-    "truncated": (_OPENED & ~_CLOSED) | ~_ENDS_WELL | (_RESPONSE.str.len_chars() == 0),
+    # A think block that never closes, or an end that neither punctuation, a number nor a final answer makes.
+    "truncated": (_OPENED & ~_CLOSED) | ~_ENDS_WELL,
 }
 
 

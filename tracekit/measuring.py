@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from tracekit.contamination import contaminated
 from tracekit.duplicates import exact_duplicates, near_duplicates
 from tracekit.measures import measure
-from tracekit.runs import Progress
+from tracekit.runs import Progress, no_progress
 from tracekit.segment import segment_traces
 from tracekit.sources import SourceError, SourceSettings, iterate_source, read_source, source_files
-from tracekit.stages import Stages, file_digest
+from tracekit.stages import Plan, Stages, file_digest
 from tracekit.tables import STEPS, VERDICTS, Schema
 from tracekit.tokens import count_tokens, tokenizer_digest
 from tracekit.verify import audit_golds, policy_digest, verifier_version, verify_traces
@@ -63,6 +64,44 @@ def measure_all(settings: CurateSettings, stages: Stages, progress: Progress) ->
     return Measured(files, settings.tokenizer or "words (split at white space)")
 
 
+#: Characters a second on one core, measured on two laptop-class cores, by which a plan is estimated.
+SPEEDS = {
+    "sources": 60e6,
+    "segment": 4e6,
+    "measures": 60e6,
+    "golds": 50e6,
+    "verify": 1e6,
+    "duplicates": 25e6,
+    "contamination": 50e6,
+}
+
+
+def plan(settings: CurateSettings) -> list[tuple[str, str, str]]:
+    """(stage, "made" or "to do", estimated seconds) of the measuring stages; nothing is made."""
+    stages = Plan(settings.stages or settings.output / "stages")
+    measure_all(settings, stages, no_progress)
+    size = sum(_characters(file) for source in settings.sources for file in files_of(source, settings.data))
+    return [
+        (name, "made" if made else "to do", "" if made else f"{size / SPEEDS[name.split('.')[0]]:,.0f} s")
+        for name, made in stages.stages.items()
+    ]
+
+
+def _characters(file: Path) -> int:
+    """Size of the text: what Parquet's footer says of its columns unpacked, else the file's size."""
+    if not file.name.endswith(".parquet"):
+        return file.stat().st_size * (4 if file.suffix in (".gz", ".zst") else 1)
+    footer = pq.read_metadata(file)
+    return sum(footer.row_group(group).total_byte_size for group in range(footer.num_row_groups))
+
+
+def files_of(source: SourceSettings, data: Path) -> list[Path]:
+    """The files a source is made of; none for a hub name."""
+    path = data / source.path
+    own = [path / f"{name}.parquet" for name in ("problems", "traces", "steps")]
+    return [f for f in own if f.is_file()] if own[0].is_file() else source_files(source, data)
+
+
 def _sources(settings: CurateSettings, stages: Stages, progress: Progress) -> Path:
     def make(folder: Path) -> None:
         (folder / "parts").mkdir()
@@ -97,20 +136,18 @@ def _check_unique(traces: Path) -> None:
 
 
 def _source_inputs(source: SourceSettings, data: Path) -> dict[str, Any]:
-    path = data / source.path
-    own = [path / f"{name}.parquet" for name in ("problems", "traces", "steps")]
-    files = [f for f in own if f.is_file()] if own[0].is_file() else source_files(source, data)
-    return {**source.model_dump(mode="json"), "files": [(f.name, file_digest(f)) for f in files]}
+    files = [(file.name, file_digest(file)) for file in files_of(source, data)]
+    return {**source.model_dump(mode="json"), "files": files}
 
 
 def _segments(sources: Path, stages: Stages, progress: Progress) -> Path:
-    given = pl.read_parquet(sources / "given_steps.parquet")
-    have = given["trace_id"].unique()
+    """Steps as the source gives them, segmented here where it gives none."""
 
     def work(batch: pl.DataFrame) -> pl.DataFrame:
-        own = given.filter(pl.col("trace_id").is_in(batch["trace_id"].implode()))
-        rest = batch.filter(~pl.col("trace_id").is_in(have.implode()))
-        return pl.concat([own, segment_traces(rest)])
+        given = pl.scan_parquet(sources / "given_steps.parquet")
+        given_here = given.filter(pl.col("trace_id").is_in(batch["trace_id"].implode())).collect()
+        rest = batch.filter(~pl.col("trace_id").is_in(given_here["trace_id"].unique().implode()))
+        return pl.concat([given_here, segment_traces(rest)])
 
     traces = pl.scan_parquet(sources / "traces.parquet").select("trace_id", "response")
     inputs = {"version": VERSIONS["segment"], "sources": sources.name}

@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tracekit import layouts
 from tracekit.config import Settings
@@ -55,6 +55,12 @@ class SourceSettings(Settings):
     map: dict[str, str] = Field(default_factory=dict)
     author: str = ""
     licence: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        """`sources = ["traces.jsonl"]` is `[[sources]] path = "traces.jsonl"`."""
+        return {"path": str(value)} if isinstance(value, str | Path) else value
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Stages:
 
         inputs: plain values (JSON) that decide every byte of the stage: settings, digests, upstream folders' names.
         """
-        final = self.folder / f"{name}-{digest(inputs)}"
+        final = self.path(name, inputs)
         if final.is_dir():
             return final
         partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
@@ -44,12 +44,29 @@ class Stages:
             shutil.rmtree(partial, ignore_errors=True)
         return final
 
+    def path(self, name: str, inputs: Mapping[str, Any]) -> Path:
+        """Where the stage with these inputs stands, made or not."""
+        return self.folder / f"{name}-{digest(inputs)}"
+
     def sweep(self) -> None:
         """Remove what killed processes left half-written."""
         for partial in self.folder.glob(".*.partial"):
             process = partial.name.split(".")[-2]
             if not Path("/proc", process).exists() or process == str(os.getpid()):
                 shutil.rmtree(partial, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Plan(Stages):
+    """Stages that are only looked up: `build` makes nothing and writes down what stands and what does not."""
+
+    stages: dict[str, bool] = field(default_factory=dict)
+
+    def build(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """Where the stage would stand."""
+        path = self.path(name, inputs)
+        self.stages[name] = self.stages.get(name, True) and path.is_dir()
+        return path
 
 
 def digest(inputs: Mapping[str, Any]) -> str:
