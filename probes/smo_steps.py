@@ -12,10 +12,13 @@ import numpy as np
 from numba import njit
 from numba.extending import intrinsic
 
-_BLOCK = 64  # rows whose largest value SIMD finds; only the winning block is searched for its row
+_BLOCK = 512  # rows whose largest value SIMD finds; only the winning block is searched for its row
 _FAR = 1e30  # stands for infinity, which fast-math arithmetic may not meet
 _TINY = 1e-12  # libsvm's TAU: the curvature of a pair of identical rows
 _COMPACT = 700  # rows of a compacted problem: 700² float32 are 2 MB, a core's second-level cache and little more
+
+
+_FAST = {"nnan", "ninf", "nsz", "arcp", "contract"}
 
 
 @intrinsic  # type: ignore[misc]
@@ -38,29 +41,29 @@ def _smaller(context: Any, a: Any, b: Any) -> Any:
     return a(a, a), generate
 
 
-@njit(fastmath=True, cache=True)
-def _shift(residual, bar, row_i, row_j, step, tops):  # type: ignore[no-untyped-def]
+@njit(fastmath=_FAST, cache=True)
+def _shift(residual, bar, gram, i, j, step, tops):  # type: ignore[no-untyped-def]
     """residual -= step (row_i - row_j); tops[b] = the largest residual + bar of block b."""
     n = np.uint64(residual.size)  # unsigned: a signed index costs a test for negative ones
     for b in range(np.uint64(tops.size)):
         first = np.uint64(b * np.uint64(_BLOCK))
         top = residual.dtype.type(-_FAR)
         for t in range(first, min(first + np.uint64(_BLOCK), n)):
-            value = residual[t] - step * (row_i[t] - row_j[t])
+            value = residual[t] - step * (gram[i, t] - gram[j, t])
             residual[t] = value
             top = _larger(top, value + bar[t])
         tops[b] = top
 
 
-@njit(fastmath=True, cache=True)
-def _gains(residual, bar, row_i, diagonal, e_i, k_ii, scores, gains):  # type: ignore[no-untyped-def]
+@njit(fastmath=_FAST, cache=True)
+def _gains(residual, bar, gram, i, diagonal, e_i, scores, gains):  # type: ignore[no-untyped-def]
     """scores[t] = row t's gain (e_i - e_t)² / (K_ii + K_tt - 2 K_it), gains[b] = block b's largest.
 
     Returns the least residual + bar.
     """
     n = np.uint64(residual.size)
     zero, far, tiny = e_i - e_i, residual.dtype.type(_FAR), residual.dtype.type(_TINY)
-    bottom = far
+    bottom, k_ii = far, diagonal[i]
     for b in range(np.uint64(gains.size)):
         first = np.uint64(b * np.uint64(_BLOCK))
         best, least = zero, far
@@ -68,7 +71,7 @@ def _gains(residual, bar, row_i, diagonal, e_i, k_ii, scores, gains):  # type: i
             value = residual[t] + bar[t]
             least = _smaller(least, value)
             gap = _larger(e_i - value, zero)
-            score = gap * gap / _larger(k_ii + diagonal[t] - row_i[t] - row_i[t], tiny)
+            score = gap * gap / _larger(k_ii + diagonal[t] - gram[i, t] - gram[i, t], tiny)
             scores[t] = score
             best = _larger(best, score)
         gains[b] = best
@@ -76,7 +79,7 @@ def _gains(residual, bar, row_i, diagonal, e_i, k_ii, scores, gains):  # type: i
     return bottom
 
 
-@njit(fastmath=True, cache=True)
+@njit(fastmath=_FAST, cache=True)
 def _most(values):  # type: ignore[no-untyped-def]
     best = values[0]
     for k in range(values.size):
@@ -84,17 +87,19 @@ def _most(values):  # type: ignore[no-untyped-def]
     return best
 
 
-@njit(cache=True)
+@njit(fastmath=_FAST, cache=True)
 def _first_at_least(values, bar, target, tops):  # type: ignore[no-untyped-def]
     """The first row with values + bar ≥ target, searched in the first block whose top reaches it."""
-    one, block = np.uint64(1), np.uint64(0)
+    block = 0
     while tops[block] < target:
-        block += one
-    t = block * np.uint64(_BLOCK)
-    last = min(t + np.uint64(_BLOCK), np.uint64(values.size)) - one
-    while t < last and values[t] + bar[t] < target:
-        t += one
-    return t
+        block += 1
+    first = np.uint32(block * _BLOCK)
+    none = np.uint32(values.size - 1)
+    found = none
+    for t in range(first, np.uint32(min(first + _BLOCK, values.size))):
+        u=np.uint32(t)
+        found = min(found, u if values[u] + bar[u] >= target else none)
+    return np.uint64(found)
 
 
 @njit(cache=True)
@@ -121,11 +126,11 @@ def pair_steps(gram, diagonal, label, box, alpha, residual, tolerance, limit):  
     scores, no_bar = np.zeros_like(residual), np.zeros_like(residual)
     tops = np.empty((n + _BLOCK - 1) // _BLOCK, residual.dtype)
     gains = np.empty_like(tops)
-    _shift(residual, grow_bar, residual, residual, zero, tops)
+    _shift(residual, grow_bar, gram, np.uint64(0), np.uint64(0), zero, tops)
     for taken in range(limit):
         top = _most(tops)
         i = _first_at_least(residual, grow_bar, top, tops)
-        bottom = _gains(residual, shrink_bar, gram[i], diagonal, top, diagonal[i], scores, gains)
+        bottom = _gains(residual, shrink_bar, gram, i, diagonal, top, scores, gains)
         if top - bottom <= tolerance:
             return taken
         j = _first_at_least(scores, no_bar, _most(gains), gains)
@@ -138,7 +143,7 @@ def pair_steps(gram, diagonal, label, box, alpha, residual, tolerance, limit):  
             return taken  # the step is below the precision of the multipliers
         _bar(i, alpha, low, high, grow_bar, shrink_bar)
         _bar(j, alpha, low, high, grow_bar, shrink_bar)
-        _shift(residual, grow_bar, gram[i], gram[j], step, tops)
+        _shift(residual, grow_bar, gram, i, j, step, tops)
     return limit
 
 
@@ -165,7 +170,7 @@ def _undecided(label, box, alpha, residual):  # type: ignore[no-untyped-def]
     return rows[:count]
 
 
-@njit(fastmath=True, cache=True)
+@njit(fastmath=_FAST, cache=True)
 def _subtract(residual, gram, rows, steps):  # type: ignore[no-untyped-def]
     """residual -= Σ_k steps[k] gram[rows[k]]."""
     n = np.uint64(residual.size)
