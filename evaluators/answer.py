@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from evaluators.normalize import MAX_ANSWER, ascii_signs, join_thousands, number_word, strip_wrappers, words
 from evaluators.parse import based_number, decimal, parse
-from evaluators.tree import EMPTY_SET, Node, TooLarge, Unreadable
+from evaluators.tree import EMPTY_SET, Node, TooLarge, Unreadable, negate
+from evaluators.units import parse_unit
 
 
 class Answer(NamedTuple):
@@ -30,13 +31,15 @@ _CLOCK = re.compile(r"^(\d{1,2}):([0-5]\d)\s*(?:([ap])\.?\s*m\.?)?$", re.IGNOREC
 _HOUR = re.compile(r"^(\d{1,2})\s*([ap])\.?\s*m\.?$", re.IGNORECASE)
 _BASED = re.compile(r"^\(?\s*([0-9A-Z]+)\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+)\s*\}*$")
 _IN_BASE = re.compile(r"^([0-9A-Z]+)\s*\(?\s*(?:in )?base[- ]?(\w+)\s*\)?$", re.IGNORECASE)
+_MEASURED = re.compile(r"^(-?[\d.,/]+) ([mgshLNJWVK])$")  # 5 m in plain text; 5m is a variable's multiple
+_MODULE = re.compile(r"\b(?:np|numpy|math|sympy|sp|cmath|mpmath|mp)\.(?=[a-zA-Z])")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,40})\}|(\d))")
 _DOTS = re.compile(r"(?<=\d)\s*(?:\\l?dots|\\cdots|\.{3,})$")
 _CONDITION = re.compile(
-    r"(?:,|;|\\quad|\\,|\s|\(|\\text\s*\{)*\s*(?:where|for (?:all|any|some|every|each|integers?)|with|\\forall|for)?[\s$]*\\?,?\s*"
-    r"[a-z]\s*(?:,\s*[a-z]\s*)?\\in\s*\\?(?:mathbb|mathbf|Bbb)?\s*\{?\s*(?:Z|N)\}?(?:\^\+|_\+)?[\s$.)}]*$"
-    r"|(?:[,;(\s]|\\text\s*\{|\\quad)+(?:where|for)\s[^{}]{0,60}\binteger[^{}]{0,40}\}?\)?\.?$"
-)  # fmt: skip
+    r"(?:[,;\s(]|\\quad|\\qquad|\\,|\\;|\\text\s*\{)+(?:(?:where|for|with|and|all|any|some|every|each)\s+|\\text\s*\{[^{}]*\}|\\forall|[\s{}])*"
+    r"[a-z](?:\s*,\s*[a-z])?\s*(?:\\in\s*\\?(?:mathbb|mathbf|Bbb|mathrm)?\s*\{?\s*[ZN]\}?(?:\s*\^\s*\{?[+*]\}?|_\+|_\{?\\?(?:ge|geq)?\s*0\}?)?|\\text\s*\{[^{}]*\binteger[^{}]*\})[\s.)}]*$"
+    r"|(?:[,;\s(]|\\text\s*\{|\\quad)+(?:where|for|with)\s[^{}]{0,60}\binteger[^{}]{0,40}\}?\)?\.?$"
+)
 _APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|\\sim|~|≈|about|approximately|roughly)\s*", re.IGNORECASE)
 _INTEGER_LETTER = re.compile(r"\\in\s*\\mathbb|\binteger")
 
@@ -76,7 +79,7 @@ def read_answer(source: str) -> Answer:
         return Answer(source, source, _signed_decimal(source), "")
     if len(source) > MAX_ANSWER:
         return Answer(source, source, None, f"is {len(source)} characters long; answers are read up to {MAX_ANSWER}")
-    text = strip_wrappers(ascii_signs(source))
+    text = strip_wrappers(ascii_signs(source)).removeprefix("####").strip()
     if not text:
         return Answer(source, "", None, "is empty")
     try:
@@ -88,8 +91,6 @@ def read_answer(source: str) -> Answer:
 
 
 def _signed_decimal(text: str) -> Node:
-    from evaluators.tree import negate
-
     return negate(decimal(text[1:])) if text[0] == "-" else decimal(text)
 
 
@@ -106,6 +107,9 @@ def _read(text: str) -> Node:
     text = text if match is None else bare
     if "$" in text:
         text = _without_dollars(text)
+    match = _MEASURED.match(text)
+    if match:
+        return Node("quantity", (_read(match[1]),), parse_unit(match[2]))
     text = join_thousands(text)
     if "\\in" in text or "integer" in text:
         text = _CONDITION.sub("", text) or text
@@ -113,6 +117,8 @@ def _read(text: str) -> Node:
         text = _REPEATING.sub(_repeating, text)
     if text.endswith(("dots", "...")):
         text = _DOTS.sub("", text)
+    if "." in text and _MODULE.search(text):
+        text = _MODULE.sub("", text)
     return parse(_APPROXIMATELY.sub("", text))
 
 

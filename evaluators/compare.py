@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 from evaluators.numeric import DIGITS, PRIME, Rational, digits_needed, exact, point_of, residue, value_at
 from evaluators.order import merge
@@ -19,9 +20,11 @@ from evaluators.structure import (
     is_variable,
     pieces,
     rows,
+    scaled,
     vector,
 )
-from evaluators.tree import Node, TooLarge, Unreadable, contains, negate, symbols, to_json, walk
+from evaluators.tree import PI, Node, TooLarge, Unreadable, contains, negate, symbols, to_json, walk
+from evaluators.units import VARIABLE_LIKE, parse_unit
 from evaluators.verdict import Policy
 
 TIERS = ("text", "rational", "structure", "numeric", "symbolic")
@@ -52,6 +55,7 @@ class Comparison:
         """Whether two answers are the same; None where no tier can tell."""
         if a == b:
             return True
+        a, b = scaled(a), scaled(b)
         ops = (a.op, b.op)
         if "text" in ops:
             return a.op == b.op and a.value == b.value
@@ -168,8 +172,11 @@ class Comparison:
         names = symbols(a) | symbols(b)
         pair = residue(a, 0), residue(b, 0)
         if None not in pair:
-            return pair[0] == pair[1] and residue(a, 1) == residue(b, 1)
-        same = self.at_points(a, b, names)
+            same: bool | None = pair[0] == pair[1] and residue(a, 1) == residue(b, 1)
+        else:
+            same = self.at_points(a, b, names)
+        if not same and names and same_family(a, b):
+            return True
         if same is None and self.policy.symbolic:
             return self.symbolically(a, b)
         return same
@@ -220,6 +227,7 @@ class Comparison:
 
     def quantities(self, a: Node, b: Node) -> bool | None:
         self.reach(1)
+        a, b = as_quantity(a), as_quantity(b)
         if a.op == b.op:
             one, two = a.value, b.value
             if one.dimension != two.dimension:
@@ -271,6 +279,8 @@ class Comparison:
         if matrices[0] is not None and matrices[1] is not None:
             return self.matrices(matrices[0], matrices[1])
         if a.op == b.op == "cases":
+            return self.unordered(rows_of(a), rows_of(b), distinct=False)
+        if a.op == b.op == "row":
             return len(a.args) == len(b.args) and self.all(list(zip(a.args, b.args)))
         if a.op == b.op == "interval" or (a.op == b.op == "tuple"):
             if a.op == "interval" and a.value != b.value and not any(is_infinite(end) for end in (*a.args, *b.args)):
@@ -481,8 +491,11 @@ class Comparison:
         names = [side for node in (a, b) for side in node.args if is_variable(side)]
         if names[0] == names[1]:
             return True
-        applied = [name.op == "fn" for name in names]
-        return any(applied) and not all(applied) and not contains(names[0], "num") and not contains(names[1], "num")
+        applied = [name for name in names if name.op == "fn"]
+        plain = [name for name in names if name.op == "sym"]
+        if len(applied) != 1 or contains(applied[0], "num"):
+            return False
+        return plain[0].value in ("y", applied[0].value[:-2])
 
     def same_equation(self, a: Node, b: Node) -> bool | None:
         """Two equations whose sides' differences are in a constant ratio."""
@@ -575,7 +588,7 @@ def is_scalar(node: Node) -> bool:
 def shows(written: Node, value: Rational, digits: int) -> bool:
     """Whether a decimal is a value rounded, or from one digit more cut off, and shows enough digits."""
     mantissa, places, shown = written.value
-    if shown < digits:
+    if shown < digits or (places > 0 and mantissa % 10**places == 0):  # 22.0 is the integer 22
         return False
     scaled = value * 10**places if places >= 0 else value / 10**-places
     off = abs(scaled - mantissa)
@@ -622,6 +635,62 @@ def is_discrete(node: Node) -> bool:
             ):
                 return True
     return False
+
+
+_DUMMIES = frozenset("klmnjpqrstKNMZ")
+
+
+def same_family(a: Node, b: Node) -> bool:
+    """Whether two arithmetic progressions such as 2πk and 2πn hold the same numbers.
+
+    One letter of each must be able to stand for any integer: it multiplies an angle, and occurs nowhere else.
+    """
+    one, two = symbols(a), symbols(b)
+    if not (contains(a, "const", "deg") and contains(b, "const", "deg")):
+        return False
+    mine, yours = one & _DUMMIES, two & _DUMMIES
+    if len(mine) != 1 or len(yours) != 1 or one - mine != two - yours:
+        return False
+    try:
+        first, second = _progression(a, *mine), _progression(b, *yours)
+    except Unreadable:
+        return False
+    if first is None or second is None or first[1] == 0:
+        return False
+    step = second[1] / first[1]
+    shift = (second[0] - first[0]) / first[1]
+    return bool(abs(abs(step) - 1) < _TINY and abs(shift - round(shift.real)) < _TINY)
+
+
+_TINY = 1e-25
+
+
+def _progression(node: Node, letter: str) -> tuple[Any, Any] | None:
+    """First term and step where the tree is linear in a letter and its step an angle; else None."""
+    point = point_of(symbols(node) - {letter}, 0, "positive")
+    terms = [value_at(node, {**point, letter: count}, DIGITS) for count in (0, 1, 2, 7)]
+    step = terms[1] - terms[0]
+    linear = abs(terms[2] - terms[0] - 2 * step) < _TINY and abs(terms[3] - terms[0] - 7 * step) < _TINY
+    other = point_of(symbols(node) - {letter}, 1, "positive")
+    steady = value_at(node, {**other, letter: 1}, DIGITS) - value_at(node, {**other, letter: 0}, DIGITS)
+    turns = step / value_at(PI, {}, DIGITS) * 360
+    whole = abs(turns - round(turns.real)) < _TINY
+    return (terms[0], step) if linear and whole and abs(steady - step) < _TINY else None
+
+
+def rows_of(cases: Node) -> list[Node]:
+    """Value and condition of each case."""
+    return [Node("row", cases.args[place : place + 2]) for place in range(0, len(cases.args), 2)]
+
+
+def as_quantity(node: Node) -> Node:
+    """`2 h` read as two times h, as two hours, where the other side has a unit."""
+    if node.op != "mul" or node.args[-1].op != "sym" or node.args[-1].value not in VARIABLE_LIKE:
+        return node
+    rest = node.args[:-1]
+    if any(symbols(arg) for arg in rest):
+        return node
+    return Node("quantity", (rest[0] if len(rest) == 1 else Node("mul", rest),), parse_unit(node.args[-1].value))
 
 
 def difference(node: Node) -> Node:

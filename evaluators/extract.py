@@ -42,6 +42,7 @@ _ANSWER = re.compile(
     r"|\s*[:：=]|\*\*\s*[:：]|[:：]\s*\*\*|\*\*\s+(?:is|are)\b)",
     re.IGNORECASE,
 )
+_OPTION = re.compile(r"\b(?:option|choice)\s*(?:is|:)\s*:?", re.IGNORECASE)
 _CHINESE = re.compile(r"(?:答案|结果)\s*(?:是|为|：|:)+")
 _LABELLED = re.compile(
     r"^\s*(?:\*\*)?(?:A|Ans|Answer|ANSWER|Final Answer|Result|Solution|Output)(?:\*\*)?\s*[:：](?:\*\*)?", re.MULTILINE
@@ -52,9 +53,16 @@ _FORMULA = re.compile(
     r"\$\$(.{1,2000}?)\$\$|(?<!\\)\$([^$\n]{1,1000}?)(?<!\\)\$|\\\((.{1,1000}?)\\\)|\\\[(.{1,2000}?)\\\]", re.DOTALL
 )
 _NUMBER = re.compile(
-    r"(?<![\w.])[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:/\d+)?(?:[eE][-+]?\d+)?%?(?![\d])"
+    r"(?<![\w.])[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:/\d+)?(?:[eE][-+]?\d+)?(?:\s?\\?%)?(?![\d])"
 )
+_PLAIN = re.compile(
+    r"[(\[]\s*[-−]?[\d.]+(?:/\d+)?(?:\s*,\s*[-−]?[\d./]+)+\s*[)\]]|(?<![\w.:])\d{1,2}:[0-5]\d(?:\s*[ap]\.?m\.?)?(?![\w:])|" + _NUMBER.pattern, re.IGNORECASE
+)
+_MARKS = re.compile(r"[\n:#*$]")
 _PROSE = re.compile(r"[A-Za-z]{2,}")
+_SENTENCE = re.compile(
+    r"\b(?:is|are|was|were|has|have|the|it|we|he|she|they|there|so|thus|hence|therefore|get|gets|at|of|that|this|would|will|be)\b", re.IGNORECASE
+)
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _STOP = re.compile(
     r"\n|(?<=[^.\s])\.(?=\s+[A-Z\\$*]|\s*$)|\.(?=\s+(?:I hope|Therefore|So|Thus|This|We|Let))|[!?](?=\s|$)|<\|"
@@ -77,13 +85,16 @@ def extract(response: str, policy: Policy) -> Extracted | None:
     text = after_thinking(response, policy)
     if text is None or not text.strip():
         return None
+    if "</answer>" in text or "<answer>" in text:
+        text = text[text.rfind("<answer>") + 8 :] if "<answer>" in text else text
+        text = text.split("</answer>")[0]
     boxed = last_boxes(text, policy)
     if boxed is not None:
         return boxed
     if policy.require_box:
         return None
     tail = text[-TAIL:]
-    if len(text) <= 80 and "\n" not in text and ":" not in text and not _PROSE.search(text):
+    if len(text) <= 80 and not _MARKS.search(text) and not _PROSE.search(text):
         return Extracted(text, "whole")
     return last_statement(tail) or whole(text) or last_emphasis(tail) or last_number(tail)
 
@@ -116,6 +127,8 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
         end = start
         read = box_content(text, start)
         if read is None:
+            continue
+        if boxes and read[1] > boxes[-1][0]:  # a box around the one just read
             continue
         boxes.append((start, read[1], read[0]))
         if len(boxes) > 1 and not (policy.join_boxes and belong_together(text[boxes[-1][1] : boxes[-2][0]])):
@@ -187,7 +200,7 @@ def belong_together(between: str) -> bool:
 def last_statement(text: str) -> Extracted | None:
     """The last `#### 72`, "the answer is 72" or `Answer: 72`."""
     found: list[tuple[int, int, str]] = []
-    for pattern, rule in ((_ANSWER, "statement"), (_LABELLED, "label"), (_CHINESE, "statement")):
+    for pattern, rule in ((_ANSWER, "statement"), (_OPTION, "option"), (_LABELLED, "label"), (_CHINESE, "statement")):
         if rule == "statement" and pattern is _ANSWER and "nswer" not in text and "NSWER" not in text:
             continue
         if pattern is _CHINESE and text.isascii():
@@ -269,6 +282,14 @@ def whole(text: str) -> Extracted | None:
     stripped = text.strip()
     if len(stripped) > 2000 or "\n\n" in stripped:
         return None
+    formula = _FORMULA.search(stripped)
+    if formula:
+        if formula.start():
+            return None
+        answer = formulas_from(stripped, formula)
+        return None if _PROSE.search(_FORMULA.sub(" ", stripped)) and answer == content_of(formula) else Extracted(answer, "whole")
+    if _SENTENCE.search(stripped) and re.search(r"\d", stripped):
+        return None
     plain = _LATEX_WORDS.sub(" ", stripped)
     prose = [word for word in _PROSE.findall(plain) if len(word) > 1]
     if (
@@ -307,7 +328,7 @@ def last_side(formula: str) -> str:
 def last_number(text: str) -> Extracted | None:
     """The last number; where its sentence offers several with "or", all of them."""
     last = None
-    for last in _NUMBER.finditer(text):
+    for last in _PLAIN.finditer(text):
         pass
     if last is None:
         return None

@@ -114,7 +114,7 @@ def join_thousands(text: str) -> str:
 
     A comma between digits separates thousands outside brackets, elements inside them: (1,000) is a pair.
     """
-    if "\\" in text or "~" in text:
+    if "\\" in text or "~" in text or "{,}" in text:
         text = _GROUPED_BY_TEX.sub("", text)
     if " " in text:
         text = _GROUPED_BY_SPACE.sub(lambda match: match[0].replace(" ", ""), text)

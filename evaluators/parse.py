@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from evaluators.tokens import CONSTANTS, FUNCTIONS, GREEK, RELATIONS, tokenize
-from evaluators.tree import EMPTY_SET, MINUS_ONE, Node, TooLarge, Unreadable, inverse, negate
+from evaluators.tree import EMPTY_SET, MINUS_ONE, Node, TooLarge, Unreadable, inverse, negate, symbols
 from evaluators.units import VARIABLE_LIKE, Unit, is_unit_word, parse_unit
 
 MAX_DEPTH = 60
@@ -69,7 +69,7 @@ _APPLIED = frozenset("fghFGHPQTpqu")  # letters read as functions before a brack
 _DEGREE = (r"\circ", r"\degree")
 _NO_ARGUMENT_BREAK = frozenset(("+", "-", "=", "/", ",", ")", "]"))
 _KEYWORDS = frozenset(("or", "and", "in", "U", "union", "to", "mod", "choose"))
-_REALS = {"R": "R", "Z": "Z", "N": "N", "Q": "Q", "C": "C"}
+_ENGLISH = frozenset("is the we of it so do not if for are was yes has can all how why you she his her but its".split())
 
 
 def parse(text: str) -> Node:
@@ -272,7 +272,7 @@ class _Parser:
         if token in _LEVEL_OF_OPENER:
             return token != "[" or left.op not in ("tuple", "interval", "set", "list")
         if char == "\\":
-            return not (token in _SEPARATORS or token in _CLOSERS or token in _OVER or token.startswith(r"\end"))
+            return not (token in _SEPARATORS or _text_separator(token) or token in _CLOSERS or token in _OVER or token.startswith(r"\end"))
         return False
 
     # Units.
@@ -290,7 +290,9 @@ class _Parser:
             return False
         if len(token) == 1:
             return False
-        return is_unit_word(token) or (len(token) > 3 and token not in _PLAIN_FUNCTIONS and token not in GREEK)
+        if is_unit_word(token):
+            return True
+        return len(token) > 3 and token not in _PLAIN_FUNCTIONS and token not in GREEK and not symbols(left)
 
     def unit(self, left: Node) -> Node:
         """A value with the unit behind it."""
@@ -457,7 +459,7 @@ class _Parser:
                 return self.word(name)
         if word.isupper() and 3 < len(word) < 8:
             return self.symbol(word)  # an abbreviation, such as SRMC
-        if len(word) > 3:
+        if len(word) > 3 or word.lower() in _ENGLISH:
             raise Unreadable(f"found the word {word!r}")
         self.tokens[self.at : self.at] = list(word[1:])
         return self.word(word[0])
@@ -488,7 +490,8 @@ class _Parser:
         if reader is not None:
             return reader(self)
         if token in _FRACTIONS:
-            return _divide(self.fraction_part(), self.fraction_part())
+            fraction = _divide(self.fraction_part(), self.fraction_part())
+            return _multiply(fraction, self.operand()) if self.peek()[:1].isdigit() else fraction
         if token in _BINOMIALS:
             return Node("fn", (self.fraction_part(), self.fraction_part()), "binomial")
         name = token[1:]
@@ -496,6 +499,8 @@ class _Parser:
             return self.function(FUNCTIONS[name])
         if name in ("pi", "infty", "infin", "e", "i", "imath"):
             return Node("const", (), {"infty": "oo", "infin": "oo", "imath": "i"}.get(name, name))
+        if name in ("angle", "triangle", "measuredangle", "overarc"):
+            return self.figure(name)
         if name in GREEK:
             return self.symbol(name)
         if token in _EMPTY:
@@ -518,6 +523,15 @@ class _Parser:
             raise Unreadable(f"cannot read {token!r}")
         return self.wording(match[1], match[2])
 
+    def figure(self, name: str) -> Node:
+        """The letters that name an angle or triangle, as one variable."""
+        start = self.at
+        while self.peek().isalpha() or self.peek() == "_":
+            self.at += 1
+            if self.tokens[self.at - 1] == "_":
+                self.subscript()
+        return Node("sym", (), f"{name} {''.join(self.tokens[start : self.at])}")
+
     def wording(self, command: str, content: str) -> Node:
         """A command with its text: a matrix or cases, a decorated variable, or mathematics in another typeface."""
         if command == "begin":
@@ -533,7 +547,7 @@ class _Parser:
             len(inside) == 1
             and inside[0].isalpha()
             and len(inside[0]) > 1
-            and inside[0] not in FUNCTIONS | _PLAIN_FUNCTIONS
+            and inside[0] not in _PLAIN_FUNCTIONS and inside[0] not in FUNCTIONS
         ):
             if command in ("mathrm", "operatorname", "mathit", "mathbf") and len(inside[0]) < 5:
                 return self.symbol(inside[0])

@@ -12,7 +12,7 @@ MINUS_INFINITY = negate(INFINITY)
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _REAL_LINE = frozenset(("R", "Re"))
 UNKNOWN = Node("sym", (), "?")
-COLLECTIONS = frozenset(("list", "tuple", "set", "interval", "union", "inter", "minus", "matrix", "builder", "cases"))
+COLLECTIONS = frozenset(("list", "tuple", "set", "interval", "union", "inter", "minus", "matrix", "row", "builder", "cases"))
 
 
 class Piece(NamedTuple):
@@ -156,8 +156,10 @@ def _solved(node: Node) -> tuple[str, list[Piece]] | None:
             return left.value, inside[1]
         if sign not in _FLIPPED:
             return None
-        if right.op == "sym" and left.op != "sym":
+        if right.op in ("sym", "fn") and left.op not in ("sym", "fn"):
             left, right, sign = right, left, _FLIPPED[sign]
+        if left.op == "fn" and left.value == "abs":
+            return _within(left.args[0], right, sign)
         if left.op != "sym" or left.value in symbols(right) or sign == "=":
             return None
         if sign == "!=":
@@ -177,6 +179,29 @@ def _solved(node: Node) -> tuple[str, list[Piece]] | None:
             Piece(low, high, first == "<=" and not is_infinite(low), second == "<=" and not is_infinite(high))
         ]
     return None
+
+
+def _within(inside: Node, radius: Node, sign: str) -> tuple[str, list[Piece]] | None:
+    """The set of |x - a| < r and its like."""
+    parts = inside.args if inside.op == "add" else (inside,)
+    if parts[0].op != "sym" or any(symbols(part) for part in parts[1:]) or symbols(radius) or sign not in ("<", "<=", ">", ">="):
+        return None
+    middle = negate(Node("add", parts[1:])) if parts[1:] else Node("num", (), 0)
+    low, high = Node("add", (middle, negate(radius))), Node("add", (middle, radius))
+    closed = sign in ("<=", ">=")
+    if sign[0] == "<":
+        return parts[0].value, [Piece(low, high, closed, closed)]
+    return parts[0].value, [Piece(MINUS_INFINITY, low, False, closed), Piece(high, INFINITY, closed, False)]
+
+
+def scaled(node: Node) -> Node:
+    """A multiple of a matrix with the factor in every entry."""
+    matrices = [arg for arg in node.args if arg.op == "matrix"] if node.op == "mul" else []
+    if len(matrices) != 1:
+        return node
+    factors = tuple(arg for arg in node.args if arg.op != "matrix")
+    lines = tuple(Node("row", tuple(Node("mul", (*factors, cell)) for cell in row.args)) for row in matrices[0].args)
+    return Node("matrix", lines, matrices[0].value)
 
 
 def rows(node: Node) -> tuple[tuple[Node, ...], ...] | None:

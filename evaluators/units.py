@@ -92,7 +92,7 @@ _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS_AFTER = {"squared": 2, "cubed": 3}
 # Letters that measure when written as text, `5 \text{ m}`, and are variables in `5m`.
 VARIABLE_LIKE = frozenset("m g s h l L N J W V A K M u B pt mi min mo cl dl".split()) - {"min", "mi", "mo"}
-_PLAIN_WORDS = frozenset(name for name in _SIMPLE if name not in VARIABLE_LIKE) | frozenset(_COMPOUND)
+_PLAIN_WORDS = frozenset(name for name in _SIMPLE if name not in VARIABLE_LIKE) | frozenset(_COMPOUND) | frozenset(_POWERS)
 _WRAPPER = re.compile(
     r"\\(?:text|mathrm|mbox|hbox|textrm|textbf|mathbf|operatorname|rm|mathit|textit|textup)\b|[{}~]|\\[,;:! ]"
 )

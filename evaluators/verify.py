@@ -80,6 +80,8 @@ def _decide(response: str, gold: str, policy: Policy) -> tuple[Outcome, str | No
     expected = read_gold(gold)
     if not expected.key:
         return Outcome.UNPARSED_GOLD, None, "extract", "The gold is empty."
+    if response == gold and len(gold) < _MAX_SHOWN and not policy.require_box:
+        return Outcome.CORRECT, expected.source, "text", "The response is the gold."
     found = extract(response, policy)
     if found is None:
         return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
@@ -98,6 +100,8 @@ def _compare(
         return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
     if expected.tree is None or answer.tree is None:
         return _compare_words(prediction, answer, expected, policy)
+    if answer.tree.op == "text" and found.rule == "whole" and expected.tree.op not in ("text", "choice", "set"):
+        return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
     comparison = Comparison(policy)
     try:
         same = comparison.equal(expected.tree, answer.tree)
