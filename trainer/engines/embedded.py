@@ -4,12 +4,13 @@ What makes it faster than `model.generate` on the same model: a prompt is prefil
 completions, keys and values are written in place instead of concatenated at every token, and rows that
 have ended leave the batch. It samples from the weights being trained, so no update has to be shipped.
 
-Every completion has its own stream of random numbers, drawn before the first token: what a row samples
-depends neither on the rows beside it nor on when they end.
+Every completion has its own stream of random numbers: what it samples depends neither on the rows beside it
+nor on when they end, and the first of n completions are those that a smaller n would give.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,19 +64,13 @@ class EmbeddedEngine:
                 raise EngineError(f"prompt {number} is empty; a completion needs at least one token to follow.")
         if n < 1 or not prompts:
             return [[] for _ in prompts]
-        noise = torch.rand(
-            (len(prompts), n, sampling.max_tokens), generator=torch.Generator().manual_seed(sampling.seed)
-        )
         results: list[list[Rollout]] = [[] for _ in prompts]
-        # Prompts of like length share a wave, so that few of its columns are padding.
-        order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-        per_wave = max(1, self.rows // n)
         with self._sampling_mode():
-            for start in range(0, len(order), per_wave):
-                wave = order[start : start + per_wave]
-                done = self._sample([prompts[i] for i in wave], n, sampling, noise[wave].flatten(0, 1))
-                for place, number in enumerate(wave):
-                    results[number] = done[place * n : (place + 1) * n]
+            for numbers, copies, first in waves([len(prompt) for prompt in prompts], n, self.rows):
+                uniform = row_noise(numbers, range(first, first + copies), sampling)
+                done = self._sample([prompts[number] for number in numbers], copies, sampling, uniform)
+                for place, number in enumerate(numbers):
+                    results[number] += done[place * copies : (place + 1) * copies]
         return results
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -134,6 +129,41 @@ class EmbeddedEngine:
             inputs["logits_to_keep"] = 1
         logits: Tensor = self.model(**inputs).logits
         return logits[:, -1].float()
+
+
+def waves(lengths: Sequence[int], n: int, rows: int) -> Iterator[tuple[list[int], int, int]]:
+    """Which rows are sampled together: (prompt numbers, completions of each, number of the first completion).
+
+    Prompts of like length share a wave, so that few of its columns are padding. At most `rows` rows a wave.
+    """
+    order = sorted(range(len(lengths)), key=lambda number: lengths[number])
+    copies = min(n, rows)
+    prompts = max(1, rows // copies)
+    for start in range(0, len(order), prompts):
+        for first in range(0, n, copies):
+            yield order[start : start + prompts], min(copies, n - first), first
+
+
+def row_noise(prompts: Iterable[int], completions: Iterable[int], sampling: Sampling) -> Tensor:
+    """Uniform numbers in [0, 1) for each token of each completion: (prompts · completions, max_tokens).
+
+    A row's numbers depend on the seed, its prompt's place and its own alone.
+    """
+    generator, own = torch.Generator(), list(completions)
+    return torch.stack(
+        [
+            torch.rand(
+                sampling.max_tokens, generator=generator.manual_seed(_row_seed(sampling.seed, prompt, completion))
+            )
+            for prompt in prompts
+            for completion in own
+        ]
+    )
+
+
+def _row_seed(seed: int, prompt: int, completion: int) -> int:
+    key = f"{seed}/{prompt}/{completion}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
 
 
 @dataclass(slots=True)

@@ -1,0 +1,298 @@
+"""A checkpoint × problems → completions with verdicts, and what they say of it: greedy, pass@k, majority vote."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import cast
+
+import polars as pl
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from evaluators.batch import verify_batch
+from evaluators.metrics import Estimate, majority_at_k, pass_at_k
+from evaluators.rewards import reward_of
+from evaluators.verdict import Outcome, Policy, Verdict
+from tracekit.config import Settings
+from tracekit.runs import Progress, no_progress, start_run
+from tracekit.tables import COMPLETIONS, PROBLEMS, check, read_table, write_table
+from trainer.checkpoint import FINAL
+from trainer.config import DataSettings
+from trainer.engines.protocol import Engine, Rollout, Sampling
+from trainer.models import check_match, load_model, load_tokenizer
+from trainer.rollout import seed_of
+from trainer.sequences import encode_problems, eos_id, pad_id
+from trainer.training import resolve_device
+
+COMPLETIONS_FILE = "completions.parquet"
+SUMMARY_FILE = "summary.parquet"
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluateError(ValueError):
+    """An evaluation cannot be made: the message says what was found and what to do."""
+
+
+class EvaluateSettings(Settings):
+    """How a model is asked. Temperature 0 is greedy and takes one sample; each other takes `samples`."""
+
+    name: str | None = None  # the model's name in the tables; None: its folder's, or its run's above `final`
+    temperatures: tuple[NonNegativeFloat, ...] = (0.0, 1.0)
+    samples: PositiveInt = 8
+    max_tokens: PositiveInt = 8192  # longest response, EOS counted
+    top_p: PositiveFloat = Field(default=1.0, le=1.0)
+    top_k: NonNegativeInt = 0  # 0: every token
+    seed: NonNegativeInt = 0
+    prompt_tokens: PositiveInt = 1024  # longest prompt; longer ones are skipped and counted
+    system_prompt: str | None = None
+    chat_template: bool = True  # False: the problem's plain text
+    rows: PositiveInt = 512  # completions in flight at once
+    problems_per_part: PositiveInt = 128  # problems between two writes: what a kill costs
+    verifier_seconds: PositiveFloat = 2.0
+    device: str = "auto"
+    dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
+    threads: PositiveInt | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def prompts(self) -> DataSettings:
+        """How problems become prompts, in the trainer's own words."""
+        return DataSettings(
+            system_prompt=self.system_prompt,
+            chat_template=self.chat_template,
+            prompt_tokens=self.prompt_tokens,
+            response_tokens=self.max_tokens,
+        )
+
+    def samples_at(self, temperature: float) -> int:
+        """Completions of a problem at a temperature."""
+        return 1 if temperature == 0 else self.samples
+
+
+def evaluate_model(
+    model: str | Path,
+    problems: pl.DataFrame,
+    settings: EvaluateSettings,
+    folder: str | Path,
+    progress: Progress = no_progress,
+    engine: Engine | None = None,
+) -> pl.DataFrame:
+    """Sample and verify completions of every problem at every temperature; returns them as COMPLETIONS.
+
+    model: a Hugging Face folder or hub name. problems: PROBLEMS. folder: takes `run.json`, parts as they are done,
+    `completions.parquet` and `summary.parquet`; the same call again goes on, and a finished one is read.
+    engine: asked in place of the embedded one; it must hold the model's weights, the tokenizer is the model's.
+    Raises EvaluateError, and RunError where the folder holds another evaluation.
+    """
+    folder, problems = Path(folder), check(problems, PROBLEMS, "problems")
+    if problems.is_empty():
+        raise EvaluateError("the problems table has no row; there is nothing to ask.")
+    start_run(
+        folder, settings, seed=settings.seed, inputs={"problems": _digest_of(problems), "model": model_digest(model)}
+    )
+    done = folder / COMPLETIONS_FILE
+    if done.exists():
+        return read_table(done, COMPLETIONS, "completions")
+    asker = Asker.open(model, settings, engine)
+    asked, skipped = asker.within_limits(problems)
+    if skipped:
+        logger.warning("%d problems skipped: prompt over %d tokens", skipped.total(), settings.prompt_tokens)
+    parts, total = [], sum(len(asked) * settings.samples_at(t) for t in settings.temperatures)
+    for temperature in settings.temperatures:
+        for start in range(0, len(asked), settings.problems_per_part):
+            path = folder / "parts" / f"temperature-{temperature:g}" / f"{start:06d}.parquet"
+            if not path.exists():
+                chosen = asked[start : start + settings.problems_per_part]
+                write_table(asker.ask(chosen, temperature, start), path, COMPLETIONS)
+            parts.append(read_table(path, COMPLETIONS, "completions"))
+            right = sum(part["outcome"].eq(Outcome.CORRECT).sum() for part in parts)
+            progress("evaluate", sum(map(len, parts)), total, f"{asker.name}  right {right}")
+    completions = check(pl.concat(parts), COMPLETIONS, "completions")
+    write_table(summarise(completions), folder / SUMMARY_FILE)
+    write_table(completions, done, COMPLETIONS)
+    return completions
+
+
+class Asker:
+    """A model with its tokenizer, ready to be asked."""
+
+    def __init__(
+        self, name: str, engine: Engine, tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings
+    ) -> None:
+        self.name, self.engine, self.tokenizer, self.settings = name, engine, tokenizer, settings
+        self.policy = Policy(deadline_seconds=settings.verifier_seconds)
+
+    @classmethod
+    def open(cls, model: str | Path, settings: EvaluateSettings, engine: Engine | None) -> Asker:
+        """Load the tokenizer, and the model into an embedded engine unless another is given."""
+        from trainer.engines.embedded import EmbeddedEngine
+
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        tokenizer = load_tokenizer(model, trust_remote_code=settings.trust_remote_code)
+        if engine is None:
+            loaded = load_model(model, trust_remote_code=settings.trust_remote_code)
+            check_match(loaded, tokenizer, str(model))
+            dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+            loaded = cast(PreTrainedModel, nn.Module.to(loaded, resolve_device(settings.device), dtype))
+            engine = EmbeddedEngine(loaded, rows=settings.rows, pad_token_id=pad_id(tokenizer))
+        return cls(settings.name or name_of(model), engine, tokenizer, settings)
+
+    def within_limits(self, problems: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
+        """The problems whose prompts are within the limit, and the others counted. EvaluateError where none is."""
+        encoded = encode_problems(problems["problem"].to_list(), self.tokenizer, self.settings.prompts)
+        if not encoded.origin:
+            raise EvaluateError(f"every prompt is over {self.settings.prompt_tokens} tokens; raise prompt_tokens.")
+        return problems[encoded.origin], encoded.skipped
+
+    def ask(self, problems: pl.DataFrame, temperature: float, place: int) -> pl.DataFrame:
+        """COMPLETIONS of these problems at one temperature. place: of the first among all, for the seed."""
+        settings = self.settings
+        prompts = encode_problems(problems["problem"].to_list(), self.tokenizer, settings.prompts).rows
+        sampling = Sampling(
+            max_tokens=settings.max_tokens,
+            stop_token_ids=(eos_id(self.tokenizer),),
+            temperature=temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            seed=seed_of(f"evaluate/{settings.seed}/{temperature}/{place}"),
+        )
+        rollouts = self.engine.generate([row.token_ids for row in prompts], settings.samples_at(temperature), sampling)
+        responses = self.tokenizer.batch_decode(
+            [rollout.token_ids for own in rollouts for rollout in own], skip_special_tokens=True
+        )
+        golds = [gold for gold, own in zip(problems["gold"], rollouts) for _ in own]
+        verdicts = verify_batch(responses, golds, policy=self.policy)
+        return self._table(problems, temperature, rollouts, responses, verdicts)
+
+    def _table(
+        self,
+        problems: pl.DataFrame,
+        temperature: float,
+        rollouts: Sequence[Sequence[Rollout]],
+        responses: Iterable[str],
+        verdicts: Iterable[Verdict],
+    ) -> pl.DataFrame:
+        judged = iter(zip(responses, verdicts))
+        rows = []
+        for problem, own in zip(problems.iter_rows(named=True), rollouts):
+            for sample, rollout in enumerate(own):
+                response, verdict = next(judged)
+                rows.append(
+                    {
+                        "problem_id": problem["problem_id"],
+                        "model": self.name,
+                        "sample": sample,
+                        "temperature": temperature,
+                        "on_policy": True,
+                        "problem": problem["problem"],
+                        "gold": problem["gold"],
+                        "response": response,
+                        "token_count": len(rollout.token_ids),
+                        "finish_reason": rollout.finish_reason,
+                        "outcome": str(verdict.outcome),
+                        "prediction": verdict.prediction,
+                        "reward": reward_of(verdict),
+                    }
+                )
+        return pl.DataFrame(rows, schema=COMPLETIONS)
+
+
+def summarise(completions: pl.DataFrame, confidence: float = 0.95) -> pl.DataFrame:
+    """Greedy accuracy, pass@k and maj@k of each model and temperature, with bootstrap intervals over problems.
+
+    k: 1 and the powers of two up to the samples of a problem, and that number itself. Columns: model,
+    temperature, metric ("greedy", "pass", "majority"), k, value, low, high in [0, 1], problems, unknown (samples whose
+    verdict says nothing), left_out (problems with fewer than k known samples), tokens (mean of a response), cut
+    (share of responses that reached the limit).
+    """
+    completions = check(completions, COMPLETIONS, "completions")
+    rows = []
+    for (model, temperature), part in completions.group_by(["model", "temperature"], maintain_order=True):
+        verdicts = [
+            [_verdict(*sample) for sample in own.select("outcome", "prediction", "gold").iter_rows()]
+            for _, own in part.group_by("problem_id", maintain_order=True)
+        ]
+        about = {
+            "model": model,
+            "temperature": temperature,
+            "tokens": part["token_count"].mean(),
+            "cut": part["finish_reason"].eq("length").mean(),
+        }
+        for metric, k, estimate in _estimates(verdicts, temperature == 0, confidence):
+            rows.append({**about, "metric": metric, "k": k, **_columns(estimate)})
+    return pl.DataFrame(rows, schema=SUMMARY)
+
+
+SUMMARY = {
+    "model": pl.String,
+    "temperature": pl.Float32,
+    "metric": pl.String,
+    "k": pl.Int32,
+    "value": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "problems": pl.Int32,
+    "unknown": pl.Int32,
+    "left_out": pl.Int32,
+    "tokens": pl.Float64,
+    "cut": pl.Float64,
+}
+
+
+def _estimates(
+    verdicts: Sequence[Sequence[Verdict]], greedy: bool, confidence: float
+) -> Iterable[tuple[str, int, Estimate]]:
+    fewest = min(map(len, verdicts))
+    if greedy:
+        yield "greedy", 1, pass_at_k(verdicts, 1, confidence=confidence)
+        return
+    ks = sorted({1, fewest} | {1 << power for power in range(1, fewest.bit_length()) if 1 << power <= fewest})
+    for k in ks:
+        yield "pass", k, pass_at_k(verdicts, k, confidence=confidence)
+    for k in ks:
+        if k > 2:  # a vote of two is a draw or a pair
+            yield "majority", k, majority_at_k(verdicts, k, confidence=confidence)
+
+
+def _columns(estimate: Estimate) -> dict[str, float]:
+    return {name: getattr(estimate, name) for name in ("value", "low", "high", "problems", "unknown", "left_out")}
+
+
+def _verdict(outcome: str, prediction: str | None, gold: str) -> Verdict:
+    return Verdict(Outcome(outcome), prediction, gold, "", "")
+
+
+def name_of(model: str | Path) -> str:
+    """How a model is called in the tables: its folder's name, the run's for its `final` folder."""
+    path = Path(model)
+    return path.parent.name if path.name == FINAL and path.parent.name else path.name
+
+
+def model_digest(model: str | Path) -> str:
+    """A digest of the weights of a model folder; a hub name is its own."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return str(model)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise EvaluateError(f"{folder} holds no safetensors weights; expected a Hugging Face model folder.")
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def _digest_of(problems: pl.DataFrame) -> str:
+    rows = "\x1e".join(
+        "\x1f".join(map(str, row)) for row in problems.select("problem_id", "problem", "gold").iter_rows()
+    )
+    return hashlib.blake2b(rows.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
