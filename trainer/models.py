@@ -141,6 +141,9 @@ class TokenScorer(nn.Module):
         model = plain_model(self.model)
         places = scored.flatten().nonzero().squeeze(-1)
         targets = input_ids.flatten()[places]
+        if position_ids is not None and model.config._attn_implementation.startswith("flash"):
+            # FlashAttention tells documents apart in a single row alone; token 0 of each document is not scored
+            input_ids, position_ids = input_ids.view(1, -1), position_ids.view(1, -1)
         inputs: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
         if self.plain_head:
             hidden = _decoder(model)(**inputs).last_hidden_state

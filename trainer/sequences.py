@@ -35,7 +35,7 @@ class Row:
     off_policy: leading response tokens that the policy did not write (a teacher's or a replayed row: all of them).
     replayed: the off-policy tokens are an earlier policy's own, whose log-probs are old_log_probs.
     advantage: of the row. Log-probs: one a response token, None where not known; a teacher's row has no old ones.
-    starts: where the documents of a packed row begin; () for one document.
+    documents: of a packed row, (start, first scored token) of each; () for one document.
     """
 
     token_ids: Sequence[int]
@@ -47,7 +47,7 @@ class Row:
     recorded_log_probs: Sequence[float] | None = None  # the teacher's own
     importance: Sequence[float] | None = None  # weight of each response token: truncated trainer ÷ engine probability
     replayed: bool = False
-    starts: tuple[int, ...] = ()
+    documents: tuple[tuple[int, int], ...] = ()
 
     @property
     def response_length(self) -> int:
@@ -57,7 +57,12 @@ class Row:
     @property
     def scored_tokens(self) -> int:
         """Tokens that a loss can see: the response's, less those with nothing before them."""
-        return len(self.token_ids) - max(self.prompt_length, len(self.starts), 1)
+        return len(self.token_ids) - sum(scored - start for start, scored in self.parts)
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """(start, first scored token) of each document; token 0 has nothing before it and is never scored."""
+        return self.documents or ((0, max(self.prompt_length, 1)),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,25 +235,36 @@ def encode_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, data: 
 
 
 def pack(encoded: Encoded, tokens: int) -> Encoded:
-    """Whole documents laid one after another in rows of at most `tokens`, each in the first row with room left.
+    """Whole documents in rows of at most `tokens`, in the order of the table; `origin` is the first document's.
 
-    Attention and positions stay inside a document. `origin` of a packed row is its first document's. The
-    last sixteen open rows are looked at, which fills rows to some 97 % and costs no more than reading.
+    A document goes into the first of the last sixteen open rows that has room: rows are some 97 % full, and
+    neighbours of the table stay neighbours.
     """
-    open_rows: list[tuple[list[int], list[int], int]] = []
-    done: list[tuple[list[int], list[int], int]] = []
-    for row, index in zip(encoded.rows, encoded.origin):
-        place = next((p for p in open_rows if len(p[0]) + len(row.token_ids) <= tokens), None)
+    open_rows: list[tuple[int, list[int]]] = []
+    done: list[list[int]] = []
+    for index, row in enumerate(encoded.rows):
+        length = len(row.token_ids)
+        place = next((i for i, (used, _) in enumerate(open_rows) if used + length <= tokens), None)
         if place is None:
-            place = ([], [], index)
-            open_rows.append(place)
+            open_rows.append((length, [index]))
             if len(open_rows) > 16:
-                done.append(open_rows.pop(0))
-        place[1].append(len(place[0]))
-        place[0].extend(row.token_ids)
-    done += open_rows
-    rows = [Row(ids, 0, starts=tuple(starts)) for ids, starts, _ in done]
-    return Encoded(rows, [index for _, _, index in done], encoded.skipped)
+                done.append(open_rows.pop(0)[1])
+        else:
+            used, members = open_rows[place]
+            open_rows[place] = (used + length, [*members, index])
+    done += [members for _, members in open_rows]
+    rows = [join([encoded.rows[i] for i in members]) for members in done]
+    return Encoded(rows, [encoded.origin[members[0]] for members in done], encoded.skipped)
+
+
+def join(rows: Sequence[Row]) -> Row:
+    """Rows laid one after another in one; attention and positions stay inside each. Log-probs are not carried over."""
+    ids: list[int] = []
+    documents: list[tuple[int, int]] = []
+    for row in rows:
+        documents += [(len(ids) + start, len(ids) + scored) for start, scored in row.parts]
+        ids.extend(row.token_ids)
+    return Row(ids, 0, documents=tuple(documents))
 
 
 def preference_pairs(curated: pl.DataFrame, per_problem: int, seed: int) -> list[tuple[int, int]]:
@@ -309,18 +325,32 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return groups
 
 
+def without_padding(rows: Sequence[Row], tokens: int) -> list[Row]:
+    """The rows laid into one another's padding: joined rows of at most `tokens`, longest first, first fit."""
+    bins: list[tuple[int, list[Row]]] = []
+    for row in sorted(rows, key=lambda row: -len(row.token_ids)):
+        length = len(row.token_ids)
+        for place, (used, members) in enumerate(bins):
+            if used + length <= tokens:
+                members.append(row)
+                bins[place] = (used + length, members)
+                break
+        else:
+            bins.append((length, [row]))
+    return [join(members) for _, members in bins]
+
+
 def collate(rows: Sequence[Row], pad: int, device: torch.device | str = "cpu") -> Batch:
     """Rows side by side, padded on the right with `pad`."""
     longest = max(len(row.token_ids) for row in rows)
     lengths = torch.tensor([len(row.token_ids) for row in rows])
-    prompts = torch.tensor([max(row.prompt_length, 1) for row in rows])  # token 0 has nothing before it
     off = torch.tensor([row.prompt_length + row.off_policy for row in rows])
     column = torch.arange(longest)
-    completion = (column >= prompts[:, None]) & (column < lengths[:, None])
-    packed = any(row.starts for row in rows)
+    completion = column < lengths[:, None]
     for index, row in enumerate(rows):
-        if row.starts:
-            completion[index, list(row.starts)] = False
+        for start, scored in row.parts:
+            completion[index, start:scored] = False
+    packed = any(row.documents for row in rows)
     batch = Batch(
         input_ids=_padded([row.token_ids for row in rows], longest, pad),
         completion_mask=completion,
@@ -352,12 +382,11 @@ def _padded(lists: Iterable[Sequence[int]], longest: int, pad: int) -> Tensor:
 
 
 def _positions(row: Row, longest: int) -> Tensor:
-    column = torch.arange(longest)
     starts = torch.zeros(longest, dtype=torch.long)
-    for start in (*row.starts, len(row.token_ids)):  # the padding is a document of its own
-        if start < longest:
-            starts[start:] = start
-    return column - starts
+    begun = [start for start, _ in row.parts]
+    for start in (*begun, len(row.token_ids)):  # the padding is a document of its own
+        starts[start:] = start
+    return torch.arange(longest) - starts
 
 
 def _per_token(rows: Sequence[Row], name: str, longest: int) -> Tensor | None:

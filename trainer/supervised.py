@@ -34,8 +34,13 @@ from trainer.sequences import (
     micro_batches,
     pad_id,
     preference_pairs,
+    without_padding,
 )
 from trainer.training import Training, autocast, begin, warn_skipped
+
+#: Rows up to so long are packed on the fly: a (L, L) mask costs less than padding. Measured on CPU with rows of
+#: 5 to 71 tokens: a step takes 0.81 of the padded one's time at 96 tokens a packed row, 0.85 at 128, 1.02 at 256.
+PACKED_ROW, SHORTEST_PACKED_ROW = 256, 96
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 
@@ -79,8 +84,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
         totals = Totals(len(chosen), sum(row.scored_tokens for example in chosen for row in example.rows))
         averages = Averages()
         mine = chosen[rank() :: world_size()]
-        for micro in micro_batches([example.tokens for example in mine], settings.batch.micro_tokens):
-            rows = [row for place in micro for row in mine[place].rows]
+        for rows in micro_rows(mine, settings):
             batch = collate(rows, pad_id(training.tokenizer), training.device)
             with training.autocast():
                 log_prob, entropy = scorer(batch.input_ids, batch.completion_mask, batch.position_ids)
@@ -110,6 +114,17 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
         training.save(LoopState(step + 1))
     log.close()
     return training.finish()
+
+
+def micro_rows(examples: Sequence[Example], settings: TrainSettings) -> list[list[Row]]:
+    """The rows of each forward pass. Short ones are laid into one another's padding, where a mask is cheap."""
+    if settings.method != "dpo":
+        longest = max((len(example.rows[0].token_ids) for example in examples), default=0)
+        if longest <= PACKED_ROW:
+            packed = without_padding([example.rows[0] for example in examples], max(longest, SHORTEST_PACKED_ROW))
+            examples = [Example((row,)) for row in packed]
+    groups = micro_batches([example.tokens for example in examples], settings.batch.micro_tokens)
+    return [[row for place in group for row in examples[place].rows] for group in groups]
 
 
 def language_objective(batch: Batch, log_prob: Tensor, entropy: Tensor, totals: Totals) -> tuple[Tensor, Statistics]:
