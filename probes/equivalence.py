@@ -1,0 +1,111 @@
+"""Intervals over seeds and problems, tests of "no change", and correction for many features.
+
+A difference of AUCs varies with the training seed and with the problems that happen to be probed, and the two
+are crossed: every seed meets the same problems. With d_s the difference at seed s,
+
+    Var(mean d) = σ²_seed/S + σ²_problem + σ²_seed×problem/S
+
+The variance of d_s between seeds estimates the first and third together; the bootstrap over problems, the same
+draws for every seed, gives the second (what is left of the mean's variance once the third is taken off).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import optimize, stats
+
+Verdict = Literal["changed", "equivalent", "inconclusive", "saturated"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A paired difference with what it varies with.
+
+    estimate: mean over seeds. seed_variance: of the mean, from the spread between seeds, on seeds - 1 degrees of
+    freedom; 0 with one seed. problem_variance: of the mean, shared by the seeds. seeds, problems: how many.
+    """
+
+    estimate: float
+    seed_variance: float
+    problem_variance: float
+    seeds: int
+    problems: int
+
+    def half_width(self, alpha: float) -> float:
+        """Half of the (1 - alpha) interval: t on seeds - 1 for the seeds' part, t on problems - 1 for the problems'.
+
+        Each part keeps its own quantile, so few seeds do not widen what they have no part in (Cochran's rule for
+        two variances: coverage is at least nominal).
+        """
+        wide = self.seed_variance * stats.t.isf(alpha / 2, self.seeds - 1) ** 2 if self.seeds > 1 else 0.0
+        return float(np.sqrt(wide + self.problem_variance * stats.t.isf(alpha / 2, max(self.problems - 1, 1)) ** 2))
+
+    def interval(self, alpha: float = 0.05) -> tuple[float, float]:
+        """(low, high)."""
+        half = self.half_width(alpha)
+        return self.estimate - half, self.estimate + half
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p of "the difference is at most `bound`"."""
+        distance = self.estimate - bound
+        if not np.isfinite(distance) or (self.seed_variance == 0 and self.problem_variance == 0):
+            return 1.0
+        # The one-sided test at level a rejects where half_width(2a) < distance: monotone in a.
+        away = abs(distance)
+        low, high = 1e-12, 0.5 - 1e-12
+        if self.half_width(2 * low) <= away:
+            tail = low
+        elif self.half_width(2 * high) >= away:
+            tail = high
+        else:
+            tail = float(optimize.brentq(lambda a: self.half_width(2 * a) - away, low, high, xtol=1e-13))
+        return tail if distance > 0 else 1 - tail
+
+    def p_different(self) -> float:
+        """Two-sided p of "no difference"."""
+        above = self.p_above(0.0)
+        return min(1.0, 2 * min(above, 1 - above))
+
+    def p_equivalent(self, margin: float) -> float:
+        """p of two one-sided tests (Schuirmann 1987): small where the difference lies inside ±margin."""
+        below = Effect(-self.estimate, self.seed_variance, self.problem_variance, self.seeds, self.problems)
+        return max(self.p_above(-margin), below.p_above(-margin))
+
+
+def crossed_effect(differences: np.ndarray, draws: np.ndarray, problems: int) -> Effect:
+    """The effect of per-seed differences (S,) and their bootstrap draws over problems (draws, S), paired over seeds.
+
+    Draws that could not be refitted are NaN and left out.
+    """
+    seeds = len(differences)
+    draws = draws[np.isfinite(draws).all(1)]
+    if len(draws) < 2:
+        return Effect(float(np.mean(differences)), 0.0, float("inf"), seeds, problems)
+    of_mean = float(draws.mean(1).var(ddof=1))
+    if seeds == 1:
+        return Effect(float(differences[0]), 0.0, of_mean, 1, problems)
+    of_one = float(draws.var(0, ddof=1).mean())
+    crossed = max(of_one - of_mean, 0.0) / (seeds - 1)  # σ²_seed×problem / S, already in the spread between seeds
+    return Effect(
+        estimate=float(np.mean(differences)),
+        seed_variance=float(np.var(differences, ddof=1)) / seeds,
+        problem_variance=max(of_mean - crossed, 0.0),
+        seeds=seeds,
+        problems=problems,
+    )
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Step-down adjusted p (Holm 1979), in the order given; NaN stays NaN and is not counted."""
+    p = np.asarray(p, dtype=np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    worst = 0.0
+    for rank, k in enumerate(order):
+        worst = max(worst, min(1.0, (len(order) - rank) * p[k]))
+        adjusted[k] = worst
+    return adjusted

@@ -1,0 +1,276 @@
+"""A feature's plan, fixed before any state is read, and the measurement of one cell: model × seed × layer."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from probes.alignment import Aligned
+from probes.auc import fold_auc
+from probes.bootstrap import draw_problems
+from probes.features import Feature, FeatureError, Labels, label_rows
+from probes.fits import RIDGES, Floats, HingeCell, Splits, fit_hinge, linear_gram, make_splits, refit_hinge
+from probes.permutation import permute_blocks, swappable_blocks
+from probes.settings import ProtocolSettings
+from probes.sweeps import fit_least_squares, refit_least_squares, sweep_auc
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """All that is random about a feature's cells, drawn beforehand and the same for every model and layer.
+
+    rows: (n,) of the aligned index. problems: (n,) problem of each row. groups: (n,) near-identical problems as
+    one. targets: (c, n). repeats: one Splits a fold seed. taken: (permutations, n) block permutations. draws:
+    (draws, n) bootstrap multiplicities. token_labels: (1, n) random label of each token type (the control).
+    """
+
+    feature: Feature
+    labels: Labels
+    rows: np.ndarray
+    groups: np.ndarray
+    targets: Floats
+    repeats: tuple[Splits, ...]
+    taken: np.ndarray
+    draws: Floats
+    swappable: int
+    token_labels: Floats
+
+    @property
+    def binary(self) -> bool:
+        """Whether hinge SVMs apply: every target is -1/+1."""
+        return self.labels.task != "real"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was measured of one model, seed and layer; AUCs are means over repeats and targets.
+
+    by_repeat: (repeats,). draws: name of a statistic → (draws,) bootstrap refits, in the band alone. null:
+    (permutations,) least-squares AUC under permuted blocks, `swept` the observed one.
+    """
+
+    model: str
+    seed: int
+    layer: int
+    auc: float
+    low: float
+    high: float
+    by_repeat: Floats
+    degenerate: float
+    largest_gap: float
+    swept: float
+    null: Floats
+    token_control: float
+    held_out: Floats
+    statistics: dict[str, float] = field(default_factory=dict)
+    draws: dict[str, Floats] = field(default_factory=dict)
+
+
+def plan_feature(
+    aligned: Aligned,
+    feature: Feature,
+    traces: pl.DataFrame,
+    steps: pl.DataFrame,
+    group_of: dict[str, int],
+    settings: ProtocolSettings,
+) -> FeaturePlan:
+    """Fix rows, folds, permutations and draws of a feature. Raises FeatureError or FoldError."""
+    labels = label_rows(aligned.index, traces, steps, feature)
+    seed = settings.seed + zlib.crc32(feature.name.encode()) % 100_000
+    rows = _choose_rows(aligned.index, labels, group_of, feature, settings.max_rows, seed)
+    problems = aligned.index["problem_id"].gather(rows)
+    groups = np.asarray([group_of[p] for p in problems])
+    targets = labels.targets(rows)
+    _check_varies(feature, targets, problems.to_numpy())
+    repeats = tuple(
+        make_splits(groups, targets, settings.outer_folds, settings.inner_folds, seed + 1000 * r)
+        for r in range(settings.repeats)
+    )
+    return FeaturePlan(
+        feature=feature,
+        labels=labels,
+        rows=rows,
+        groups=groups,
+        targets=targets,
+        repeats=repeats,
+        taken=permute_blocks(groups, settings.permutations, seed + 1),
+        draws=draw_problems(groups, settings.draws, seed + 2),
+        swappable=swappable_blocks(groups),
+        token_labels=_token_labels(aligned.index["token_id"].gather(rows).to_numpy(), targets[0], seed + 3),
+    )
+
+
+def _choose_rows(
+    index: pl.DataFrame, labels: Labels, group_of: dict[str, int], feature: Feature, limit: int, seed: int
+) -> np.ndarray:
+    """Rows with a label, ordered by problem, whole groups at random up to `limit` rows."""
+    keep = index.with_row_index("at").filter(pl.Series(labels.defined))
+    if feature.of_problem:
+        keep = keep.unique("problem_id", keep="first", maintain_order=True)
+    groups = np.asarray([group_of[p] for p in keep["problem_id"]])
+    names, sizes = np.unique(groups, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    inside = names[order[np.cumsum(sizes[order]) <= limit]]
+    at = keep["at"].to_numpy()[np.isin(groups, inside)]
+    chosen = groups[np.isin(groups, inside)]
+    return at[np.argsort(chosen, kind="stable")].astype(np.int64)
+
+
+def _check_varies(feature: Feature, targets: Floats, problems: np.ndarray) -> None:
+    names, of_row, sizes = np.unique(problems, return_inverse=True, return_counts=True)
+    for target in targets:
+        if len(np.unique(target)) < 2:
+            raise FeatureError(
+                f"feature {feature.name}: all {len(target)} rows that every model has are of one class; "
+                "add traces of the other class or leave it out."
+            )
+    if len(names) == len(problems):
+        return
+    means = np.stack([np.bincount(of_row, t) / sizes for t in targets])
+    if all(np.allclose(m[of_row], t) for m, t in zip(means, targets)):
+        raise FeatureError(
+            f"feature {feature.name} is the same in all rows of each of {len(names)} problems ({len(problems)} rows): "
+            "it labels problems, not rows. Keep one row a problem, or probe it at prompt_end."
+        )
+
+
+def _token_labels(token_ids: np.ndarray, target: Floats, seed: int) -> Floats:
+    """A random label for each token type, positive as often as the target (Hewitt & Liang 2019)."""
+    types, of_row = np.unique(token_ids, return_inverse=True)
+    share = float((target > target.mean()).mean())
+    drawn = np.where(np.random.default_rng(seed).random(len(types)) < share, 1.0, -1.0)[of_row]
+    if len(np.unique(drawn)) < 2 and len(types) > 1:
+        drawn = np.where(of_row == 0, -drawn, drawn)
+    return drawn[None]
+
+
+# ---------------------------------------------------------------- cells
+
+
+def measure_cell(
+    states: Floats,
+    plan: FeaturePlan,
+    settings: ProtocolSettings,
+    *,
+    model: str,
+    seed: int,
+    layer: int,
+    in_band: bool,
+    surface: Floats | None,
+) -> Cell:
+    """Fit everything on the states (n, width) of one cell."""
+    grams = [[linear_gram(states, split.train) for split in splits.splits] for splits in plan.repeats]
+    fits = [_fit(g, plan, splits, settings) for g, splits in zip(grams, plan.repeats)]
+    by_repeat = np.asarray([_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)])
+    swept, null, control = _sweep(grams[0], plan, settings)
+    low, high = resampled_interval(fits[0].held_out, plan.targets, plan.repeats[0], plan.draws)
+    statistics, draws = {"linear": float(by_repeat.mean())}, {}
+    if in_band:
+        draws["linear"] = _refit(grams[0], plan, fits[0].costs, settings)
+        statistics["rbf"], draws["rbf"] = _nonlinear(grams, plan, settings)
+        if surface is not None:
+            statistics["with_surface"], draws["with_surface"] = _beside_surface(grams, surface, plan, settings)
+    shift = float(by_repeat.mean() - by_repeat[0])
+    return Cell(
+        model=model,
+        seed=seed,
+        layer=layer,
+        auc=float(by_repeat.mean()),
+        low=low + shift,
+        high=high + shift,
+        by_repeat=by_repeat,
+        degenerate=max(f.degenerate for f in fits),
+        largest_gap=max(f.largest_gap for f in fits),
+        swept=swept,
+        null=null,
+        token_control=control,
+        held_out=fits[0].held_out,
+        statistics=statistics,
+        draws=draws,
+    )
+
+
+def resampled_interval(
+    held_out: Floats, targets: Floats, splits: Splits, draws: Floats, alpha: float = 0.05
+) -> tuple[float, float]:
+    """Percentile interval of the AUC over problems *without* refitting: for curves, not for verdicts."""
+    resampled = np.mean(
+        [
+            fold_auc(np.broadcast_to(h, draws.shape), np.broadcast_to(t, draws.shape), splits.outer, draws)
+            for h, t in zip(held_out, targets)
+        ],
+        axis=0,
+    )
+    low, high = np.nanquantile(resampled, [alpha / 2, 1 - alpha / 2])
+    return float(low), float(high)
+
+
+def _fit(
+    grams: Sequence[Floats],
+    plan: FeaturePlan,
+    splits: Splits,
+    settings: ProtocolSettings,
+    gammas: Sequence[float] = (),
+) -> HingeCell:
+    if plan.binary and settings.fit == "hinge":
+        return fit_hinge(grams, plan.targets, splits, settings.costs, gammas)
+    held_out, ridges = fit_least_squares(grams, plan.targets, splits, RIDGES, gammas)
+    return HingeCell(held_out, ridges, np.ones_like(ridges), 0.0, 0.0, ())
+
+
+def _refit(grams: Sequence[Floats], plan: FeaturePlan, costs: Floats, settings: ProtocolSettings) -> Floats:
+    hinge = plan.binary and settings.fit == "hinge"
+    refit = refit_hinge if hinge else refit_least_squares
+    return refit(grams, plan.targets, plan.repeats[0], costs, plan.draws).mean(1)
+
+
+def _nonlinear(
+    grams: Sequence[Sequence[Floats]], plan: FeaturePlan, settings: ProtocolSettings
+) -> tuple[float, Floats]:
+    """AUC of the RBF kernel, and its refits on the bootstrap draws (gamma and C as chosen)."""
+    from probes.fits import rbf_gram
+
+    fits = [_fit(g, plan, s, settings, settings.gammas) for g, s in zip(grams, plan.repeats)]
+    auc = float(np.mean([_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)]))
+    # One gamma a split for the draws: that of its first target.
+    curved = [rbf_gram(g, width[0]) for g, width in zip(grams[0], fits[0].gammas)]
+    return auc, _refit(curved, plan, fits[0].costs, settings)
+
+
+def _beside_surface(
+    grams: Sequence[Sequence[Floats]], surface: Floats, plan: FeaturePlan, settings: ProtocolSettings
+) -> tuple[float, Floats]:
+    """AUC of [surface, states], each block of mean squared norm 1, and its refits."""
+    both = [
+        [gram + linear_gram(surface, split.train) for gram, split in zip(g, s.splits)]
+        for g, s in zip(grams, plan.repeats)
+    ]
+    fits = [_fit(g, plan, s, settings) for g, s in zip(both, plan.repeats)]
+    auc = float(np.mean([_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)]))
+    return auc, _refit(both[0], plan, fits[0].costs, settings)
+
+
+def _sweep(grams: Sequence[Floats], plan: FeaturePlan, settings: ProtocolSettings) -> tuple[float, Floats, float]:
+    """Observed least-squares AUC, those of all permutations, and that of the token control, in one product."""
+    permuted = plan.targets[:, plan.taken].transpose(1, 0, 2)  # (permutations, c, n)
+    stacked = np.concatenate([plan.targets[None], permuted]).reshape(-1, plan.targets.shape[1])
+    real = plan.labels.task == "real"
+    auc = sweep_auc(grams, stacked, plan.repeats[0], RIDGES).reshape(-1, len(plan.targets)).mean(1)
+    control = sweep_auc(grams, plan.token_labels, plan.repeats[0], RIDGES)[0] if not real else float("nan")
+    return float(auc[0]), auc[1:], float(control)
+
+
+def _mean_auc(held_out: Floats, targets: Floats, splits: Splits) -> float:
+    return float(fold_auc(held_out, targets, splits.outer).mean())
+
+
+def surface_auc(surface: Floats | None, plan: FeaturePlan, settings: ProtocolSettings) -> float | None:
+    """AUC of the surface features alone."""
+    if surface is None:
+        return None
+    fits = [_fit([linear_gram(surface, split.train) for split in s.splits], plan, s, settings) for s in plan.repeats]
+    return float(np.mean([_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)]))
