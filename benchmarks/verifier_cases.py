@@ -77,17 +77,25 @@ def run_ours(case: Case) -> Result:
     from evaluators.verify import verify
 
     started = time.perf_counter()
-    verdict = verify(case.response, case.gold)
+    try:
+        verdict = verify(case.response, case.gold)
+    except Exception as error:  # verify must not raise: that it did is a fault to list, not an end of the list
+        return Result(False, "raised", f"{type(error).__name__}: {error}", time.perf_counter() - started)
     return Result(verdict.correct, str(verdict.outcome), verdict.reason, time.perf_counter() - started)
 
 
 def run_math_verify(case: Case) -> Result:
-    """Math-Verify's verdict by its documented call: parse both, verify(gold, answer). An exception is a no."""
+    """Math-Verify's verdict by its documented call: parse both, verify(gold, answer). An exception is a no.
+
+    Its parser wants LaTeX within mathematics: a bare gold is put between dollars.
+    """
     from math_verify import parse, verify
 
     started = time.perf_counter()
     try:
-        correct = bool(verify(parse(str(case.gold)), parse(str(case.response))))
+        gold = str(case.gold)
+        gold = gold if "$" in gold or "\\boxed" in gold else f"${gold}$"
+        correct = bool(verify(parse(gold), parse(str(case.response))))
         outcome, reason = ("correct" if correct else "wrong"), ""
     except Exception as error:  # a peer's fault is its answer here, and is shown
         correct, outcome, reason = False, "raised", f"{type(error).__name__}: {error}"
@@ -150,7 +158,7 @@ def main() -> None:
             print(report(name, cases, results))
             if arguments.failures:
                 for case, result in zip(cases, results):
-                    if case.expected != result.correct:
+                    if case.expected != result.correct or result.outcome == "raised":
                         word = "FALSE POSITIVE" if result.correct else "FALSE NEGATIVE"
                         print(f"\n{word} [{case.kind}] gold {case.gold!r:.200} response {case.response!r:.300}")
                         print(f"    expected {case.expected_name}, said {result.outcome}: {result.reason}")

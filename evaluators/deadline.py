@@ -100,13 +100,18 @@ class Worker:
         self._poll.register(self.process.stdout, select.POLLIN | select.POLLHUP)
 
     def wait_ready(self, seconds: float = STARTUP_SECONDS) -> None:
-        """Return when the worker has imported what it needs. Raises WorkerBroken where it does not come up."""
+        """Return when the worker has done its imports. Raises WorkerDied where it was killed, WorkerBroken where it
+        does not come up by itself.
+        """
         if self.ready:
             return
         try:
             line = self._read_line(time.monotonic() + seconds)
         except (WorkerDied, DeadlineExceeded) as error:
+            status = self.process.poll()
             self.kill()
+            if status is not None and status < 0:
+                raise WorkerDied(f"the worker was killed by signal {-status} while it started") from error
             raise WorkerBroken(
                 f"the worker {sys.executable} -m evaluators._worker did not start within {seconds:g} s ({error}); "
                 "run that command with `symbolic 2147483648` to see why"

@@ -104,7 +104,7 @@ def format_reward(
 
 
 _NO_TAG = r"(?:(?!</?think>).)*"
-_THINK_THEN_ANSWER = re.compile(rf"\s*(?:<think>)?{_NO_TAG}</think>{_NO_TAG}\S{_NO_TAG}", re.DOTALL)
+_THINK_THEN_ANSWER = re.compile(rf"\s*(?:<think>)?{_NO_TAG}</think>{_NO_TAG}(?!</think>)\S{_NO_TAG}", re.DOTALL)
 
 
 def length_reward(soft_limit: int, hard_limit: int) -> Reward:

@@ -1,0 +1,216 @@
+"""Computations that can be killed: warm workers, deadlines, threads, asyncio, forks."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from evaluators import deadline
+from evaluators.deadline import DeadlineExceeded, Worker, WorkerBroken, WorkerDied, run_symbolic
+from evaluators.tree import Node, to_json
+
+X = Node("sym", (), "x")
+ONE, TWO = Node("num", (), 1), Node("num", (), 2)
+SQUARE_OF_SUM = Node("pow", (Node("add", (X, ONE)), TWO))
+EXPANDED = Node("add", (Node("pow", (X, TWO)), Node("mul", (TWO, X)), ONE))
+OTHER = Node("add", (Node("pow", (X, TWO)), X, ONE))
+
+
+def ask(a, b, seconds=30.0):
+    return run_symbolic(to_json(a), to_json(b), seconds)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def warm_workers():
+    deadline.warm_up(wait=True)
+    yield
+    deadline.close()
+
+
+def stuck_worker(monkeypatch):
+    """From here on every answer is late: the worker is stopped in the midst of its case."""
+    send = Worker.send
+
+    def send_to_a_stopped_process(worker, payload):
+        import signal
+
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        send(worker, payload)
+
+    monkeypatch.setattr(Worker, "send", send_to_a_stopped_process)
+
+
+def test_a_worker_tells_equal_from_unequal():
+    assert ask(SQUARE_OF_SUM, EXPANDED) is True
+    assert ask(SQUARE_OF_SUM, OTHER) is not True
+
+
+def test_past_the_deadline_the_caller_has_its_answer_in_time(monkeypatch):
+    with monkeypatch.context() as patch:
+        stuck_worker(patch)
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            ask(SQUARE_OF_SUM, EXPANDED, 0.5)
+        assert time.monotonic() - started < 1.5
+    assert ask(SQUARE_OF_SUM, EXPANDED) is True
+
+
+def test_a_killed_worker_is_gone_and_another_stands_in(monkeypatch):
+    before = {worker.process.pid for worker in deadline._pool.idle}
+    with monkeypatch.context() as patch:
+        stuck_worker(patch)
+        with pytest.raises(DeadlineExceeded):
+            ask(SQUARE_OF_SUM, EXPANDED, 0.2)
+    after = {worker.process.pid for worker in deadline._pool.idle}
+    assert len(after) == len(before)
+    (killed,) = before - after
+    with pytest.raises(ProcessLookupError):
+        os.kill(killed, 0)
+
+
+def test_a_worker_killed_while_idle_costs_no_case():
+    deadline.warm_up(wait=True)
+    for worker in deadline._pool.idle:
+        worker.process.kill()
+        worker.process.wait()
+        break
+    assert [ask(SQUARE_OF_SUM, EXPANDED, 20.0) for _ in range(3)] == [True] * 3
+
+
+def test_a_case_that_ends_every_worker_is_a_deadline_exceeded(monkeypatch):
+    def send_and_die(worker, payload):
+        worker.process.kill()
+        worker.process.wait()
+        raise WorkerDied("killed by the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "send", send_and_die)
+        with pytest.raises(DeadlineExceeded, match="twice"):
+            ask(SQUARE_OF_SUM, EXPANDED)
+    assert ask(SQUARE_OF_SUM, EXPANDED) is True
+
+
+def test_many_threads_each_get_their_own_answer():
+    cases = [(SQUARE_OF_SUM, EXPANDED), (SQUARE_OF_SUM, OTHER)] * 10
+    answers = [None] * len(cases)
+
+    def work(i):
+        answers[i] = ask(*cases[i], 30.0)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(cases))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [bool(answer) for answer in answers] == [True, False] * 10
+
+
+def test_a_stuck_case_in_one_thread_loses_no_case_of_another():
+    deadline.warm_up(wait=True)
+    answers = []
+
+    def well_behaved():
+        answers.extend(ask(SQUARE_OF_SUM, EXPANDED, 30.0) for _ in range(20))
+
+    thread = threading.Thread(target=well_behaved)
+    thread.start()
+    for _ in range(2):
+        for worker in list(deadline._pool.idle):
+            worker.process.kill()  # whichever happens to rest
+        time.sleep(0.05)
+    thread.join()
+    assert answers == [True] * 20
+
+
+def test_it_works_inside_asyncio():
+    async def both():
+        return await asyncio.gather(*(asyncio.to_thread(ask, SQUARE_OF_SUM, EXPANDED, 30.0) for _ in range(4)))
+
+    assert asyncio.run(both()) == [True] * 4
+
+    async def on_the_loop_itself():
+        return ask(SQUARE_OF_SUM, EXPANDED, 30.0)
+
+    assert asyncio.run(on_the_loop_itself()) is True
+
+
+def test_a_forked_child_has_workers_of_its_own():
+    assert ask(SQUARE_OF_SUM, EXPANDED) is True
+    script = """
+        import os
+        from evaluators.deadline import run_symbolic
+        from evaluators.tree import Node, to_json
+        one = to_json(Node("sym", (), "x"))
+        assert run_symbolic(one, one) is True
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if run_symbolic(one, one) is True else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert run_symbolic(one, one) is True
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
+
+
+def test_no_worker_outlives_its_parent():
+    script = """
+        from evaluators import deadline
+        deadline.warm_up(wait=True)
+        print(*(worker.process.pid for worker in deadline._pool.idle))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, capture_output=True, timeout=60)
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert pids
+    time.sleep(0.2)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_worker_ends_when_its_parent_is_killed_in_the_midst():
+    script = """
+        import time
+        from evaluators import deadline
+        deadline.warm_up(wait=True)
+        print(*(worker.process.pid for worker in deadline._pool.idle), flush=True)
+        time.sleep(60)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE)
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until = time.monotonic() + 10
+    while any(is_running(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(is_running(pid) for pid in pids)
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_installation_that_starts_no_worker_says_so(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    worker = Worker("symbolic")
+    with pytest.raises(WorkerBroken, match="did not start"):
+        worker.wait_ready()
+
+
+def test_a_worker_has_a_memory_limit():
+    worker = Worker("symbolic")
+    try:
+        worker.wait_ready()
+        with open(f"/proc/{worker.process.pid}/limits") as limits:
+            (line,) = [line for line in limits if line.startswith("Max address space")]
+        assert int(line.split()[3]) == deadline.MEMORY_BYTES
+    finally:
+        worker.kill()
