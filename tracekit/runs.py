@@ -6,15 +6,11 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
-
-#: Called by every long loop as progress(stage, done, total, note); the roof draws it. `total` 0: not known.
-Progress = Callable[[str, int, int, str], None]
 
 RUN_FILE = "run.json"
 
@@ -33,6 +29,13 @@ RECORDED_PACKAGES = (
     "datasets",
     "vllm",
 )
+
+
+class Progress(Protocol):
+    """Called by every long loop; the roof draws it. `total` 0: not known."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` of a stage; `note`: what a person wants to see beside it."""
 
 
 class RunError(ValueError):

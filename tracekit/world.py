@@ -154,7 +154,8 @@ def make_problems(
     """`count` distinct problems of a split as PROBLEMS; none of them has a text in `exclude`."""
     rng = random.Random(f"problems/{split}/{seed}")
     lengths = world.long_lengths if split == "length" else world.train_lengths
-    seen, rows = set(exclude), []
+    seen: set[str] = set(exclude)
+    rows: list[dict[str, object]] = []
     while len(rows) < count:
         chain = draw_chain(rng, world, rng.choice(lengths), split)
         text = chain.text()

@@ -1,19 +1,8 @@
-"""What a study does, job by job: the graph, and the rooms that each job calls.
-
-Everything is a file in the study's folder:
-
-    world/        problems and teacher traces of each split, corpora, the tokenizer
-    curation/     the curated training set, with its ledger and funnel
-    models/ARM-SEED/        a training run; its checkpoint in final/
-    measures/ARM-SEED/      completions and metrics on each split, teacher-token probabilities
-    states/ARM-SEED/        hidden states on the probing traces
-    probe/        the probing result
-"""
+"""What a study does, job by job: the graph, and the rooms that each job calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -22,11 +11,17 @@ from tracekit import world as worlds
 from tracekit.config import build_settings
 from tracekit.runs import Progress
 from tracekit.study.jobs import Job
+from tracekit.study.places import (
+    PROBE_SPLIT,
+    measures_folder,
+    model_folder,
+    probing_traces,
+    problems_of,
+    states_folder,
+)
 from tracekit.study.settings import BASE, SPLITS, StudySettings
 from tracekit.tables import CURATED, PROBLEMS, STEPS, TRACES, read_table, write_table
 
-#: The part of a problem set's seed that keeps the probing problems apart from the test problems.
-PROBE_SPLIT = "probe"
 #: Wrong steps among the probing traces: a step's correctness can only be probed where both kinds occur.
 PROBE_ERRORS = 0.5
 
@@ -62,37 +57,6 @@ def perform(settings: StudySettings, job: Job, progress: Progress) -> None:
         _WHOLE[kind](settings, progress)
     else:
         _OF_RUN[kind](settings, arm, int(seed), progress)
-
-
-# ---------------------------------------------------------------- where things stand
-
-
-def model_folder(settings: StudySettings, arm: str, seed: int) -> Path:
-    """The checkpoint of an arm."""
-    return settings.output / "models" / f"{arm}-{seed}" / "final"
-
-
-def measures_folder(settings: StudySettings, arm: str, seed: int) -> Path:
-    """What was measured on an arm."""
-    return settings.output / "measures" / f"{arm}-{seed}"
-
-
-def states_folder(settings: StudySettings, arm: str, seed: int) -> Path:
-    """An arm's hidden states on the probing traces."""
-    return settings.output / "states" / f"{arm}-{seed}"
-
-
-def problems_of(settings: StudySettings, split: str) -> pl.DataFrame:
-    """PROBLEMS of a split."""
-    return read_table(settings.output / "world" / split / "problems.parquet", PROBLEMS)
-
-
-def probing_traces(settings: StudySettings) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The traces that every checkpoint reads, problem beside them, and their STEPS."""
-    folder = settings.output / "world" / PROBE_SPLIT
-    traces = read_table(folder / "traces.parquet", TRACES)
-    problems = read_table(folder / "problems.parquet", PROBLEMS)
-    return traces.join(problems, on="problem_id"), read_table(folder / "steps.parquet", STEPS)
 
 
 # ---------------------------------------------------------------- the jobs
@@ -137,7 +101,7 @@ def _curate(settings: StudySettings, progress: Progress) -> None:
 
 
 def _train(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
-    from trainer import train
+    from trainer.train import train
 
     train(train_settings(settings, arm, seed), progress=progress)
 
@@ -148,6 +112,7 @@ def train_settings(settings: StudySettings, arm: str, seed: int) -> Any:
 
     world = settings.output / "world"
     paths: dict[str, Any] = {"output": model_folder(settings, arm, seed).parent, "seed": seed, "threads": 1}
+    own: dict[str, Any]
     if arm == BASE:
         own = {"new_model": {"tokenizer": world / "tokenizer"}, "data": {"curated": world / f"corpus-{seed}.parquet"}}
         tree = lay_over(settings.base, own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -63,7 +63,7 @@ class Probing(Settings):
     """Which hidden states are probed for what. `protocol` is laid over the probing protocol's own settings."""
 
     features: tuple[str, ...] = ("step_correct", "value_parity", "step_kind")
-    position: str = "step_end"
+    position: Literal["prompt_end", "step_end", "before_answer", "step_mean"] = "step_end"
     traces_per_problem: PositiveInt = 1
     protocol: dict[str, Any] = {}
 
