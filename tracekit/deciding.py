@@ -164,7 +164,8 @@ def _duplicate_decisions(kind: str, ids: pl.Series, pairs: pl.DataFrame) -> pl.D
         inside = inside.join(place, left_on=side, right_on="id", how="inner").rename({"row": f"{side}_row"})
     by_row = inside.select(pl.col("left_row").alias("left"), pl.col("right_row").alias("right"), "jaccard")
     first = keep_first(len(ids), by_row.sort("left", "right"))
-    told = pl.DataFrame({"row_id": ids, "of": [ids[int(f)] if f >= 0 else None for f in first]})
+    like = pl.Series("of", [ids[int(f)] if f >= 0 else None for f in first], dtype=pl.String)  # all null: still text
+    told = pl.DataFrame({"row_id": ids, "of": like})
     likeness = pl.concat(
         [inside.select("left", "right", "jaccard"), inside.select(left="right", right="left", jaccard="jaccard")]
     )
