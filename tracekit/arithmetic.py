@@ -2,9 +2,9 @@
 
 Grammar (after stripping `$` and thousands separators):
     sum     = product (("+" | "-") product)*
-    product = power (("*" | "x" | "×" | "·" | "/" | "÷" | "//") power)*     "//" divides and rounds down
-    power   = unary ("^" power)?        "**" is read as "^"
-    unary   = ("+" | "-") unary | atom "%"*
+    product = unary (("*" | "x" | "×" | "·" | "/" | "÷" | "//") unary)*     "//" divides and rounds down
+    unary   = ("+" | "-") unary | power
+    power   = atom "%"* ("^" unary)?        "**" is read as "^"
     atom    = number | "(" sum ")"
 """
 
@@ -159,10 +159,10 @@ class _Parser:
         return value
 
     def product(self) -> Fraction:
-        value = self.power()
+        value = self.unary()
         while self.peek() in ("*", "/", "//"):
             sign = self.take()
-            factor = self.power()
+            factor = self.unary()
             if sign != "*" and factor == 0:
                 raise UnreadableArithmetic("division by zero")
             value = _bounded(value * factor if sign == "*" else value / factor)
@@ -170,25 +170,24 @@ class _Parser:
             self.operator = sign[0]
         return value
 
+    def unary(self) -> Fraction:
+        if self.peek() in ("+", "-"):
+            return self.unary() if self.take() == "+" else -self.unary()
+        return self.power()
+
     def power(self) -> Fraction:
-        base = self.unary()
+        base = self.atom()
+        while self.peek() == "%":
+            self.take()
+            base /= 100
         if self.peek() != "^":
             return base
         self.take()
-        exponent = self.power()
+        exponent = self.unary()
         if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or (base == 0 and exponent < 0):
             raise UnreadableArithmetic(f"exponent {exponent} is not an integer of at most {MAX_EXPONENT}")
         self.operator = "^"
         return _bounded(base ** int(exponent))
-
-    def unary(self) -> Fraction:
-        if self.peek() in ("+", "-"):
-            return self.unary() if self.take() == "+" else -self.unary()
-        value = self.atom()
-        while self.peek() == "%":
-            self.take()
-            value /= 100
-        return value
 
     def atom(self) -> Fraction:
         token = self.take()

@@ -27,7 +27,7 @@ _OPENED = _RESPONSE.str.contains_any([opening for opening, _ in THINK_TAGS])
 _CLOSED = _RESPONSE.str.contains_any([closing for _, closing in THINK_TAGS])
 _END = _RESPONSE.str.tail(600).str.replace_all("\\fbox{", "\\boxed{", literal=True)
 _BOX = "\\boxed{"
-_LINES = _RESPONSE.str.split("\n")
+_LINES = pl.col("lines")  # split once, by `measure`
 _ENDS_WELL = _RESPONSE.str.tail(8).str.contains(r"[.!?。！？)\]}>$*\"'”`\d%]\s*$") | (
     _RESPONSE.str.tail(200).str.contains(_FINAL)
 )
@@ -67,7 +67,7 @@ FULL: dict[str, pl.Expr] = {
 
 def measure(traces: pl.LazyFrame, measures: dict[str, pl.Expr] | None = None) -> pl.LazyFrame:
     """trace_id and the measures (FULL by default), one row a trace; lazy, to be collected or sunk streaming."""
-    return traces.select("trace_id", **(measures or FULL))
+    return traces.with_columns(lines=_RESPONSE.str.split("\n")).select("trace_id", **(measures or FULL))
 
 
 def measure_file(traces: Path, out: Path, measures: dict[str, pl.Expr] | None = None) -> Path:

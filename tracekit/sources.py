@@ -250,9 +250,16 @@ def _read_json(path: Path) -> pl.DataFrame:
     try:
         if raw.lstrip()[:1] == b"[":
             return pl.DataFrame(json.loads(raw), infer_schema_length=None)
-        return pl.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
+        frame = pl.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
     except (pl.exceptions.PolarsError, ValueError, TypeError) as error:
         raise SourceError(_first_json_fault(path, raw) or f"{path} is no readable JSONL: {error}") from error
+    # polars makes text of a column that mixes text with lists or objects. Text that begins like one is looked at.
+    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
+    mixed = frame.select(pl.any_horizontal(pl.col(texts).str.contains(r"^[\[{]").any())).item() if texts else False
+    fault = _first_json_fault(path, raw) if mixed else None
+    if fault is not None:
+        raise SourceError(fault)
+    return frame
 
 
 def _first_json_fault(path: Path, raw: bytes) -> str | None:
@@ -270,10 +277,11 @@ def _first_json_fault(path: Path, raw: bytes) -> str | None:
         for column, value in row.items():
             if value is None:
                 continue
-            known, first = types.setdefault(column, (type(value), number))
-            if known is not type(value):
+            kind = float if isinstance(value, int | float) else type(value)
+            known, first = types.setdefault(column, (kind, number))
+            if known is not kind and {list, dict} & {known, kind}:  # a number among texts is read as text
                 return (
-                    f"{path}, row {number}, column {column}: {type(value).__name__}, "
+                    f"{path}, row {number}, column {column}: {kind.__name__}, "
                     f"but {known.__name__} in row {first}. Give the column one type."
                 )
     return None
