@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from evaluators.normalize import MAX_ANSWER, ascii_signs, join_thousands, number_word, strip_wrappers, words
 from evaluators.parse import based_number, decimal, parse
+from evaluators.tokens import CONSTANTS, FUNCTIONS, GREEK
 from evaluators.tree import EMPTY_SET, Node, TooLarge, Unreadable, negate
 from evaluators.units import parse_unit
 
@@ -31,7 +32,11 @@ _CLOCK = re.compile(r"^(\d{1,2}):([0-5]\d)\s*(?:([ap])\.?\s*m\.?)?$", re.IGNOREC
 _HOUR = re.compile(r"^(\d{1,2})\s*([ap])\.?\s*m\.?$", re.IGNORECASE)
 _BASED = re.compile(r"^\(?\s*([0-9A-Z]+)\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+)\s*\}*$")
 _IN_BASE = re.compile(r"^([0-9A-Z]+)\s*\(?\s*(?:in )?base[- ]?(\w+)\s*\)?$", re.IGNORECASE)
-_MEASURED = re.compile(r"^(-?[\d.,/]+) ([mgshLNJWVK])$")  # 5 m in plain text; 5m is a variable's multiple
+_MEASURED = re.compile(r"^(-?[\d.,/]+) ([a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?(?:\s*[/* ]\s*[a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?)*)$")
+_OUTWARD = re.compile(r"([\[\]])([^\[\]]+,[^\[\]]+)([\[\]])")  # ]a, b[
+_UNIT_FRACTION = re.compile(
+    r"\\[dt]?frac\s*\{\s*(\\(?:text|mathrm|mbox|rm)\s*\{[^{}]*\}[^{}]{0,8})\s*\}\s*\{\s*(\\(?:text|mathrm|mbox|rm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?)\s*\}"
+)
 _MODULE = re.compile(r"\b(?:np|numpy|math|sympy|sp|cmath|mpmath|mp)\.(?=[a-zA-Z])")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,40})\}|(\d))")
 _DOTS = re.compile(r"(?<=\d)\s*(?:\\l?dots|\\cdots|\.{3,})$")
@@ -68,6 +73,7 @@ _REALS = frozenset(
 )
 _INFINITE = frozenset(("infinity", "infinite", "infinitely many", "infinitely many solutions"))
 _YES = {"true": "true", "yes": "yes", "false": "false", "no": "no"}
+_NAMES = frozenset(FUNCTIONS) | frozenset(CONSTANTS) | GREEK
 _MATHEMATICAL = re.compile(r"[\\^_=<>{}\d|\[\]]")
 
 
@@ -107,9 +113,13 @@ def _read(text: str) -> Node:
     text = text if match is None else bare
     if "$" in text:
         text = _without_dollars(text)
-    match = _MEASURED.match(text)
-    if match:
-        return Node("quantity", (_read(match[1]),), parse_unit(match[2]))
+    if text[0] == "]" or text[-1] == "[":
+        text = _OUTWARD.sub(_inward, text.replace(r"\left", "").replace(r"\right", ""))
+    if "frac{\\" in text:
+        text = _UNIT_FRACTION.sub(r"\1/\2", text)
+    measured = _measured(text)
+    if measured is not None:
+        return measured
     text = join_thousands(text)
     if "\\in" in text or "integer" in text:
         text = _CONDITION.sub("", text) or text
@@ -177,6 +187,8 @@ def _phrase(text: str) -> Node | None:
     if key in _INFINITE:
         return Node("const", (), "oo")
     value = number_word(key)
+    if value is None and text.isalpha() and text.islower() and 2 < len(text) < 5 and text not in _NAMES:
+        return Node("text", (parse(text),), key)  # a short word, or letters multiplied
     return None if value is None else Node("num", (), value)
 
 
@@ -193,6 +205,19 @@ def _as_text(text: str) -> Node | None:
     ):
         return None
     return Node("text", (), key)
+
+
+def _measured(text: str) -> Node | None:
+    """`5 m` and `9.8 m/s^2` in plain text, with a space: `5m` is a variable's multiple."""
+    match = _MEASURED.match(text)
+    unit = parse_unit(match[2]) if match and (len(match[2]) > 1 or match[2] in "mgshLNJWVK") else None
+    if match is None or unit is None or any(base.startswith("a ") for base, _ in unit.dimension):
+        return None
+    return Node("quantity", (_read(match[1]),), unit)
+
+
+def _inward(match: re.Match[str]) -> str:
+    return ("(" if match[1] == "]" else "[") + match[2] + (")" if match[3] == "[" else "]")
 
 
 def _without_dollars(text: str) -> str:

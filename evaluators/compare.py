@@ -30,6 +30,8 @@ from evaluators.verdict import Policy
 TIERS = ("text", "rational", "structure", "numeric", "symbolic")
 MAX_ELEMENTS = 400
 _MEASURED = frozenset(("quantity", "percent", "deg", "clock", "ratio", "base"))
+_ROUNDING = ("floor", "ceil")
+_COUNTS = frozenset("nmkjlNMK")
 _DISCRETE = frozenset(("factorial", "factorial2", "binomial", "floor", "ceil", "mod", "gcd", "lcm"))
 _SCALAR = frozenset("num dec sym const add mul pow root fn percent deg base".split())
 _ORDERED = frozenset(("<", ">", "<=", ">="))
@@ -58,7 +60,7 @@ class Comparison:
         a, b = scaled(a), scaled(b)
         ops = (a.op, b.op)
         if "text" in ops:
-            return a.op == b.op and a.value == b.value
+            return self.texts(a, b)
         if "choice" in ops:
             return self.choices(a, b)
         if "rel" in ops or (a.op == "list" and contains(a, "rel")) or (b.op == "list" and contains(b, "rel")):
@@ -89,6 +91,13 @@ class Comparison:
         return found
 
     # Words.
+
+    def texts(self, a: Node, b: Node) -> bool | None:
+        """Words against words; letters that make a word also against a product of letters."""
+        if a.op == b.op:
+            return a.value == b.value
+        word, other = (a, b) if a.op == "text" else (b, a)
+        return self.equal(word.args[0], other) if word.args else False
 
     def choices(self, a: Node, b: Node) -> bool | None:
         """A letter against a letter, with or without what it labels; a labelled answer also against the answer."""
@@ -161,6 +170,8 @@ class Comparison:
         """A decimal against an exact value that is no rational."""
         if symbols(other):
             return False if not symbols(written) else None
+        if self.at_points(written, other, frozenset()):
+            return True
         value = value_at(other, {}, DIGITS + abs(written.value[1]))
         if abs(value.imag) > abs(value) * 10 ** (-DIGITS + 10):
             return False
@@ -186,7 +197,9 @@ class Comparison:
         if not names:
             return agree(a, b, {}, DIGITS) is not False and agree(a, b, {}, digits)
         if is_discrete(a) or is_discrete(b):
-            return self.agree_at([point_of(names, index, "integer") for index in range(6)], a, b, digits, 2)
+            same = self.agree_at([point_of(names, index, "integer") for index in range(6)], a, b, digits, 3)
+            if not same or names <= _COUNTS or not contains_function(a, b, *_ROUNDING):
+                return same
         positive = self.agree_at([point_of(names, index, "positive") for index in range(6)], a, b, digits, 3)
         if positive is False:
             return False
@@ -380,7 +393,7 @@ class Comparison:
 
     def relations(self, a: Node, b: Node) -> bool | None:
         self.reach(2)
-        a, b = drop_unknown(a), drop_unknown(b)
+        a, b = componentwise(drop_unknown(a)), componentwise(drop_unknown(b))
         if a.op != "rel" and b.op != "rel" and not contains(a, "rel") and not contains(b, "rel"):
             return self.equal(a, b)
         regions = self.regions(a, b) if self.names_region(a) or self.names_region(b) else None
@@ -693,6 +706,10 @@ def as_quantity(node: Node) -> Node:
     return Node("quantity", (rest[0] if len(rest) == 1 else Node("mul", rest),), parse_unit(node.args[-1].value))
 
 
+def contains_function(a: Node, b: Node, *names: str) -> bool:
+    return any(part.op == "fn" and part.value in names for node in (a, b) for part in walk(node))
+
+
 def difference(node: Node) -> Node:
     left, right = node.args[0], node.args[-1]
     return Node("add", (left, negate(right)))
@@ -702,6 +719,17 @@ def drop_unknown(node: Node) -> Node:
     """`= 5` and `≈ 5` answer 5."""
     if node.op == "rel" and node.args[0] == UNKNOWN and node.value[0] in ("=", "~"):
         return node.args[1] if len(node.args) == 2 else Node("rel", node.args[1:], node.value[1:])
+    return node
+
+
+def componentwise(node: Node) -> Node:
+    """`(x, y) = (1, 2)` as `x = 1, y = 2`."""
+    if node.op == "rel" and node.value == ("=",) and node.args[0].op in ("tuple", "list"):
+        names, values = node.args
+        if values.op in ("tuple", "list") and len(names.args) == len(values.args) and all(map(is_variable, names.args)):
+            return Node("list", tuple(Node("rel", pair, ("=",)) for pair in zip(names.args, values.args)), ",")
+        if all(map(is_variable, names.args)):
+            return values
     return node
 
 

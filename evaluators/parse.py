@@ -286,6 +286,9 @@ class _Parser:
             if match[1] in ("mathrm", "operatorname", "rm", "mathbf") and (content in FUNCTIONS or len(content) < 2):
                 return left.op in ("num", "dec") and content in VARIABLE_LIKE
             return bool(content)
+        if token == "in" and left.op in ("num", "dec"):
+            following = self.tokens[self.at + 1 : self.at + 2]
+            return not following or following[0] in ("^", ",", ")", "/")
         if not token.isalpha() or token in FUNCTIONS or token in CONSTANTS or token in _KEYWORDS:
             return False
         if len(token) == 1:
@@ -471,6 +474,8 @@ class _Parser:
         while self.peek() in _PRIME:
             self.at += 1
             name += "'"
+        if name in ("Gamma", "gamma") and self.peek() == "(":
+            return Node("fn", self.arguments(), "gamma")
         if self.peek() == "(" and self.is_application(name):
             self.at += 1
             arguments = self.sequence()
@@ -817,7 +822,12 @@ def _add(left: Node, right: Node) -> Node:
     return Node("add", (*left.args, right) if left.op == "add" else (left, right))
 
 
+_NO_FACTORS = frozenset(("interval", "set", "list", "union", "inter", "minus", "rel", "cases", "quantity", "ratio"))
+
+
 def _multiply(left: Node, right: Node) -> Node:
+    if left.op in _NO_FACTORS or right.op in _NO_FACTORS:
+        raise Unreadable(f"multiplies a {left.op} by a {right.op}")
     if left.op == "dec" and right.op == "pow" and right.args[0] == Node("num", (), 10) and right.args[1].op == "num":
         shift = right.args[1].value
         if isinstance(shift, int) and abs(shift) + abs(left.value[1]) <= MAX_SHIFT:

@@ -50,7 +50,7 @@ FUNCTIONS = {
     **{
         name: name
         for name in "sin cos tan cot sec csc sinh cosh tanh coth sech csch log ln lg exp abs floor ceil gcd lcm min max "
-        "arg det sgn sign erf gamma Re Im re im conjugate deg dim ker tr rank".split()
+        "arg det sgn sign erf Re Im re im conjugate deg dim ker tr rank".split()
     },
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
     "asin": "asin", "acos": "acos", "atan": "atan", "acot": "acot", "arcsinh": "asinh", "arccosh": "acosh",
