@@ -25,8 +25,8 @@ logger = logging.getLogger("evaluators")
 STARTUP_SECONDS = 60.0
 #: Address space of a worker; sympy itself takes about 0.3 GiB of it.
 MEMORY_BYTES = 2 * 1024**3
-#: Of a deadline, kept for killing the worker and starting the next: the caller has its answer in time.
-CLEANUP_SECONDS = 0.05
+#: Of a deadline, kept for killing the worker and for the machine's load: the caller has its answer in time.
+CLEANUP_SECONDS = 0.1
 
 
 class DeadlineExceeded(RuntimeError):
@@ -144,8 +144,7 @@ class Worker:
         """End the process and reap it."""
         self.process.kill()
         self.close_pipes()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # large memory takes the kernel a while to free
-            self.process.wait(timeout=0.2)
+        self.process.wait()
 
     def close_pipes(self) -> None:
         """Let go of both pipes."""
@@ -215,7 +214,7 @@ class _Pool:
                 worker.wait_ready()
                 healthy = True
             finally:
-                self._give_back(worker, healthy, replace=False)
+                self._give_back(worker, healthy)
 
     def close(self) -> None:
         with self.changed:
@@ -236,16 +235,22 @@ class _Pool:
             place = next((i for i in range(len(self.idle) - 1, -1, -1) if self.idle[i].is_warm()), 0)
             return self.idle.pop(place)
 
-    def _give_back(self, worker: Worker, healthy: bool, replace: bool = True) -> None:
-        if not healthy:
-            worker.kill()
-        with self.changed:
-            if healthy:
+    def _give_back(self, worker: Worker, healthy: bool) -> None:
+        if healthy:
+            with self.changed:
                 self.idle.append(worker)
-            else:
-                self.standing -= 1
-                if replace and worker.ready:  # one that never came up would not come up again
-                    self._start()
+                self.changed.notify()
+        else:
+            worker.process.kill()
+            # Reaping a large process and starting the next take tens of milliseconds that the caller need not wait.
+            threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
+
+    def _replace(self, worker: Worker) -> None:
+        worker.kill()
+        with self.changed:
+            self.standing -= 1
+            if worker.ready and self is _pool:  # one that never came up would not come up again
+                self._start()
             self.changed.notify()
 
     def _start_first(self) -> None:
