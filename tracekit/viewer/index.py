@@ -24,9 +24,9 @@ def index_of(
     problems, rows = _problems(material), material.rows
     place = problems.select("problem_id").with_row_index("place")
     problem = rows.join(place, on="problem_id", how="left", maintain_order="left")["place"]
-    coded = {name: _coded(rows[name]) for name in ("author", "outcome")}
+    coded = {name: _coded(rows[name]) for name in ("author", "outcome", "status")}
     drop = rows.select(
-        pl.when(~pl.col("kept")).then(pl.format("{}: {}", pl.col("stage").fill_null("?"), pl.col("rule").fill_null("?")))
+        pl.when(pl.col("status") == "dropped").then(pl.format("{}: {}", pl.col("stage").fill_null("?"), pl.col("rule").fill_null("?")))
     ).to_series()
     coded["drop"] = _coded(drop)
     return {
@@ -46,7 +46,6 @@ def index_of(
             "problem": problem.fill_null(-1).cast(pl.Int64).to_list(),
             "prediction": rows["prediction"].fill_null("").str.slice(0, 80).to_list(),
             "teacher": rows["teacher"].cast(pl.Int8).to_list(),
-            "kept": rows["kept"].cast(pl.Int8).fill_null(-1).to_list(),
             "tokens": rows["token_count"].fill_null(-1).to_list(),
             "characters": characters,
             "flags": _flags(material, flaws),

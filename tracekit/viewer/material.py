@@ -26,7 +26,7 @@ ROWS: Schema = {
     "outcome": pl.String,  # of the deciding verifier; null where there is none
     "prediction": pl.String,
     "token_count": pl.Int32,
-    "kept": pl.Boolean,  # null where nobody decided
+    "status": pl.String,  # "kept", "rejected side" (of a pair), "dropped"; null where nobody decided
     "stage": pl.String,  # that dropped it
     "rule": pl.String,
     "step": pl.Int32,  # optimizer step; null outside training
@@ -154,7 +154,15 @@ def _curation(run: Path) -> Material:
 def _with_fates(run: Path, rows: pl.DataFrame) -> pl.DataFrame:
     if not ((run / "ledger.parquet").is_file() and (run / "curated.parquet").is_file()):
         return rows  # collected and not yet curated: nobody decided
-    told = fates(run).select("trace_id", "kept", "stage", "rule")
+    wrong = pl.read_parquet(run / "curated.parquet", columns=["trace_id", "correct"]).filter(~pl.col("correct"))
+    status = (
+        pl.when(~pl.col("kept"))
+        .then(pl.lit("dropped"))
+        .when(pl.col("trace_id").is_in(wrong["trace_id"].implode()))
+        .then(pl.lit("rejected side"))
+        .otherwise(pl.lit("kept"))
+    )
+    told = fates(run).select("trace_id", "stage", "rule", status=status)
     return rows.join(told, left_on="row_id", right_on="trace_id", how="left", maintain_order="left")
 
 

@@ -86,7 +86,7 @@ function facetsOf(index) {
   const { rows, names, problems } = index;
   const named = (name, title, column, words) => single(name, title, words.map((word, code) => [code, dom.words(word)]), (row) => column[row]);
   const facets = [
-    single("kept", "Status", [[1, "kept"], [0, "dropped"], [-1, "undecided"]], (row) => rows.kept[row]),
+    single("status", "Status", [...names.status.map((word, code) => [code, word]), [-1, "undecided"]], (row) => rows.status[row]),
     named("drop", "Dropped by", rows.drop, names.drop),
     single("outcome", "Verdict", [...names.outcome.map((word, code) => [code, `${dom.sign(word)} ${dom.words(word)}`]), [-1, "· not verified"]], (row) => rows.outcome[row]),
     single("author", "Author", names.author.map((word, code) => [code, word]), (row) => rows.author[row]),

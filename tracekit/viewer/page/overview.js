@@ -31,8 +31,8 @@ const overview = (() => {
     let right = 0;
     let judged = 0;
     for (let row = 0; row < rows.id.length; row++) {
-      if (rows.kept[row] >= 0) decided++;
-      if (rows.kept[row] === 1) kept++;
+      if (rows.status[row] >= 0) decided++;
+      if (index.names.status[rows.status[row]] === "kept") kept++;
       const state = group(index, row);
       if (state !== "none") judged++;
       if (state === "correct") right++;
@@ -57,7 +57,7 @@ const overview = (() => {
         el("span", { class: "funnel-dropped" }, stage.dropped ? `−${number(stage.dropped)}` : ""),
         el("span", { class: "funnel-reasons" }, Object.entries(stage.reasons || {}).sort((a, b) => b[1] - a[1]).map(([rule, count]) => reason(index, stage.stage, rule, count))));
     });
-    return section("Funnel", "What each stage left. A reason opens the traces it dropped; one trace can have several.", el("ol", { class: "funnel" }, lines));
+    return section("Funnel", "What each stage left. A trace can fail several rules; it is filed under the first, whose button opens it.", el("ol", { class: "funnel" }, lines));
   }
 
   function reason(index, stage, rule, count) {
@@ -76,9 +76,9 @@ const overview = (() => {
       of.all++;
       const state = group(index, row);
       if (state !== "none") of[state]++;
-      if (rows.kept[row] === 1) of.kept++;
+      if (names.status[rows.status[row]] === "kept") of.kept++;
     }
-    const decided = rows.kept.some((kept) => kept >= 0);
+    const decided = names.status.length > 0;
     const lines = counts.map((of, code) => [
       el("button", { type: "button", class: "link", onclick: () => page.filter("author", code) }, names.author[code]),
       number(of.all), share(of.correct, of.all), number(of.wrong), number(of.unknown), ...(decided ? [share(of.kept, of.all)] : [])]);

@@ -21,8 +21,10 @@ const traceView = (() => {
   function facts(row) {
     const { rows, names } = tracekit.index;
     const said = [outcomeChip(names.outcome[rows.outcome[row]])];
-    if (rows.kept[row] === 1) said.push(chip("kept", "good"));
-    if (rows.kept[row] === 0) said.push(chip(`dropped by ${names.drop[rows.drop[row]] || "?"}`, "bad"));
+    const status = names.status[rows.status[row]];
+    if (status === "kept") said.push(chip("kept", "good"));
+    if (status === "rejected side") said.push(chip("kept as the rejected side of a pair", "unknown"));
+    if (status === "dropped") said.push(chip(`dropped by ${names.drop[rows.drop[row]] || "?"}`, "bad"));
     said.push(chip(names.author[rows.author[row]] ?? "unknown author"));
     said.push(chip(length(row)));
     if (rows.step && rows.step[row] !== null) said.push(chip(`step ${rows.step[row]}`));

@@ -29,13 +29,19 @@ const tracesView = (() => {
       [["source", "in source order"], ["problem", "by problem"], ["longest", "longest first"], ["shortest", "shortest first"]].map(([value, text]) => el("option", { value }, text)));
     node = el("div", { class: "traces" },
       el("aside", { class: "side", "aria-label": "Filters" },
-        el("details", { class: "side-fold", open: !matchMedia("(max-width: 900px)").matches }, el("summary", {}, "Filters"), facetsNode)),
+        el("button", { type: "button", class: "side-toggle", "aria-expanded": "false", onclick: foldFilters }, "Filters"), facetsNode),
       el("section", { class: "middle", "aria-label": "List" },
         el("div", { class: "search" }, search, el("button", { type: "button", onclick: searchTexts, title: "Read every response for these words (Enter)" }, "All text")),
         el("div", { class: "list-head" }, countNode, order), list.node),
       panel);
     refresh();
     return node;
+  }
+
+  // In a narrow window the filters stand behind their button.
+  function foldFilters(event) {
+    const open = event.target.parentElement.classList.toggle("unfolded");
+    event.target.setAttribute("aria-expanded", String(open));
   }
 
   const empty = () => el("p", { class: "empty" }, "Choose a trace. ", el("kbd", {}, "j"), " and ", el("kbd", {}, "k"), " walk through the list.");
@@ -54,9 +60,11 @@ const tracesView = (() => {
     text.textContent = problems.preview[rows.problem[row]];
     const said = [names.author[rows.author[row]] ?? "", traceView.length(row)];
     if (rows.step && rows.step[row] !== null) said.unshift(`step ${rows.step[row]}`);
-    if (rows.kept[row] === 0) said.push(`✗ ${names.drop[rows.drop[row]] || "dropped"}`);
+    const status = names.status[rows.status[row]];
+    if (status === "dropped") said.push(`✗ ${names.drop[rows.drop[row]] || "dropped"}`);
+    if (status === "rejected side") said.push("rejected side");
     facts.textContent = said.join(" · ");
-    element.classList.toggle("dropped", rows.kept[row] === 0);
+    element.classList.toggle("dropped", status === "dropped");
   }
 
   function refresh() {
@@ -186,7 +194,7 @@ const tracesView = (() => {
     const outcome = names.outcome[rows.outcome[row]];
     const state = row === current ? " here" : row === beside ? " beside" : "";
     return el("button", { type: "button", class: `dot ${dom.tone(outcome)}${state}`, "aria-current": row === current ? "true" : null,
-      title: `${dom.words(outcome)} · ${traceView.length(row)}${rows.kept[row] === 0 ? " · dropped" : ""}`,
+      title: `${dom.words(outcome)} · ${traceView.length(row)}${rows.status[row] >= 0 ? ` · ${names.status[rows.status[row]]}` : ""}`,
       "aria-label": `${names.author[rows.author[row]]}, ${dom.words(outcome)}, ${traceView.length(row)}`,
       onclick: (event) => {
         if (!event.shiftKey) return page.go(`trace/${encodeURIComponent(rows.id[row])}`);
