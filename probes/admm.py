@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from probes import smo
 from probes.dual import Fit, Floats, check_batch
@@ -23,12 +23,12 @@ _CLOSE = 10  # × tolerance: from here SMO needs fewer operations (n = 1000, C =
 
 
 def solve_batch(
-    gram: ArrayLike,
-    labels: ArrayLike,
-    boxes: ArrayLike,
+    gram: Floats,
+    labels: Floats,
+    boxes: Floats,
     *,
     tolerance: float = 1e-3,
-    warm_start: ArrayLike | None = None,
+    warm_start: Floats | None = None,
     threads: int | None = None,
     device: str | None = None,
 ) -> Fit:

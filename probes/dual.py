@@ -13,11 +13,12 @@ side is the KKT gap (the m(α) - M(α) of Fan, Chen & Lin 2005, and libsvm's sto
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+Floats = NDArray[Any]
 
 #: A multiplier this near to a bound, as a share of its box, stands at the bound.
 AT_BOUND = 1e-6
@@ -66,12 +67,13 @@ def check_batch(gram: Floats, labels: Floats, boxes: Floats) -> tuple[Floats, Fl
     if not finite.all():
         rows = np.flatnonzero(~finite)
         raise ProblemError(
-            f"gram has NaN or infinity in {len(rows)} of {n} rows, first row {rows[0]}; drop those rows or fix the states."
+            f"gram has NaN or infinity in {len(rows)} of {n} rows, first row {rows[0]}; "
+            "drop those rows or fix the states."
         )
     labels = np.atleast_2d(np.asarray(labels))
     if labels.shape[1:] != (n,):
         raise ProblemError(f"labels is {labels.shape}; expected (problems, {n}): one label vector a row.")
-    if not np.isin(labels, (-1, 1)).all():
+    if not (np.abs(labels) == 1).all():
         raise ProblemError(f"labels hold {np.unique(labels)[:5]}; expected -1 and +1 alone.")
     labels = np.ascontiguousarray(labels, dtype=gram.dtype)
     boxes = np.array(np.broadcast_to(np.asarray(boxes, dtype=gram.dtype), labels.shape), order="C")
@@ -85,57 +87,3 @@ def check_batch(gram: Floats, labels: Floats, boxes: Floats) -> tuple[Floats, Fl
             "an SVM needs both: merge folds or drop the label."
         )
     return gram, labels, boxes
-
-
-def gaps(alpha: Floats, residuals: Floats, labels: Floats, boxes: Floats) -> Floats:
-    """KKT gap of each problem, (m,) float64; negative or 0 at an exact solution. Arrays: (m, n)."""
-    top, bottom, _ = _ends(alpha, residuals, labels, boxes)
-    return top - bottom
-
-
-def summarise(alpha: Floats, residuals: Floats, labels: Floats, boxes: Floats, iterations: NDArray[np.int64]) -> Fit:
-    """The Fit of signed multipliers (m, n) and their residuals y - K a (m, n): bias and gap are read off here.
-
-    The bias is the mean residual of the free rows; where none is free, the middle of the interval that the
-    bounds leave (libsvm's rule).
-    """
-    top, bottom, free = _ends(alpha, residuals, labels, boxes)
-    count = free.sum(1)
-    inside = np.where(free, residuals, 0).sum(1, dtype=np.float64) / np.maximum(count, 1)
-    bias = np.where(count > 0, inside, (top + bottom) / 2)
-    return Fit(alpha, bias, np.maximum(top - bottom, 0), iterations, count == 0)
-
-
-def balanced(gram: Floats, labels: Floats, boxes: Floats, start: ArrayLike) -> tuple[Floats, Floats]:
-    """Feasible signed multipliers near `start` and their residuals, (m, n) each.
-
-    What lies outside a box is clipped to it. Where the sum is not 0 yet, the heavier class gives up its rows'
-    multipliers one after the other, the row best on its own side first: scaling the class down instead would
-    move every one of them off its bound.
-    """
-    if np.shape(start) != labels.shape:
-        raise ProblemError(f"warm_start is {np.shape(start)}; expected {labels.shape}: one row a problem.")
-    unsigned = np.clip(np.asarray(start, dtype=gram.dtype) * labels, 0, boxes)
-    alpha = unsigned * labels
-    residuals = labels - alpha @ gram if alpha.any() else labels.copy()
-    excess = alpha.sum(1, dtype=np.float64)
-    for k in np.flatnonzero(excess):
-        heavy = np.sign(excess[k])
-        rows = np.flatnonzero(alpha[k] * heavy > 0)
-        rows = rows[np.argsort(heavy * residuals[k, rows], kind="stable")]
-        held = unsigned[k, rows].astype(np.float64)
-        given = np.clip(abs(excess[k]) - (np.cumsum(held) - held), 0, held)
-        moved = given > 0
-        rows, given = rows[moved], (heavy * given[moved]).astype(gram.dtype)
-        alpha[k, rows] -= given
-        residuals[k] += given @ gram[rows]
-    return alpha, residuals
-
-
-def _ends(alpha: Floats, residuals: Floats, labels: Floats, boxes: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """The largest residual that can grow and the least that can shrink, (m,) each; which rows are free, (m, n)."""
-    low, high, slack = np.where(labels > 0, 0, -boxes), np.where(labels > 0, boxes, 0), AT_BOUND * boxes
-    grows, shrinks = alpha < high - slack, alpha > low + slack
-    top = np.where(grows, residuals, -np.inf).max(1).astype(np.float64)
-    bottom = np.where(shrinks, residuals, np.inf).min(1).astype(np.float64)
-    return top, bottom, grows & shrinks

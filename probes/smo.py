@@ -17,10 +17,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from probes.dual import Fit, Floats, ProblemError, balanced, check_batch, decisions, gaps, summarise
-from probes.smo_steps import solve_block, solve_one
+from probes.dual import Fit, Floats, ProblemError, check_batch, decisions
+from probes.smo_steps import MOST_FREE, batch_balance, batch_ends, solve_block, solve_some
 
 __all__ = ["Fit", "ProblemError", "decisions", "solve_batch"]
 
@@ -30,16 +30,18 @@ _SWEEP_BOX = 0.5  # C × mean diagonal from which sweeps pay: below, hardly a ro
 _SWEEP_ROWS = 1500  # rows from which sweeps pay: below, the cache holds the Gram matrix (measured at 1000 and 4000)
 _SWEEP_BLOCK = 256
 _SWEEP_GAIN = 0.62  # sweep on while a sweep leaves at most this share of the gap: slower, pair steps are cheaper
+_LEAST_SWEEPS = 2
 _MOST_SWEEPS = 20
+_CLOSE = 10  # × tolerance: a gap that pair steps close sooner than a sweep
 
 
 def solve_batch(
-    gram: ArrayLike,
-    labels: ArrayLike,
-    boxes: ArrayLike,
+    gram: Floats,
+    labels: Floats,
+    boxes: Floats,
     *,
     tolerance: float = 1e-3,
-    warm_start: ArrayLike | None = None,
+    warm_start: Floats | None = None,
     threads: int | None = None,
 ) -> Fit:
     """Solve m soft-margin SVM duals (see `probes.dual`) on one Gram matrix by SMO.
@@ -54,19 +56,28 @@ def solve_batch(
     Raises ProblemError.
     """
     gram, labels, boxes = check_batch(gram, labels, boxes)
-    if warm_start is None:
-        small = boxes.max(1, keepdims=True) * gram.diagonal().mean() <= _SMALL_BOX
-        warm_start, cold = np.where(small, labels * boxes, 0), True
-    else:
-        cold = False
-    alpha, residuals = balanced(gram, labels, boxes, warm_start)
-    problems = _Problems(gram, labels, boxes, alpha, residuals, np.zeros(len(labels), np.int64))
+    problems = _Problems(gram, labels, boxes, *_start(gram, labels, boxes, warm_start), np.zeros(len(labels), np.int64))
     threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
-        if cold and len(gram) >= _SWEEP_ROWS:
+        if warm_start is None and len(gram) >= _SWEEP_ROWS:
             _sweep(problems, tolerance, pool, threads)
-        _finish(problems, tolerance, pool)
-    return summarise(alpha, residuals, labels, boxes, problems.steps)
+        _finish(problems, tolerance, pool, threads)
+    top, bottom, inside, free = problems.ends()
+    bias = np.where(free > 0, inside / np.maximum(free, 1), (top + bottom) / 2)  # libsvm's rule
+    return Fit(problems.alpha, bias, np.maximum(top - bottom, 0), problems.steps, free == 0)
+
+
+def _start(gram: Floats, labels: Floats, boxes: Floats, start: Floats | None) -> tuple[Floats, Floats]:
+    """Feasible signed multipliers near `start` and their residuals, (m, n) each."""
+    if start is None:
+        small = boxes.max(1, keepdims=True) * gram.diagonal().mean() <= _SMALL_BOX
+        start = labels * np.where(small, boxes, 0)
+    elif np.shape(start) != labels.shape:
+        raise ProblemError(f"warm_start is {np.shape(start)}; expected {labels.shape}: one row a problem.")
+    alpha = labels * np.clip(np.asarray(start, dtype=gram.dtype) * labels, 0, boxes)
+    residuals = labels - alpha @ gram if alpha.any() else labels.copy()
+    batch_balance(gram, labels, boxes, alpha, residuals)
+    return alpha, residuals
 
 
 @dataclass(frozen=True)
@@ -95,63 +106,68 @@ class _Problems:
         """Write the part's multipliers, residuals and steps back."""
         self.alpha[chosen], self.residuals[chosen], self.steps[chosen] = part.alpha, part.residuals, part.steps
 
-    def gaps(self) -> Floats:
-        return gaps(self.alpha, self.residuals, self.labels, self.boxes)
+    def ends(self) -> tuple[Floats, Floats, Floats, Floats]:
+        return batch_ends(self.labels, self.boxes, self.alpha, self.residuals)
 
 
 def _sweep(problems: _Problems, tolerance: float, pool: Executor, threads: int) -> None:
     """Sweep over blocks of rows, dealt anew each time, for all problems at once.
 
-    A problem leaves when a sweep no longer closes its gap fast enough, or its gap is nearly closed.
+    A problem leaves when a sweep no longer closes its gap fast enough, or so few of its rows are free that they
+    fit the cache.
     """
     deal = np.random.default_rng(0)
-    gap = problems.gaps()
+    top, bottom, _, _ = problems.ends()
     wide = problems.boxes.max(1) * problems.gram.diagonal().mean() > _SWEEP_BOX
-    going = np.flatnonzero(wide & (gap > 10 * tolerance))
-    gap = gap[going]
+    going = np.flatnonzero(wide & (top - bottom > _CLOSE * tolerance))
+    gap = (top - bottom)[going]
     for sweep in range(_MOST_SWEEPS):
         if not len(going):
             return
         part = problems.part(going)
         _sweep_once(part, deal.permutation(len(problems.gram)), np.maximum(tolerance / 2, 0.1 * gap), pool, threads)
         problems.put(going, part)
-        before, gap = gap, part.gaps()
-        closing = (gap <= _SWEEP_GAIN * before) | (sweep == 0)  # the first sweep may open it: blocks overshoot
-        stay = closing & (gap > 10 * tolerance)
+        top, bottom, _, free = part.ends()
+        before, gap = gap, top - bottom
+        closing = (gap <= _SWEEP_GAIN * before) & (free > MOST_FREE)
+        stay = (closing | (sweep < _LEAST_SWEEPS - 1)) & (gap > _CLOSE * tolerance)
         going, gap = going[stay], gap[stay]
 
 
 def _sweep_once(part: _Problems, order: NDArray[np.int64], inner: Floats, pool: Executor, threads: int) -> None:
     """Solve each block of `order` in turn to the gaps `inner`; the residuals follow by one product a block."""
     diagonal, inner = part.gram.diagonal(), inner.astype(part.gram.dtype)
-    shares = np.array_split(np.arange(len(inner)), min(threads, len(inner)))
     for first in range(0, len(order), _SWEEP_BLOCK):
         rows = np.sort(order[first : first + _SWEEP_BLOCK])
-        gram_rows = part.gram[rows]
-        block, steps = gram_rows[:, rows], np.empty((len(inner), len(rows)), part.gram.dtype)
-
-        def solve(share: NDArray[np.int64]) -> None:
-            s = slice(share[0], share[-1] + 1)
-            problem = (part.labels[s], part.boxes[s], part.alpha[s], part.residuals[s])
-            part.steps[s] += solve_block(block, diagonal[rows], rows, *problem, inner[s], steps[s])
-
-        list(pool.map(solve, shares))
+        gram_rows, steps = part.gram[rows], np.empty((len(inner), len(rows)), part.gram.dtype)
+        block = (np.ascontiguousarray(gram_rows[:, rows]), diagonal[rows], rows)
+        jobs = [
+            pool.submit(
+                solve_block, *block, part.labels, part.boxes, part.alpha, part.residuals, chosen, inner, steps, part.steps
+            )
+            for chosen in np.array_split(np.arange(len(inner)), threads)
+        ]
+        for job in jobs:
+            job.result()
         part.residuals[:] -= steps @ gram_rows
 
 
-def _finish(problems: _Problems, tolerance: float, pool: Executor) -> None:
+def _finish(problems: _Problems, tolerance: float, pool: Executor, threads: int) -> None:
     """Solve each problem to the tolerance, again where rounding let its residuals drift from its multipliers."""
-    gram, diagonal = problems.gram, problems.gram.diagonal().copy()
-    goal = gram.dtype.type(tolerance)
-
-    def solve(k: int) -> None:
-        problem = (problems.labels[k], problems.boxes[k], problems.alpha[k], problems.residuals[k])
-        problems.steps[k] += solve_one(gram, diagonal, *problem, goal, _LIMIT)
-
-    going = np.arange(len(problems.labels))
+    p, diagonal, goal = problems, problems.gram.diagonal().copy(), problems.gram.dtype.type(tolerance)
+    going = np.arange(len(p.labels))
     for _ in range(3):
-        list(pool.map(solve, going))
-        problems.residuals[going] = problems.labels[going] - problems.alpha[going] @ gram
-        going = going[problems.part(going).gaps() > tolerance]
+        pieces = np.array_split(going, min(len(going), 8 * threads))  # more than threads: problems differ in length
+        jobs = [
+            pool.submit(
+                solve_some, p.gram, diagonal, p.labels, p.boxes, p.alpha, p.residuals, piece, goal, _LIMIT, p.steps
+            )
+            for piece in pieces
+        ]
+        for job in jobs:
+            job.result()
+        p.residuals[going] = p.labels[going] - p.alpha[going] @ p.gram
+        top, bottom, _, _ = p.part(going).ends()
+        going = going[top - bottom > tolerance]
         if not len(going):
             return

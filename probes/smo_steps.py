@@ -12,10 +12,13 @@ import numpy as np
 from numba import njit
 from numba.extending import intrinsic
 
+from probes.dual import AT_BOUND
+
 _BLOCK = 512  # rows whose largest value SIMD finds; only the winning block is searched for its row
 _FAR = 1e30  # stands for infinity, which fast-math arithmetic may not meet
 _TINY = 1e-12  # libsvm's TAU: the curvature of a pair of identical rows
-_COMPACT = 700  # rows of a compacted problem: 700² float32 are 2 MB, a core's second-level cache and little more
+COMPACT = 512  # rows of a compacted problem: 512² float32 are 1 MB, what a core's second-level cache holds
+MOST_FREE = 384  # free rows up to which a problem is compacted: the rest of COMPACT is for rows that may become free
 
 
 _FAST = {"nnan", "ninf", "nsz", "arcp", "contract"}
@@ -97,7 +100,7 @@ def _first_at_least(values, bar, target, tops):  # type: ignore[no-untyped-def]
     none = np.uint32(values.size - 1)
     found = none
     for t in range(first, np.uint32(min(first + _BLOCK, values.size))):
-        u=np.uint32(t)
+        u = np.uint32(t)
         found = min(found, u if values[u] + bar[u] >= target else none)
     return np.uint64(found)
 
@@ -148,26 +151,32 @@ def pair_steps(gram, diagonal, label, box, alpha, residual, tolerance, limit):  
 
 
 @njit(cache=True)
-def _undecided(label, box, alpha, residual):  # type: ignore[no-untyped-def]
-    """Rows that no bound has settled yet: free, or at a bound that the residuals still pull them off."""
-    n, far = residual.size, residual.dtype.type(_FAR)
-    top, bottom = -far, far
-    for t in range(n):
+def ends(label, box, alpha, residual):  # type: ignore[no-untyped-def]
+    """The largest residual that can grow, the least that can shrink, the sum of the free ones and their count."""
+    far = residual.dtype.type(_FAR)
+    top, bottom, inside, free = -far, far, 0.0, 0
+    for t in range(residual.size):
         if box[t] > 0:
             unsigned = alpha[t] * label[t]
-            if (unsigned < box[t]) if label[t] > 0 else (unsigned > 0):
+            above, below = unsigned > AT_BOUND * box[t], unsigned < (1 - AT_BOUND) * box[t]
+            if below if label[t] > 0 else above:
                 top = max(top, residual[t])
-            if (unsigned > 0) if label[t] > 0 else (unsigned < box[t]):
+            if above if label[t] > 0 else below:
                 bottom = min(bottom, residual[t])
-    rows, count = np.empty(n, np.int64), 0
-    for t in range(n):
-        unsigned = alpha[t] * label[t]
-        free = unsigned > 0 and unsigned < box[t]
-        grows = label[t] > 0 if unsigned <= 0 else label[t] < 0  # of a row at a bound: the one way it can go
-        if box[t] > 0 and (free or (residual[t] > bottom if grows else residual[t] < top)):
-            rows[count] = t
-            count += 1
-    return rows[:count]
+            if above and below:
+                inside += residual[t]
+                free += 1
+    return top, bottom, inside, free
+
+
+@njit(nogil=True, cache=True)
+def batch_ends(labels, boxes, alpha, residuals):  # type: ignore[no-untyped-def]
+    """`ends` of every problem: top, bottom, inside (m,) float64, free (m,) int64."""
+    m = len(labels)
+    top, bottom, inside, free = np.empty(m), np.empty(m), np.empty(m), np.empty(m, np.int64)
+    for k in range(m):
+        top[k], bottom[k], inside[k], free[k] = ends(labels[k], boxes[k], alpha[k], residuals[k])
+    return top, bottom, inside, free
 
 
 @njit(fastmath=_FAST, cache=True)
@@ -182,46 +191,104 @@ def _subtract(residual, gram, rows, steps):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def batch_balance(gram, labels, boxes, alpha, residuals):  # type: ignore[no-untyped-def]
+    """Clip each alpha to its box and make it sum to 0, in place; residuals follow.
+
+    The heavier class gives up its rows' multipliers one after the other, the row best on its own side first:
+    scaling the class down instead would move every one of them off its bound.
+    """
+    for k in range(len(labels)):
+        excess = 0.0
+        for t in range(labels.shape[1]):
+            excess += alpha[k, t]
+        heavy = 1 if excess > 0 else -1
+        rows = np.flatnonzero(alpha[k] * heavy > 0)
+        given = np.zeros(rows.size, alpha.dtype)
+        for place in np.argsort(residuals[k][rows] * heavy):
+            if excess * heavy <= 0:
+                break
+            given[place] = heavy * min(abs(alpha[k, rows[place]]), excess * heavy)
+            alpha[k, rows[place]] -= given[place]
+            excess -= given[place]
+        _subtract(residuals[k], gram, rows, -given)
+
+
+@njit(cache=True)
+def _undecided(label, box, alpha, residual, bias, most):  # type: ignore[no-untyped-def]
+    """Up to `most` rows: the free ones, and of those at a bound the ones nearest to leaving it."""
+    far = residual.dtype.type(_FAR)
+    slack = np.full_like(residual, far)  # how far the residual is from pulling a row off its bound
+    for t in range(residual.size):
+        if box[t] > 0:
+            unsigned = alpha[t] * label[t]
+            if unsigned <= 0:
+                slack[t] = label[t] * (bias - residual[t])
+            elif unsigned >= box[t]:
+                slack[t] = label[t] * (residual[t] - bias)
+            else:
+                slack[t] = -far
+    limit = np.partition(slack, most - 1)[most - 1]
+    return np.flatnonzero((slack <= limit) & (slack < far))[: 2 * most]
+
+
+@njit(cache=True)
+def _compact_steps(gram, diagonal, label, box, alpha, residual, rows, tolerance, limit):  # type: ignore[no-untyped-def]
+    """Pair steps on a copy of the rows' part of the problem; then all residuals follow. Returns the steps."""
+    part = np.empty((rows.size, rows.size), gram.dtype)
+    for a in range(rows.size):
+        for b in range(rows.size):
+            part[a, b] = gram[rows[a], rows[b]]
+    after, inside = alpha[rows], residual[rows]
+    taken = pair_steps(part, diagonal[rows], label[rows], box[rows], after, inside, tolerance, limit)
+    _subtract(residual, gram, rows, after - alpha[rows])
+    alpha[rows] = after
+    return taken
+
+
+@njit(nogil=True, cache=True)
 def solve_one(gram, diagonal, label, box, alpha, residual, tolerance, limit):  # type: ignore[no-untyped-def]
     """Solve one problem; returns the steps taken, `limit` or more where it gave up.
 
-    Shrinking by copy: now and then, where few rows are undecided, their part of the Gram matrix is copied to
-    where the cache holds it and solved there; then the residuals of all rows follow and all are looked at again.
+    Shrinking by copy: where few rows are free, they and those nearest to leaving a bound are copied to where the
+    cache holds them and solved there; then the residuals of all rows follow and all are looked at again.
     """
-    n, total, stretch = residual.size, 0, max(residual.size // 4, 200)
+    real, total = residual.dtype.type, 0
+    stretch = max(residual.size // 4, 200)
     while total < limit:
+        top, bottom, inside, free = ends(label, box, alpha, residual)
+        if top - bottom <= tolerance:
+            return total
+        if residual.size >= 2 * COMPACT and 0 < free <= MOST_FREE:
+            rows = _undecided(label, box, alpha, residual, real(inside / free), COMPACT)
+            inner = max(real(0.1) * (top - bottom), real(0.5) * tolerance)
+            taken = _compact_steps(gram, diagonal, label, box, alpha, residual, rows, inner, limit)
+            total += taken
+            if taken > 0:
+                continue
         taken = pair_steps(gram, diagonal, label, box, alpha, residual, tolerance, stretch)
         total += taken
         if taken < stretch:
             return total
-        rows = _undecided(label, box, alpha, residual)
-        if rows.size < 2 or rows.size > min(n // 2, _COMPACT):
-            continue
-        part = np.empty((rows.size, rows.size), gram.dtype)
-        for a in range(rows.size):
-            for b in range(rows.size):
-                part[a, b] = gram[rows[a], rows[b]]
-        inner_alpha, inner_residual, half = alpha[rows], residual[rows], tolerance / alpha.dtype.type(2)
-        total += pair_steps(part, diagonal[rows], label[rows], box[rows], inner_alpha, inner_residual, half, limit)
-        _subtract(residual, gram, rows, inner_alpha - alpha[rows])
-        alpha[rows] = inner_alpha
     return total
 
 
 @njit(nogil=True, cache=True)
-def solve_block(part, diagonal, rows, labels, boxes, alpha, residuals, tolerances, steps):  # type: ignore[no-untyped-def]
-    """Solve the rows of one block for every problem, all other rows held; steps: (m, rows), alpha's change.
+def solve_some(gram, diagonal, labels, boxes, alpha, residuals, chosen, tolerance, limit, steps):  # type: ignore[no-untyped-def]
+    """`solve_one` for the chosen problems, in place; their steps are added to `steps` (m,)."""
+    for k in chosen:
+        steps[k] += solve_one(gram, diagonal, labels[k], boxes[k], alpha[k], residuals[k], tolerance, limit)
 
-    part: gram[rows][:, rows]; labels, boxes, alpha, residuals: (m, n), alpha moved in place, residuals not.
-    Returns the pair steps of each problem.
+
+@njit(nogil=True, cache=True)
+def solve_block(part, diagonal, rows, labels, boxes, alpha, residuals, chosen, tolerances, moved, steps):  # type: ignore[no-untyped-def]
+    """Solve the rows of one block for the chosen problems, all other rows held; moved: (m, rows), alpha's change.
+
+    part: gram[rows][:, rows]. labels, boxes, alpha, residuals: (m, n), alpha moved in place, residuals not.
     """
-    taken = np.zeros(len(labels), np.int64)
-    for k in range(len(labels)):
+    for k in chosen:
         before, residual = alpha[k][rows], residuals[k][rows]
         after = before.copy()
-        taken[k] = pair_steps(
-            part, diagonal, labels[k][rows], boxes[k][rows], after, residual, tolerances[k], 100 * rows.size
-        )
+        label, box = labels[k][rows], boxes[k][rows]
+        steps[k] += pair_steps(part, diagonal, label, box, after, residual, tolerances[k], 100 * rows.size)
         alpha[k][rows] = after
-        steps[k] = after - before
-    return taken
+        moved[k] = after - before
