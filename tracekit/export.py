@@ -183,7 +183,7 @@ def _card(facts: dict[str, Any], written: dict[str, dict[str, int]], too_long: i
         f"- config_name: {name}\n  data_files:\n"
         + "\n".join(f"  - split: {split}\n    path: {name}/{split}.*" for split in splits)
         for name, splits in written.items()
-        if splits
+        if splits and name in ARROW_SCHEMAS  # `datasets` reads one kind of file a folder: JSONL is loaded by its path
     )
     funnel = facts["funnel"]
     stages = "\n".join(

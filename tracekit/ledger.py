@@ -61,7 +61,8 @@ def why(run: Path, row_id: str) -> pl.DataFrame:
 def fates(run: Path) -> pl.DataFrame:
     """trace_id, problem_id, kept, and for what is out the stage, rule and reason of the first drop."""
     traces = pl.read_parquet(run / "traces.parquet", columns=["trace_id", "problem_id"])
-    kept = pl.read_parquet(run / "curated.parquet", columns=["trace_id"])["trace_id"]
+    curated = pl.read_parquet(run / "curated.parquet", columns=["trace_id", "correct"])
+    kept = curated.filter(pl.col("correct").fill_null(True))["trace_id"]  # the rejected side of a pair is not kept
     drops = read_table(run / "ledger.parquet", LEDGER).filter(pl.col("verdict") == DROP)
     first = drops.unique("row_id", keep="first", maintain_order=True)
     first = first.select("row_id", "stage", "rule", "measured", "reason")

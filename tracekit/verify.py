@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
@@ -117,9 +118,11 @@ Row = tuple[str, str | None, str, str, str, float]
 
 
 def _ours(responses: list[str], golds: list[str], workers: int, progress: Progress) -> list[Row]:
-    from evaluators.batch import verify_batch
+    from evaluators.batch import UnparsedGoldWarning, verify_batch
 
-    verdicts = verify_batch(responses, golds, workers=workers or None, progress=progress)
+    with warnings.catch_warnings():  # golds that cannot be read are a table of their own here
+        warnings.simplefilter("ignore", UnparsedGoldWarning)
+        verdicts = verify_batch(responses, golds, workers=workers or None, progress=progress)
     return [(str(v.outcome), v.prediction, v.gold, v.method, v.reason, v.seconds) for v in verdicts]
 
 

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -78,7 +79,7 @@ def test_the_first_wrong_step_is_the_first_whose_arithmetic_is_wrong() -> None:
 def test_steps_cover_all_text_but_white_space_and_tags_in_order(response: str) -> None:
     parts = split_response(response)
     steps = segment(response)
-    assert all(a.end <= b.start for a, b in zip(steps, steps[1:]))
+    assert all(a.end <= b.start for a, b in pairwise(steps))
     covered = "".join(response[s.start : s.end] for s in steps)
     whole = "".join(response[slice(*p)] for p in (parts.think, parts.answer) if p)
     assert "".join(covered.split()) == "".join(whole.split())

@@ -48,7 +48,7 @@ ROWS = [
      "numinamath-1.5", "7", ["a"]),
     ({"problem": "P", "answer": "7", "source": "x", "llama8b_solve_rate": 0.25}, "big-math", "7", []),
     ({"problem": "P", "solution": "a", "answer": "7", "subject": "Algebra", "level": 5}, "math-500", "7", ["a"]),
-    ({"problem": "P", "solution": "a \\boxed{7}", "type": "Algebra", "level": "Level 5"}, "math", "7", ["a \\boxed{7}"]),
+    ({"problem": "P", "solution": "\\boxed{7}", "type": "Algebra", "level": "Level 5"}, "math", "7", ["\\boxed{7}"]),
     ({"problem": "P", "solution": "a", "answer": "7"}, "deepscaler", "7", ["a"]),
     ({"question": "P", "solution": "a", "answer": "7"}, "limo", "7", ["a"]),
     ({"question": "P", "answer": "so\n#### 7"}, "gsm8k", "7", ["so\n#### 7"]),
@@ -99,7 +99,8 @@ def test_ids_are_of_the_content_and_copies_have_their_own(tmp_path: Path) -> Non
     pl.DataFrame([row, row, {**row, "response": "b"}]).write_ndjson(tmp_path / "one.jsonl")
     pl.DataFrame([{**row, "response": "b"}, row, row]).write_ndjson(tmp_path / "two.jsonl")
     ids = [
-        set(read_source(SourceSettings(path=f, name="s"), tmp_path).traces["trace_id"]) for f in ("one.jsonl", "two.jsonl")
+        set(read_source(SourceSettings(path=f, name="s"), tmp_path).traces["trace_id"])
+        for f in ("one.jsonl", "two.jsonl")
     ]
     assert ids[0] == ids[1]
     assert len(ids[0]) == 3
@@ -169,7 +170,7 @@ DAMAGED = [
     ("mixed.jsonl", b'{"problem": "P", "gold": "1", "response": "a"}\n{"problem": ["Q"], "gold": "1"}\n',
      "row 2, column problem: list, but str in row 1"),
     ("list.jsonl", b'{"problem": "P"}\n[1]\n', "row 2: found list, expected an object"),
-    ("blank.jsonl", b'{"problem": "P", "gold": "1", "response": "a"}\n{"problem": null, "gold": "1", "response": "b"}\n',
+    ("blank.jsonl", b'{"problem": "P", "gold": "1", "response": "a"}\n{"problem": null, "gold": "1"}\n',
      "row 2: problem is empty"),
     ("number.jsonl", b'{"problem": 3, "gold": "1", "response": "a"}\n', "row 1: problem is Int64; expected String"),
     ("cut.jsonl.gz", gzip.compress(b'{"problem": "P"}')[:-6], "cannot be decompressed"),
@@ -215,7 +216,12 @@ def test_our_own_tables_are_a_source_and_keep_their_steps(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("text", "inside"),
-    [("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"), ("\\boxed{1} and \\boxed{2}", "2"), ("none", None), ("\\boxed{1", None)],
+    [
+        ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
+        ("\\boxed{1} and \\boxed{2}", "2"),
+        ("none", None),
+        ("\\boxed{1", None),
+    ],
 )
 def test_the_last_box_is_read_with_its_braces_balanced(text: str, inside: str | None) -> None:
     assert boxed(text) == inside

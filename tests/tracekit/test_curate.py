@@ -1,0 +1,261 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tracekit import ledger, measuring
+from tracekit.config import build_settings, load_settings
+from tracekit.curate import CurateSettings, CurationError, curate, restore
+from tracekit.sources import SourceError
+from tracekit.stages import Stages
+from tracekit.tables import CURATED, LEDGER, STEPS, VERDICTS, read_table
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+HENS = "P: how many hens lay one egg each for a sum of seven eggs?"
+BENCHMARK = "R: a benchmark question that asks for two plus two of them, please"
+LOOP = "again and again and so on and on and on and on.\n" * 6
+ROWS = [
+    # Problem, gold, response, and the stage that each falls at for one known cause.
+    (HENS, "7", "3 + 4 = 7\nso \\boxed{7}", "stays"),
+    (HENS, "7", "3 + 4 = 8\nso \\boxed{8}", "filter"),
+    (HENS, "7", "3 + 4 = 7\nso \\boxed{7}", "duplicate traces"),
+    (HENS, "7", "I do not know.", "filter"),
+    (HENS, "7", "There are 5 + 2 = 7 hens.\n\\boxed{7}", "stays"),
+    ("Q: what is the gold of this one?", "\\frac{1}{", "it is \\boxed{1}", "gold"),
+    (BENCHMARK, "4", "2 + 2 = 4\n\\boxed{4}", "contamination"),
+    ("S: one more question", "5", "2 + 3 = 5\n\\boxed{5}\n" + LOOP, "filter"),
+    ("T: one more question, quite another", "9", "4 + 5 = 9, so \\boxed{9}", "stays"),
+    ("T: one more  question, quite ANOTHER", "9", "9 is the answer: \\boxed{9}", "duplicate problems"),
+]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> CurateSettings:
+    columns = ("problem", "gold", "response", "author")
+    rows = [dict(zip(columns, (*row[:3], "teacher"), strict=True)) for row in ROWS]
+    pl.DataFrame(rows).write_ndjson(tmp_path / "traces.jsonl")
+    benchmark = {"problem": ["r: A Benchmark question that asks for two plus two of them"], "answer": ["4"]}
+    pl.DataFrame(benchmark).write_ndjson(tmp_path / "benchmark.jsonl")
+    tree = {
+        "output": tmp_path / "run",
+        "data": tmp_path,
+        "sources": ["traces.jsonl"],
+        "contamination": {"benchmarks": ["benchmark.jsonl"]},
+        "verify": {"workers": 1},
+        "export": {"formats": ["luffy", "trl-dpo"]},
+        "select": {"pairs": 1},
+    }
+    return build_settings(CurateSettings, tree, "recipe")
+
+
+def fates(run: Path) -> list[str]:
+    table = ledger.fates(run)
+    return [stage or "stays" for stage in table["stage"]]
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Every published file; verdicts without their seconds, which are measured anew."""
+    files = {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and "stages" not in p.parts}
+    verdicts = pl.read_parquet(run / "verdicts.parquet").drop("seconds")
+    files["verdicts.parquet"] = verdicts.write_csv().encode()
+    files["run.json"] = files["run.json"].replace(str(run).encode(), b"RUN")
+    return files
+
+
+def test_every_trace_meets_the_fate_it_was_made_for(recipe: CurateSettings) -> None:
+    run = curate(recipe)
+    assert fates(run) == [row[3] for row in ROWS]
+    curated = read_table(run / "curated.parquet", CURATED)
+    kept = [row[2] for row in ROWS if row[3] == "stays"]
+    assert curated.filter("correct")["response"].to_list() == kept
+    assert curated.filter(~pl.col("correct"))["response"].to_list() == [
+        "3 + 4 = 8\nso \\boxed{8}"
+    ]  # DPO's rejected side
+    read_table(run / "steps.parquet", STEPS)
+    read_table(run / "verdicts.parquet", VERDICTS)
+
+
+def test_the_funnel_adds_up_and_reports_what_cannot_be_verified(recipe: CurateSettings) -> None:
+    told = json.loads((curate(recipe) / "funnel.json").read_text())
+    counts = [line["traces"] for line in told["funnel"]]
+    assert counts[0] == len(ROWS)
+    assert [a - b for a, b in pairwise(counts)] == [line["dropped"] for line in told["funnel"][1:]]
+    assert counts[-1] == 3
+    assert sum(told["unverifiable_golds"].values()) == 1
+    assert told["by_author"]["teacher"]["read"] == len(ROWS)
+    assert told["contaminated_problems"] == 1
+
+
+def test_why_tells_measured_value_and_threshold_of_every_decision(recipe: CurateSettings) -> None:
+    run = curate(recipe)
+    looped = pl.read_parquet(run / "traces.parquet")["trace_id"][7]
+    story = ledger.why(run, looped[:8])
+    assert story.columns == list(LEDGER)
+    drops = story.filter(pl.col("verdict") == "drop").select("rule", "threshold").rows()
+    assert ("max_tail_repeats", "4") in drops
+    assert story.filter(pl.col("rule") == "outcomes")["measured"].to_list() == ["correct"]
+    with pytest.raises(ledger.LedgerError, match="no trace or problem begins so"):
+        ledger.why(run, "zzzz")
+
+
+def test_a_restored_trace_is_in_and_both_decisions_stand_in_the_ledger(recipe: CurateSettings) -> None:
+    run = curate(recipe)
+    wrong = pl.read_parquet(run / "traces.parquet")["trace_id"][3]
+    restore(run, wrong[:10], "a person read it")
+    curated = pl.read_parquet(run / "curated.parquet").filter(pl.col("trace_id") == wrong)
+    assert curated["correct"].to_list() == [None]  # its verdict was overruled
+    story = ledger.why(run, wrong)
+    assert story.filter(pl.col("stage") == "restore")["reason"].to_list() == ["a person read it"]
+    assert "drop" in story["verdict"].to_list()
+
+
+def test_a_changed_threshold_measures_nothing_anew(recipe: CurateSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = curate(recipe)
+    made: list[str] = []
+    build = Stages.build
+
+    def spy(self: Stages, name: str, inputs: dict, make: object) -> Path:
+        return build(self, name, inputs, lambda folder: (made.append(name), make(folder)))  # type: ignore[operator]
+
+    monkeypatch.setattr(Stages, "build", spy)
+    other = recipe.model_copy(
+        update={
+            "output": run.with_name("other"),
+            "stages": run / "stages",
+            "filters": recipe.filters.model_copy(update={"max_tail_repeats": None, "max_repeated_lines": None}),
+        }
+    )
+    second = curate(other)
+    assert made == []
+    changed = ledger.diff(run, second)
+    assert changed.select("a", "b").rows() == [("out: repeats its lines (filter)", "in")]
+
+
+def test_the_plan_says_what_is_made_and_makes_nothing(recipe: CurateSettings) -> None:
+    assert {state for _, state, _ in measuring.plan(recipe)} == {"to do"}
+    assert not recipe.output.exists()
+    curate(recipe)
+    assert {state for _, state, _ in measuring.plan(recipe)} == {"made"}
+    other = recipe.model_copy(update={"duplicates": recipe.duplicates.model_copy(update={"n": 4})})
+    assert {name for name, state, _ in measuring.plan(other) if state == "to do"} == {"duplicates"}
+
+
+def test_one_row_is_enough_and_no_row_is_a_clear_error(tmp_path: Path) -> None:
+    pl.DataFrame([{"problem": "P", "gold": "7", "response": "\\boxed{7}"}]).write_ndjson(tmp_path / "one.jsonl")
+    one = CurateSettings(output=tmp_path / "one", data=tmp_path, sources=("one.jsonl",))
+    assert pl.read_parquet(curate(one) / "curated.parquet").height == 1
+    pl.DataFrame([{"problem": "P", "answer": "7"}]).write_ndjson(tmp_path / "none.jsonl")
+    with pytest.raises(SourceError, match="no traces"):
+        curate(CurateSettings(output=tmp_path / "none", data=tmp_path, sources=("none.jsonl",)))
+    with pytest.raises(CurationError, match="names no source"):
+        curate(CurateSettings(output=tmp_path / "none"))
+
+
+def test_steps_that_a_source_knows_are_taken_as_they_are(tmp_path: Path, recipe: CurateSettings) -> None:
+    run = curate(recipe)
+    world = tmp_path / "world"
+    world.mkdir()
+    for name in ("problems", "traces"):
+        (world / f"{name}.parquet").write_bytes((run / f"{name}.parquet").read_bytes())
+    steps = pl.read_parquet(run / "steps.parquet").head(3).with_columns(pl.lit("exploration").alias("kind"))
+    steps.write_parquet(world / "steps.parquet")
+    again = curate(
+        recipe.model_copy(update={"sources": CurateSettings(sources=[str(world)]).sources, "output": tmp_path / "b"})
+    )
+    both = pl.read_parquet(again / "steps.parquet")
+    assert both.filter(pl.col("kind") == "exploration").equals(steps)
+    assert both["trace_id"].n_unique() == len(ROWS)
+
+
+def test_a_share_of_the_problems_is_held_back_for_validation(tmp_path: Path) -> None:
+    words = " ".join("{0}" + letter for letter in "abcdefghijklmnop")
+    rows = [
+        {
+            "problem": words.format(i // 2) + (" please" if i % 2 else ""),
+            "gold": "7",
+            "response": f"{i}: \\boxed{{7}}",
+        }
+        for i in range(80)
+    ]
+    pl.DataFrame(rows).write_ndjson(tmp_path / "traces.jsonl")
+    settings = CurateSettings(output=tmp_path / "run", data=tmp_path, sources=("traces.jsonl",), validation=0.5)
+    run = curate(settings)
+    pairs = pl.read_parquet(run / "duplicates.parquet").filter(pl.col("kind") == "problem")
+    assert pairs.height == 40
+    curated = pl.read_parquet(run / "curated.parquet")  # each pair's first alone, by the rule on duplicates
+    assert curated.height == 40
+    assert 8 < curated.filter(pl.col("split") == "validation").height < 32
+
+
+_CURATE = (
+    "import sys; from pathlib import Path; from tracekit.config import load_settings\n"
+    "from tracekit.curate import CurateSettings, curate\n"
+    "curate(load_settings(CurateSettings, Path(sys.argv[1]), sys.argv[2:]))"
+)
+
+
+def test_a_killed_curation_goes_on_to_the_same_bytes(tmp_path: Path, recipe: CurateSettings) -> None:
+    whole = contents(curate(recipe))
+    toml = tmp_path / "recipe.toml"
+    toml.write_text(
+        f'data = "{tmp_path}"\nsources = ["traces.jsonl"]\n[contamination]\nbenchmarks = ["benchmark.jsonl"]\n'
+        '[verify]\nworkers = 1\n[export]\nformats = ["luffy", "trl-dpo"]\n[select]\npairs = 1\n'
+    )
+    command = [sys.executable, "-c", _CURATE, str(toml), f"output={tmp_path / 'killed'}"]
+    stages = tmp_path / "killed" / "stages"
+    for wanted in ("segment", "verify"):  # killed as soon as this stage stands
+        process = subprocess.Popen(command)
+        while process.poll() is None and not list(stages.glob(f"{wanted}-*")):
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True)
+    assert contents(tmp_path / "killed") == whole
+
+
+def test_a_full_disk_leaves_what_was_done_and_a_clear_error(
+    recipe: CurateSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: pl.DataFrame, *args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tracekit.measuring.audit_golds", lambda *a, **k: full(pl.DataFrame()))
+        with pytest.raises(OSError, match="No space left"):
+            curate(recipe)
+    standing = {p.name.rpartition("-")[0] for p in (recipe.output / "stages").iterdir()}
+    assert standing == {"sources", "segment", "measures"}
+    assert fates(curate(recipe)) == [row[3] for row in ROWS]
+
+
+def test_a_file_that_stands_in_two_sources_is_told(recipe: CurateSettings) -> None:
+    twice = recipe.model_copy(update={"sources": recipe.sources * 2})
+    with pytest.raises(SourceError, match="read from two sources"):
+        curate(twice)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data folder")
+def test_the_gsm8k_recipe_curates_real_solutions(tmp_path: Path) -> None:
+    package = Path(measuring.__file__).parent
+    for name in ("train", "test", "example_model_solutions"):
+        lines = (SHARED / "gsm8k" / f"{name}.jsonl").read_text().splitlines()[:300]
+        (tmp_path / "gsm8k").mkdir(exist_ok=True)
+        (tmp_path / "gsm8k" / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    for name in ("math500", "benchmarks"):
+        (tmp_path / name).symlink_to(SHARED / name)
+    settings = load_settings(
+        CurateSettings, package / "recipes" / "gsm8k.toml", [f"data={tmp_path}", f"output={tmp_path / 'run'}"]
+    )
+    run = curate(settings)
+    told = json.loads((run / "funnel.json").read_text())
+    assert told["by_author"]["human"]["correct"] == told["by_author"]["human"]["read"] == 600
+    assert told["disagreements"] == {}  # with the data set's own flags
+    assert told["funnel"][-1]["traces"] > 700

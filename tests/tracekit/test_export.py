@@ -1,0 +1,160 @@
+"""Every format is read back by the loader of the trainer it is for."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tracekit.export import ARROW_SCHEMAS, ExportSettings, anchored, export
+from tracekit.tables import CURATED, conform
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+FORMATS = ("luffy", "verl", "trl-sft", "trl-prompt-completion", "trl-grpo", "trl-dpo", "openrlhf")
+FACTS = {
+    "recipe": "0123456789ab",
+    "sources": [{"name": "grade school", "path": "x", "licence": "MIT"}],
+    "funnel": {
+        "token_unit": "words",
+        "funnel": [{"stage": "filter", "traces": 3, "problems": 2, "dropped": 1, "reasons": {"max_tokens": 1}}],
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rows = [
+        {
+            "problem_id": "p",
+            "trace_id": "a",
+            "problem": "P?",
+            "gold": "1/2",
+            "response": "so \\boxed{1/2}",
+            "token_count": 2,
+        },
+        {
+            "problem_id": "p",
+            "trace_id": "b",
+            "problem": "P?",
+            "gold": "1/2",
+            "response": "long " * 50,
+            "token_count": 50,
+        },
+        {"problem_id": "q", "trace_id": "c", "problem": "Q?", "gold": "7", "response": "7 ü \u2028", "token_count": 3},
+        {"problem_id": "p", "trace_id": "d", "problem": "P?", "gold": "1/2", "response": "3", "token_count": 1},
+    ]
+    correct = [True, True, True, False]
+    splits = ["train", "train", "validation", "train"]
+    frame = pl.DataFrame(rows).with_columns(
+        source=pl.lit("s"), author=pl.lit("m"), correct=pl.Series(correct), split=pl.Series(splits)
+    )
+    pairs = pl.DataFrame({"problem_id": ["p"], "chosen": ["a"], "rejected": ["d"]})
+    settings = ExportSettings(formats=FORMATS, max_target_tokens=10, system_prompt="Think.")
+    return export(tmp_path, conform(frame, CURATED, "curated"), pairs, settings, FACTS)
+
+
+def rows(folder: Path, name: str, split: str = "train") -> list[dict]:
+    return pq.read_table(folder / name / f"{split}.parquet").to_pylist()
+
+
+def test_a_luffy_row_is_a_verl_row_with_its_target(folder: Path) -> None:
+    (row,) = rows(folder, "luffy")  # b is too long, d is wrong
+    assert row == {
+        "data_source": "s",
+        "prompt": [{"content": "Think.", "role": "system"}, {"content": "P?", "role": "user"}],
+        "target": [{"content": "so \\boxed{1/2}", "role": "assistant"}],
+        "ability": "math",
+        "reward_model": {"ground_truth": "1/2", "style": "rule"},
+        "extra_info": {"index": 0, "split": "train"},
+    }
+    assert rows(folder, "luffy", "validation")[0]["target"][0]["content"] == "7 ü \u2028"
+
+
+def test_problems_stand_once_where_the_trainer_samples_itself(folder: Path) -> None:
+    for name in ("verl", "trl-grpo"):
+        assert len(rows(folder, name)) == 1
+    assert rows(folder, "trl-grpo")[0]["solution"] == "\\boxed{1/2}"
+
+
+def test_a_pair_has_one_prompt_and_two_sides(folder: Path) -> None:
+    (row,) = rows(folder, "trl-dpo")
+    assert [row[side][0]["content"] for side in ("chosen", "rejected")] == ["so \\boxed{1/2}", "3"]
+
+
+def test_openrlhf_reads_one_object_a_line(folder: Path) -> None:
+    lines = (folder / "openrlhf" / "train.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"input": "Think.\n\nP?", "output": "so \\boxed{1/2}", "label": "1/2"}
+    ]
+
+
+def _types(kind: pa.DataType) -> set[str]:
+    inner = [kind.field(i).type for i in range(kind.num_fields)]
+    return {str(kind).split("<")[0]}.union(*(_types(t) for t in inner))
+
+
+@pytest.mark.parametrize("name", ARROW_SCHEMAS)
+def test_no_type_is_large(folder: Path, name: str) -> None:
+    for field in pq.read_schema(folder / name / "train.parquet"):
+        assert not {t for t in _types(field.type) if t.startswith("large")}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data folder")
+def test_luffy_columns_have_the_types_of_the_published_file_and_concatenate_with_it(folder: Path) -> None:
+    import datasets
+
+    published = SHARED / "benchmarks" / "luffy_valid.parquet"
+    theirs = pq.read_schema(published)
+    ours = pq.read_schema(folder / "luffy" / "train.parquet")
+    for name in ("data_source", "prompt", "ability", "reward_model", "extra_info"):
+        assert ours.field(name).type.equals(theirs.field(name).type), name
+    both = datasets.concatenate_datasets(
+        [
+            datasets.Dataset.from_parquet(
+                str(path), columns=["prompt", "reward_model"], cache_dir=str(folder / "cache")
+            )
+            for path in (published, folder / "luffy" / "train.parquet")
+        ]
+    )
+    assert len(both) == 2020
+
+
+def test_datasets_loads_the_folder_by_its_card(folder: Path, tmp_path: Path) -> None:
+    import datasets
+
+    for name in ARROW_SCHEMAS:
+        loaded = datasets.load_dataset(str(folder), name, cache_dir=str(tmp_path / "cache"))
+        assert loaded["train"].num_rows >= 1, name
+        if name != "trl-dpo":
+            assert loaded["validation"].num_rows == 1, name
+
+
+def test_datasets_loads_openrlhf_s_lines(folder: Path, tmp_path: Path) -> None:
+    import datasets
+
+    files = {"train": str(folder / "openrlhf" / "train.jsonl")}
+    loaded = datasets.load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cache"))
+    assert loaded["train"].column_names == ["input", "output", "label"]
+
+
+def test_trl_tells_the_formats_as_conversations(folder: Path) -> None:
+    data_utils = pytest.importorskip("trl.data_utils")
+    for name in ("trl-sft", "trl-prompt-completion", "trl-grpo", "trl-dpo"):
+        assert data_utils.is_conversational(rows(folder, name)[0]), name
+
+
+def test_trl_s_default_reward_reads_every_anchored_gold() -> None:
+    pytest.importorskip("trl")
+    from trl.rewards import accuracy_reward
+
+    golds = ["1/2", "\\frac{1}{2}", "7", "(0, \\pi)", "x+1", "12.5", "\\boxed{3}"]
+    completions = [[{"role": "assistant", "content": anchored(g)}] for g in golds]
+    assert accuracy_reward(completions, [anchored(g) for g in golds]) == [1.0] * len(golds)
+
+
+def test_the_card_tells_funnel_licences_recipe_and_what_was_too_long(folder: Path) -> None:
+    card = (folder / "README.md").read_text()
+    for part in ("0123456789ab", "| grade school | MIT |", "1 responses of more than 10 tokens", "max_tokens: 1"):
+        assert part in card
