@@ -91,7 +91,9 @@ class _Sides:
         self._problem_of = material.rows["problem_id"].to_list()
         self._row_ids = material.rows["row_id"].to_list()
         self._has_steps = set(material.steps["trace_id"].unique().to_list())
-        self._steps = _Grouped(_numbered(material.steps, "trace_id", ids).select("row", "start", "end", "kind", "correct"))
+        self._steps = _Grouped(
+            _numbered(material.steps, "trace_id", ids).select("row", "start", "end", "kind", "correct")
+        )
         self._verdicts = _Grouped(
             _numbered(material.verdicts, "trace_id", ids).select(
                 "row", "verifier", "verifier_version", "outcome", "prediction", "gold", "method", "reason", "seconds"
@@ -102,7 +104,7 @@ class _Sides:
         problem_ids = material.problems.select("problem_id").with_row_index("row")
         by_problem = material.ledger.join(problem_ids, left_on="row_id", right_on="problem_id", how="inner")
         self._problem_decisions = _Grouped(by_problem.sort("row", maintain_order=True).select(told))
-        self._problems = material.problems
+        self._problems = material.problems.select("problem", "gold", "kind", "level")
         self._problem_row = dict(zip(problem_ids["problem_id"], problem_ids["row"], strict=True))
 
     def shard(self, start: int, texts: list[str], flaws: list[int]) -> dict[str, Any]:
@@ -124,22 +126,23 @@ class _Sides:
                 }
             )
         named = dict.fromkeys(self._problem_of[row] for row in rows)
-        return {"traces": traces, "problems": {name: self._problem(name) for name in named if name in self._problem_row}}
+        return {
+            "traces": traces,
+            "problems": {name: self._problem(name) for name in named if name in self._problem_row},
+        }
 
     def _steps_of(self, row: int, text: str) -> list[tuple[int, int, int, int]]:
         if self._row_ids[row] in self._has_steps:
             found = [(start, end, kind, correct) for start, end, kind, correct in self._steps.of(row)]
         else:
             found = [(step.start, step.end, step.kind, step.correct) for step in segment(text)]
-        return [(s, e, STEP_KINDS.index(kind), -1 if correct is None else int(correct)) for s, e, kind, correct in found]
+        return [
+            (s, e, STEP_KINDS.index(kind), -1 if correct is None else int(correct)) for s, e, kind, correct in found
+        ]
 
     def _problem(self, name: str) -> list[Any]:
         row = self._problem_row[name]
-        problem, gold, level, kind = self._problems.row(row, named=False)[1:3] + (
-            self._problems["level"][row],
-            self._problems["kind"][row],
-        )
-        return [problem, gold, kind, level, self._problem_decisions.of(row)]
+        return [*self._problems.row(row), self._problem_decisions.of(row)]
 
 
 class _Grouped:

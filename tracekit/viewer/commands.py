@@ -33,7 +33,7 @@ def command_view(run: Path, *beside: Path, out: Path | None = None, open: bool =
     with Bars(*columns, console=console) as bars:
         task = bars.add_task("view", total=None)
 
-        def report(stage: str, done: int, total: int, note: str) -> None:
+        def report(stage: str, done: int, total: int, note: str = "") -> None:
             bars.update(task, description=stage, completed=done, total=total or None)
 
         page = build_view(run, *beside, out=out, progress=report)

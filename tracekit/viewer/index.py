@@ -26,7 +26,9 @@ def index_of(
     problem = rows.join(place, on="problem_id", how="left", maintain_order="left")["place"]
     coded = {name: _coded(rows[name]) for name in ("author", "outcome", "status")}
     drop = rows.select(
-        pl.when(pl.col("status") == "dropped").then(pl.format("{}: {}", pl.col("stage").fill_null("?"), pl.col("rule").fill_null("?")))
+        pl.when(pl.col("status") == "dropped").then(
+            pl.format("{}: {}", pl.col("stage").fill_null("?"), pl.col("rule").fill_null("?"))
+        )
     ).to_series()
     coded["drop"] = _coded(drop)
     return {

@@ -15,11 +15,11 @@ import polars as pl
 import pyarrow.parquet as parquet
 
 from tracekit.ledger import fates
-from tracekit.tables import COMPLETIONS, LEDGER, PROBLEMS, STEPS, VERDICTS, Schema, TableError, conform, read_table
+from tracekit.tables import COMPLETIONS, LEDGER, PROBLEMS, STEPS, VERDICTS, Schema, conform, read_table
 
 #: One row a trace or completion, without its text.
 ROWS: Schema = {
-    "row_id": pl.String,  # trace_id; for completions model/step/sample/problem
+    "row_id": pl.String,  # trace_id; for completions model/step or temperature/sample/problem
     "problem_id": pl.String,
     "author": pl.String,
     "teacher": pl.Boolean,  # False for what a trained model sampled itself
@@ -177,19 +177,19 @@ def _token_counts(run: Path, traces: pl.DataFrame) -> pl.Series:
 
 def _completions(run: Path, files: list[Path]) -> Material:
     try:
-        table = pl.concat([pl.read_parquet(file, columns=[c for c in COMPLETIONS if c != "response"]) for file in files])
+        table = pl.concat(
+            [pl.read_parquet(file, columns=[c for c in COMPLETIONS if c != "response"]) for file in files]
+        )
     except pl.exceptions.PolarsError as error:
         raise ViewError(f"{run}: its completions are not readable as the completions table: {error}") from error
     name = pl.format(
         "{}/{}/{}/{}",
         pl.col("model").fill_null(""),
-        pl.col("step").cast(pl.String).fill_null("-"),
+        pl.coalesce(pl.col("step").cast(pl.String), pl.format("t{}", "temperature"), pl.lit("-")),
         pl.col("sample").cast(pl.String).fill_null("-"),
         "problem_id",
     )
-    rows = table.with_columns(
-        row_id=name, author=pl.col("model"), teacher=~pl.col("on_policy").fill_null(True)
-    )
+    rows = table.with_columns(row_id=name, author=pl.col("model"), teacher=~pl.col("on_policy").fill_null(True))
     repeated = pl.int_range(pl.len()).over("row_id")
     rows = rows.with_columns(
         row_id=pl.when(repeated == 0).then("row_id").otherwise(pl.format("{}/{}", "row_id", repeated))
@@ -208,6 +208,3 @@ def _completions(run: Path, files: list[Path]) -> Material:
 
 def _optional(path: Path, schema: Schema) -> pl.DataFrame:
     return read_table(path, schema) if path.is_file() else pl.DataFrame(schema=schema)
-
-
-__all__ = ["ROWS", "Material", "TableError", "ViewError", "completion_files", "join_materials", "read_material"]

@@ -152,7 +152,8 @@ const tracesView = (() => {
     try {
       const trace = await tracekit.trace(row);
       const { teacher } = tracekit.index.rows;
-      const name = (one) => (teacher[one] ? "Teacher" : "Student");
+      const alike = beside >= 0 && teacher[beside] === teacher[row];
+      const name = (one) => (alike ? (one === row ? "This trace" : "Beside it") : teacher[one] ? "Teacher" : "Student");
       const columns = beside >= 0
         ? [await traceView.render(beside, { heading: name(beside) }), await traceView.render(row, { heading: name(row) })]
         : [await traceView.render(row)];
@@ -176,9 +177,10 @@ const tracesView = (() => {
   function relatives(family) {
     const { rows, names } = tracekit.index;
     const groups = new Map();
+    const mixed = family.some((row) => rows.teacher[row]) && family.some((row) => !rows.teacher[row]);
     for (const row of family) {
       const step = rows.step && rows.step[row] !== null ? `step ${rows.step[row]}` : "";
-      const name = [rows.teacher[row] ? "teacher" : "student", names.author[rows.author[row]], step].filter(Boolean).join(" · ");
+      const name = [mixed ? (rows.teacher[row] ? "teacher" : "student") : "", names.author[rows.author[row]], step].filter(Boolean).join(" · ");
       if (!groups.has(name)) groups.set(name, []);
       groups.get(name).push(row);
     }
