@@ -11,7 +11,6 @@ from tracekit.config import build_settings
 from tracekit.runs import Progress
 from tracekit.study.places import measures_folder, model_folder, problems_of
 from tracekit.study.settings import IN_DISTRIBUTION, SPLITS, StudySettings
-from tracekit.tables import COMPLETIONS, read_table
 
 DEEP = "deep"
 SWEEP = "sweep"
@@ -49,11 +48,6 @@ def _evaluate(
     evaluate_settings = build_settings(EvaluateSettings, fixed | asked, f"evaluation of {arm}")
     folder = measures_folder(settings, arm, seed) / name
     evaluate_model(model_folder(settings, arm, seed), problems, evaluate_settings, folder, progress)
-
-
-def completions_of(settings: StudySettings, arm: str, seed: int, name: str) -> pl.DataFrame:
-    """COMPLETIONS of one checkpoint on a split, on the deep set, or of the sweep."""
-    return read_table(measures_folder(settings, arm, seed) / name / "completions.parquet", COMPLETIONS)
 
 
 def summary_of(folder: Path) -> pl.DataFrame:

@@ -75,6 +75,8 @@ def _make_world(settings: StudySettings, progress: Progress) -> None:
         write_table(problems, folder / split / "problems.parquet", PROBLEMS)
     teacher = worlds.teach(world, problems_of(settings, "train"), settings.seed)
     _write_traces(settings, "train", teacher, world)
+    # of test problems nobody learns: they say which way the teacher would have gone
+    _write_traces(settings, "test", worlds.teach(world, problems_of(settings, "test"), settings.seed), world)
     fallible = world.model_copy(update={"teacher_errors": PROBE_ERRORS})
     each = settings.probing.traces_per_problem
     _write_traces(

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from tracekit.study.settings import StudySettings
-from tracekit.tables import PROBLEMS, STEPS, TRACES, read_table
+from tracekit.tables import COMPLETIONS, PROBLEMS, STEPS, TRACES, read_table
 
 #: Problems whose traces are read for hidden states: drawn as the test problems are, and apart from them.
 PROBE_SPLIT = "probe"
@@ -47,3 +47,8 @@ def probing_traces(settings: StudySettings) -> tuple[pl.DataFrame, pl.DataFrame]
     traces = read_table(folder / "traces.parquet", TRACES)
     problems = read_table(folder / "problems.parquet", PROBLEMS)
     return traces.join(problems, on="problem_id"), read_table(folder / "steps.parquet", STEPS)
+
+
+def completions_of(settings: StudySettings, arm: str, seed: int, name: str) -> pl.DataFrame:
+    """COMPLETIONS of one checkpoint on a split, on the deep set, or of the sweep."""
+    return read_table(measures_folder(settings, arm, seed) / name / "completions.parquet", COMPLETIONS)

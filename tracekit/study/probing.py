@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import polars as pl
-
 from tracekit.config import build_settings
 from tracekit.runs import Progress
-from tracekit.study.places import completions_of, probing_traces, states_folder
-from tracekit.study.settings import BASE, SPLITS, StudySettings
-from tracekit.tables import write_table
+from tracekit.study.places import probing_traces, states_folder
+from tracekit.study.settings import BASE, StudySettings
 
 
 def probe_runs(settings: StudySettings, progress: Progress) -> None:
     """Run the protocol over all arms; tables into probe/*.parquet, the page into probe/report.html."""
-    from probes.protocol import Source, run_protocol
     from probes.report import write_report
+
+    from probes.protocol import Source, run_protocol
     from probes.settings import ProtocolSettings
 
     traces, steps = probing_traces(settings)

@@ -1,0 +1,245 @@
+"""All measurements of a study, read from its folder into tables and one plain record: `result.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from evaluators.metrics import pass_probability
+from tracekit.study.exploration import path_metrics, path_table
+from tracekit.study.measure import DEEP, SWEEP, summary_of
+from tracekit.study.places import completions_of, measures_folder, model_folder, problems_of
+from tracekit.study.settings import BASE, IN_DISTRIBUTION, SPLITS, StudySettings
+from tracekit.study.statistics import ByProblem, interval_of
+from tracekit.tables import TRACES, read_table
+
+GREEDY, SAMPLED = 0.0, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A condition of the conclusions. `needs`: "at least" or "at most"."""
+
+    name: str
+    value: float
+    needs: str
+    threshold: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value is on the right side."""
+        return self.value >= self.threshold if self.needs == "at least" else self.value <= self.threshold
+
+
+def gates_of(settings: StudySettings) -> list[Gate]:
+    """The gates, worst seed each."""
+    folders = [measures_folder(settings, BASE, seed) for seed in settings.seeds]
+    skill = min(json.loads((f / "skill.json").read_text(encoding="utf-8"))["least"] for f in folders)
+    gates = [Gate("base has every atomic skill", skill, "at least", settings.gates.skill)]
+    if "sft" in settings.arms:
+        learnt = min(_mean(solved(settings, "sft", s, IN_DISTRIBUTION, GREEDY)) for s in settings.seeds_of("sft"))
+        gates.append(Gate("SFT learns the traces", learnt, "at least", settings.gates.imitation))
+    gates.append(Gate("a guess scores nothing", guess_rate(settings), "at most", settings.gates.guess))
+    return gates
+
+
+def guess_rate(settings: StudySettings) -> float:
+    """The best that one constant answer scores on the in-distribution problems."""
+    golds = problems_of(settings, IN_DISTRIBUTION)["gold"]
+    return float(golds.value_counts()["count"].max()) / len(golds)  # type: ignore[arg-type]
+
+
+def _mean(values: ByProblem) -> float:
+    return math.fsum(values.values()) / len(values)
+
+
+def solved(settings: StudySettings, arm: str, seed: int, split: str, temperature: float) -> ByProblem:
+    """Problem → share of its samples that are right, at a temperature."""
+    completions = completions_of(settings, arm, seed, split).filter(pl.col("temperature") == temperature)
+    known = completions.drop_nulls("reward")
+    rows = known.group_by("problem_id", maintain_order=True).agg(pl.col("reward").mean())
+    return dict(rows.iter_rows())
+
+
+def passed(settings: StudySettings, arm: str, seed: int, split: str, k: int) -> ByProblem:
+    """Problem → unbiased pass@k at temperature 1."""
+    completions = completions_of(settings, arm, seed, split).filter(pl.col("temperature") == SAMPLED)
+    rows = (
+        completions.drop_nulls("reward")
+        .group_by("problem_id", maintain_order=True)
+        .agg(pl.len(), pl.col("reward").sum())
+    )
+    return {p: pass_probability(n, int(right), k) for p, n, right in rows.iter_rows() if n >= k}
+
+
+def arm_metrics(settings: StudySettings) -> pl.DataFrame:
+    """arm, split, metric ("greedy", "pass", "majority"), k, value, low, high, seeds: over seeds and problems."""
+    rows = []
+    for arm in (BASE, *settings.arms):
+        seeds = settings.seeds_of(arm)
+        for split in SPLITS:
+            summaries = [summary_of(measures_folder(settings, arm, seed) / split) for seed in seeds]
+            measures = summaries[0].select("metric", "k").unique(maintain_order=True)
+            for metric, k in measures.iter_rows():
+                rows.append(_row(settings, arm, split, metric, k, seeds, summaries))
+    return pl.DataFrame(rows)
+
+
+def _row(
+    settings: StudySettings,
+    arm: str,
+    split: str,
+    metric: str,
+    k: int,
+    seeds: tuple[int, ...],
+    summaries: list[pl.DataFrame],
+) -> dict[str, Any]:
+    if metric == "majority":  # a vote has no value of its own for each sample: the mean of the seeds' summaries
+        found = [s.filter((pl.col("metric") == metric) & (pl.col("k") == k)) for s in summaries]
+        value, low, high = (sum(f[c][0] for f in found) / len(found) for c in ("value", "low", "high"))
+    elif metric == "greedy":
+        value, low, high = interval_of({s: solved(settings, arm, s, split, GREEDY) for s in seeds})
+    else:
+        value, low, high = interval_of({s: passed(settings, arm, s, split, k) for s in seeds})
+    low, high = max(low, 0.0), min(high, 1.0)
+    return {"arm": arm, "split": split, "metric": metric, "k": k, "value": value, "low": low, "high": high,
+            "seeds": len(seeds)}  # fmt: skip
+
+
+def training_curves(settings: StudySettings) -> pl.DataFrame:
+    """arm, seed, and every logged metric of the arms trained by RL, a row a round."""
+    frames = []
+    for arm, seed in settings.runs():
+        path = model_folder(settings, arm, seed).parent / "metrics.parquet"
+        if path.exists():
+            frames.append(pl.read_parquet(path).with_columns(pl.lit(arm).alias("arm"), pl.lit(seed).alias("seed")))
+    return pl.concat(frames, how="diagonal_relaxed")
+
+
+def cost_table(settings: StudySettings, curves: pl.DataFrame, jobs: dict[str, dict[str, float]]) -> pl.DataFrame:
+    """arm, seed, tokens_sampled, tokens_trained, tokens_teacher, flops, seconds, peak_bytes of each training run.
+
+    What an arm's start has cost is in it, but for the base's own pre-training.
+    """
+    own = {(row["arm"], row["seed"]): row for row in _own_costs(curves).iter_rows(named=True)}
+    rows = []
+    for arm, seed in settings.runs():
+        chain = [own[name, seed] for name in _lineage(settings, arm)]
+        trained = [jobs.get(f"train-{name}-{seed}", {}) for name in _lineage(settings, arm)]
+        rows.append(
+            {
+                "arm": arm,
+                "seed": seed,
+                **{column: sum(row[column] for row in chain) for column in COSTS},
+                "seconds": sum(job.get("seconds", 0.0) for job in trained),
+                "peak_bytes": max(job.get("peak_bytes", 0) for job in trained),
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+#: What a training run spends: tokens sampled by the policy, tokens that went forward and backward, teacher
+#: tokens among these, floating-point operations by formula (trainer.flops).
+COSTS = ("tokens_sampled", "tokens_trained", "tokens_teacher", "flops")
+
+
+def _own_costs(curves: pl.DataFrame) -> pl.DataFrame:
+    """arm, seed and COSTS of each run by itself. A supervised run logs `tokens`, all of them a teacher's, and `flops`."""
+    logged = [
+        "tokens_sampled", "tokens_trained", "tokens_teacher", "tokens", "flops", "flops_rollout", "flops_update",
+    ]  # fmt: skip
+    absent = [pl.lit(0.0).alias(name) for name in logged if name not in curves.columns]
+    summed = curves.with_columns(absent).group_by("arm", "seed").agg(pl.col(name).sum() for name in logged)
+    return summed.select(
+        "arm",
+        "seed",
+        "tokens_sampled",
+        pl.col("tokens_trained") + pl.col("tokens"),
+        pl.col("tokens_teacher") + pl.col("tokens"),
+        pl.col("flops") + pl.col("flops_rollout") + pl.col("flops_update"),
+    )
+
+
+def _lineage(settings: StudySettings, arm: str) -> list[str]:
+    """The arm and those it starts from, the base left out unless it is asked for itself."""
+    if arm == BASE:
+        return [BASE]
+    start = settings.arms[arm].start
+    return [arm] if start == BASE else [arm, *_lineage(settings, start)]
+
+
+def exploration_table(settings: StudySettings) -> pl.DataFrame:
+    """arm, seed and the path metrics on the in-distribution problems, at temperature 1."""
+    teacher = _teacher_paths(settings)
+    rows = []
+    for seed in settings.seeds:
+        tables = {
+            arm: path_table(
+                completions_of(settings, arm, seed, IN_DISTRIBUTION).filter(pl.col("temperature") == SAMPLED),
+                settings.world,
+            )
+            for arm in (BASE, *settings.arms)
+            if seed in settings.seeds_of(arm)
+        }
+        for arm, own in tables.items():
+            rows.append({"arm": arm, "seed": seed, **path_metrics(own, tables[BASE], teacher)})
+    return pl.DataFrame(rows)
+
+
+def _teacher_paths(settings: StudySettings) -> pl.DataFrame:
+    folder = settings.output / "world" / IN_DISTRIBUTION
+    traces = read_table(folder / "traces.parquet", TRACES)
+    asked = traces.join(problems_of(settings, IN_DISTRIBUTION), on="problem_id")
+    return path_table(
+        asked.with_columns(pl.lit(0, pl.Int32).alias("sample"), pl.lit(1.0, pl.Float32).alias("reward")), settings.world
+    )
+
+
+def teacher_tokens(settings: StudySettings) -> pl.DataFrame:
+    """arm, seed, rank_low, rank_high, tokens, probability, log_prob."""
+    frames = [
+        pl.read_parquet(measures_folder(settings, arm, seed) / "teacher_tokens.parquet").with_columns(
+            pl.lit(arm).alias("arm"), pl.lit(seed).alias("seed")
+        )
+        for arm, seed in settings.runs()
+    ]
+    return pl.concat(frames)
+
+
+def deep_curves(settings: StudySettings) -> pl.DataFrame | None:
+    """arm, k, value, low, high of the deep set's pass@k, k the powers of two; None where none was sampled."""
+    evaluation = settings.evaluation
+    arms = [arm for arm in evaluation.deep_arms if arm in (BASE, *settings.arms)]
+    if not evaluation.deep_samples or not arms:
+        return None
+    rows = []
+    for arm in arms:
+        for power in range(evaluation.deep_samples.bit_length()):
+            k = 1 << power
+            if k <= evaluation.deep_samples:
+                curves = {s: passed(settings, arm, s, DEEP, k) for s in settings.seeds_of(arm)}
+                value, low, high = interval_of(curves)
+                rows.append({"arm": arm, "k": k, "value": value, "low": max(low, 0.0), "high": min(high, 1.0)})
+    return pl.DataFrame(rows)
+
+
+def temperature_curves(settings: StudySettings) -> pl.DataFrame | None:
+    """arm, seed and the sweep's summary; None where the study sweeps no temperature."""
+    if not settings.evaluation.temperatures:
+        return None
+    return pl.concat(
+        summary_of(measures_folder(settings, arm, seed) / SWEEP).with_columns(
+            pl.lit(arm).alias("arm"), pl.lit(seed).alias("seed")
+        )
+        for arm, seed in settings.runs()
+    )
+
+
+def read_probe(folder: Path, table: str) -> pl.DataFrame:
+    """A table of the probing result."""
+    return pl.read_parquet(folder / "probe" / f"{table}.parquet")
