@@ -26,7 +26,7 @@ _INTEGER = re.compile(r"[+-]?\d{1,300}")
 _DECIMAL = re.compile(r"-?(?:\d{1,100}\.\d{1,100}|\.\d{1,100})")
 _WORDED = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|boldsymbol|rm|bf|textsf|mathsf)"
 _UNWRAP = re.compile(rf"^{_WORDED}\s*\{{([^{{}}]*)\}}$")
-_CHOICE = re.compile(r"^\(?([A-Z])(?:\)|[.:](?=\s|$)|$)\s*(.*)$", re.DOTALL)
+_CHOICE = re.compile(r"^(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer) )?\(?([A-Z])(?:\)|[.:](?=\s|$)|$)\s*(.*)$", re.DOTALL)
 _CHOICE_IN_TEXT = re.compile(rf"^{_WORDED}\s*\{{\s*\(?([A-Z])[).:]?\s*\}}[.:)]?\s*(.*)$", re.DOTALL)
 _CLOCK = re.compile(r"^(\d{1,2}):([0-5]\d)\s*(?:([ap])\.?\s*m\.?)?$", re.IGNORECASE)
 _HOUR = re.compile(r"^(\d{1,2})\s*([ap])\.?\s*m\.?$", re.IGNORECASE)
@@ -41,12 +41,14 @@ _MODULE = re.compile(r"\b(?:np|numpy|math|sympy|sp|cmath|mpmath|mp)\.(?=[a-zA-Z]
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,40})\}|(\d))")
 _DOTS = re.compile(r"(?<=\d)\s*(?:\\l?dots|\\cdots|\.{3,})$")
 _CONDITION = re.compile(
-    r"(?:[,;\s(]|\\quad|\\qquad|\\,|\\;|\\text\s*\{)+(?:(?:where|for|with|and|all|any|some|every|each)\s+|\\text\s*\{[^{}]*\}|\\forall|[\s{}])*"
-    r"[a-z](?:\s*,\s*[a-z])?\s*(?:\\in\s*\\?(?:mathbb|mathbf|Bbb|mathrm)?\s*\{?\s*[ZN]\}?(?:\s*\^\s*\{?[+*]\}?|_\+|_\{?\\?(?:ge|geq)?\s*0\}?)?|\\text\s*\{[^{}]*\binteger[^{}]*\})[\s.)}]*$"
-    r"|(?:[,;\s(]|\\text\s*\{|\\quad)+(?:where|for|with)\s[^{}]{0,60}\binteger[^{}]{0,40}\}?\)?\.?$"
+    r"(?:[,; (]|\\quad|\\qquad|\\,|\\;|\\text ?\{)(?:where |for |with |and |all |any |some |every |each |\\text ?\{[^{}]*\}|\\forall|\\quad|\\,|[ {}(])*"
+    r"[a-z](?: ?, ?[a-z])? ?(?:\\in ?\\?(?:mathbb|mathbf|Bbb|mathrm)? ?\{? ?[ZN]\}?(?: ?\^ ?\{?[+*]\}?|_\+|_\{?\\?(?:ge|geq)? ?0\}?)?"
+    r"|\\text ?\{[^{}]*\binteger[^{}]*\})[ .)}]*$"
+    r"|(?:[,; (]|\\text ?\{|\\quad)(?:where|for|with) [^{}]{0,60}\binteger[^{}]{0,40}\}?\)?\.?$"
 )
+_LABEL = re.compile(r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}\s*[=:]|\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}[=:]\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)")
+_YES_FIRST = re.compile(r"^(yes|no|true|false)\s*[,.;:]", re.IGNORECASE)
 _APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|\\sim|~|≈|about|approximately|roughly)\s*", re.IGNORECASE)
-_INTEGER_LETTER = re.compile(r"\\in\s*\\mathbb|\binteger")
 
 _NO_SOLUTION = frozenset(
     """no solution|no solutions|no real solution|no real solutions|none|empty set|the empty set|no such number|emptyset
@@ -113,6 +115,9 @@ def _read(text: str) -> Node:
     text = text if match is None else bare
     if "$" in text:
         text = _without_dollars(text)
+    label = _LABEL.match(text) if text[0].isalpha() or text[0] == "\\" else None
+    if label and "=" not in text[label.end() :]:
+        return _read(text[label.end() :])
     if text[0] == "]" or text[-1] == "[":
         text = _OUTWARD.sub(_inward, text.replace(r"\left", "").replace(r"\right", ""))
     if "frac{\\" in text:
@@ -122,7 +127,7 @@ def _read(text: str) -> Node:
         return measured
     text = join_thousands(text)
     if "\\in" in text or "integer" in text:
-        text = _CONDITION.sub("", text) or text
+        text = _without_condition(text)
     if "." in text and "\\" in text:
         text = _REPEATING.sub(_repeating, text)
     if text.endswith(("dots", "...")):
@@ -176,6 +181,9 @@ def _clock(text: str) -> Node | None:
 
 def _phrase(text: str) -> Node | None:
     key = words(text)
+    yes = _YES_FIRST.match(text)
+    if yes:
+        return Node("text", (), yes[1].lower())
     if key in _NO_SOLUTION:
         return EMPTY_SET
     if key in _UNDEFINED:
@@ -205,6 +213,13 @@ def _as_text(text: str) -> Node | None:
     ):
         return None
     return Node("text", (), key)
+
+
+def _without_condition(text: str) -> str:
+    """The text without a closing "where k is an integer"."""
+    start = max(0, len(text) - 120)
+    found = _CONDITION.search(re.sub(r"\s+", " ", text[start:]))
+    return text if found is None else (text[:start] + re.sub(r"\s+", " ", text[start:])[: found.start()]) or text
 
 
 def _measured(text: str) -> Node | None:

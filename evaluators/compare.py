@@ -23,7 +23,7 @@ from evaluators.structure import (
     scaled,
     vector,
 )
-from evaluators.tree import PI, Node, TooLarge, Unreadable, contains, negate, symbols, to_json, walk
+from evaluators.tree import MINUS_ONE, PI, Node, TooLarge, Unreadable, contains, negate, symbols, to_json, walk
 from evaluators.units import VARIABLE_LIKE, parse_unit
 from evaluators.verdict import Policy
 
@@ -446,6 +446,9 @@ class Comparison:
             and any(side.op == "sym" and side.value in symbols(sides[0]) for side in node.args)
         ):
             return None
+        if symbols(sides[0]) and not symbols(sides[-1]) and (named or len(sides) > 2 or is_unknown(sides[0])):
+            sides = [side for side in sides if not symbols(side)]  # AB = 3 + 4 = 7 answers 7
+            variables |= symbols(node)
         best = next((side for side in reversed(sides) if not contains(side, "dec")), sides[-1])
         for side in sides:
             if side is not best and not self.consistent(side, best):
@@ -704,6 +707,14 @@ def as_quantity(node: Node) -> Node:
     if any(symbols(arg) for arg in rest):
         return node
     return Node("quantity", (rest[0] if len(rest) == 1 else Node("mul", rest),), parse_unit(node.args[-1].value))
+
+
+def is_unknown(node: Node) -> bool:
+    """A sum, product or quotient of variables alone, such as a + b: what a problem asks for."""
+    return all(
+        part.op in ("sym", "add", "mul") or part == MINUS_ONE or (part.op == "pow" and part.args[1] == MINUS_ONE)
+        for part in walk(node)
+    )
 
 
 def contains_function(a: Node, b: Node, *names: str) -> bool:

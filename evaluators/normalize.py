@@ -80,22 +80,23 @@ _DELIMITERS = (
     ("`", "`"),
     ('"', '"'),
 )
-_TRAILING = ".,;:!?"
+_TRAILING = ".,;:? "
 
 
 def strip_wrappers(text: str) -> str:
     """The text without surrounding white space, math delimiters, bold marks, quotes and a closing full stop."""
     text = text.strip()
-    while text:
+    for _ in range(6):
         before = text
-        if text[-1] in _TRAILING and not text.endswith((r"\!", r"\,", r"\;", r"\:", r"\.")):
-            if text[-1] != "!":  # 5! is a factorial
-                text = text[:-1].rstrip()
+        if text[-1:] in _TRAILING:
+            text = text.rstrip(_TRAILING)
+            if text.endswith("\\"):
+                text += before[len(text) : len(text) + 1]  # a TeX space, such as "\\,"
         for opening, closing in _DELIMITERS:
             size = len(opening)
             if len(text) >= 2 * size and text.startswith(opening) and text.endswith(closing):
                 inside = text[size : len(text) - size]
-                if opening not in inside and (closing not in inside) and not inside.endswith("\\"):
+                if opening not in inside and closing not in inside and not inside.endswith("\\"):
                     text = inside.strip()
                     break
         if text == before:
@@ -103,7 +104,7 @@ def strip_wrappers(text: str) -> str:
     return text
 
 
-_GROUPED_BY_TEX = re.compile(r"(?<=\d)(?:\s*,?\s*\\!|\{,\}|\\,|,\\!|\\ |~)\s*(?=\d{3}(?!\d))")
+_GROUPED_BY_TEX = re.compile(r"(?<=\d)(?: ?,? ?\\!|\{,\}|\\,|,\\!|\\ |~) ?(?=\d{3}(?!\d))")
 _GROUPED_BY_SPACE = re.compile(r"(?<![\d.,_^}])(?<!\\frac )[1-9]\d{0,2}(?: \d{3})+(?![\d/])")
 _COMMA_RUN = re.compile(r"(?<![\d.,])\d+(?:,\d+)+")
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+")

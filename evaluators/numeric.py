@@ -15,7 +15,7 @@ from zlib import crc32
 
 from evaluators.tree import Node, TooLarge, Unreadable, walk
 
-MAX_BITS = 1 << 16  # of an exact value
+MAX_BITS = 1 << 14  # of an exact value
 MAX_FACTORIAL = 3000
 PRIME = (1 << 127) - 1  # a Mersenne prime: two unequal rational functions agree at a random point once in 2**120
 DIGITS = 40
@@ -44,7 +44,7 @@ def exact(node: Node) -> Rational | None:
             if value is None:
                 return None
             total = total + value if op == "add" else total * value
-            _check_size(total)
+            _check_size(total, len(node.args))
         return total
     if op == "pow":
         return _exact_power(node)
@@ -60,12 +60,13 @@ def exact(node: Node) -> Rational | None:
     return None
 
 
-def _check_size(value: Rational) -> None:
+def _check_size(value: Rational, terms: int = 1) -> None:
+    """Refuse what would take long: one great number, or many that are great together."""
     bits = (
         value.bit_length() if isinstance(value, int) else value.numerator.bit_length() + value.denominator.bit_length()
     )
-    if bits > MAX_BITS:
-        raise TooLarge("a number here has more than 65,536 bits")
+    if bits > MAX_BITS or bits * terms > 16 * MAX_BITS:
+        raise TooLarge("a number here has more than 16,384 bits")
 
 
 def _exact_power(node: Node) -> Rational | None:
@@ -91,7 +92,7 @@ def _exact_power(node: Node) -> Rational | None:
         return -1 if exponent % 2 else 1
     bits = max(abs(Fraction(base).numerator).bit_length(), Fraction(base).denominator.bit_length())
     if exponent.bit_length() > 20 or bits * abs(exponent) > MAX_BITS:
-        raise TooLarge("a power here has more than 65,536 bits")
+        raise TooLarge("a power here has more than 16,384 bits")
     return Fraction(base) ** exponent if exponent < 0 or isinstance(base, Fraction) else base**exponent
 
 
@@ -203,6 +204,8 @@ def residue(node: Node, point: int) -> int | None:
         base = residue(node.args[0], point)
         if base is None or (base == 0 and exponent < 0):
             return None
+        if int(abs(exponent)) >> 64:
+            raise TooLarge("an exponent here has more than 64 bits")
         return pow(base, int(exponent), PRIME)
     if op == "dec" or op == "percent" or op == "root":
         value = exact(node)

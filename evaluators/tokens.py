@@ -6,7 +6,7 @@ import re
 
 from evaluators.tree import TooLarge
 
-MAX_TOKENS = 4000
+MAX_TOKENS = 2000
 
 _TOKEN = re.compile(
     r"""
@@ -34,7 +34,7 @@ _NULL_DELIMITER = re.compile(r"\\(?:left|right)\s*\.(?!\d)")
 
 
 def tokenize(text: str) -> list[str]:
-    """Tokens of a cleaned answer. Raises TooLarge past 4,000 of them."""
+    """Tokens of a cleaned answer. Raises TooLarge past 2,000 of them."""
     if "\\" not in text:
         tokens = _TOKEN.findall(text)
     else:
