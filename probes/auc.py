@@ -7,7 +7,7 @@ AUC of pooled folds does not fall below one half under a true null.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
@@ -35,11 +35,11 @@ def fold_auc(decisions: Floats, targets: Floats, folds: NDArray[np.int64], weigh
     return np.divide(good, pairs, out=np.full(len(good), np.nan), where=pairs > 0)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True)
 def _ordered_binary(decisions, targets, weights):  # type: ignore[no-untyped-def]
     m, n = decisions.shape
     good, pairs = np.zeros(m), np.zeros(m)
-    for k in prange(m):
+    for k in range(m):
         order = np.argsort(decisions[k])
         below, above, right, start = 0.0, 0.0, 0.0, 0
         while start < n:
@@ -58,11 +58,11 @@ def _ordered_binary(decisions, targets, weights):  # type: ignore[no-untyped-def
     return good, pairs
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True)
 def _ordered_real(decisions, targets, weights):  # type: ignore[no-untyped-def]
     m, n = decisions.shape
     good, pairs = np.zeros(m), np.zeros(m)
-    for k in prange(m):
+    for k in range(m):
         for i in range(n):
             for j in range(i):
                 apart = targets[k, i] - targets[k, j]

@@ -166,7 +166,7 @@ def measure_cell(
     grams = [[linear_gram(states, split.train) for split in splits.splits] for splits in plan.repeats]
     fits = [_fit(g, plan, splits, settings) for g, splits in zip(grams, plan.repeats)]
     by_repeat = np.asarray([_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)])
-    swept, null, control = _sweep(grams[0], plan, settings)
+    swept, null, control = _sweep(grams[0], plan)
     low, high = resampled_interval(fits[0].held_out, plan.targets, plan.repeats[0], plan.draws)
     statistics, draws = {"linear": float(by_repeat.mean())}, {}
     if in_band:
@@ -218,8 +218,8 @@ def _fit(
 ) -> HingeCell:
     if plan.binary and settings.fit == "hinge":
         return fit_hinge(grams, plan.targets, splits, settings.costs, gammas)
-    held_out, ridges = fit_least_squares(grams, plan.targets, splits, RIDGES, gammas)
-    return HingeCell(held_out, ridges, np.ones_like(ridges), 0.0, 0.0, ())
+    held_out, ridges, widths = fit_least_squares(grams, plan.targets, splits, RIDGES, gammas)
+    return HingeCell(held_out, ridges, widths, 0.0, 0.0, ())
 
 
 def _refit(grams: Sequence[Floats], plan: FeaturePlan, costs: Floats, settings: ProtocolSettings) -> Floats:
@@ -254,14 +254,15 @@ def _beside_surface(
     return auc, _refit(both[0], plan, fits[0].costs, settings)
 
 
-def _sweep(grams: Sequence[Floats], plan: FeaturePlan, settings: ProtocolSettings) -> tuple[float, Floats, float]:
+def _sweep(grams: Sequence[Floats], plan: FeaturePlan) -> tuple[float, Floats, float]:
     """Observed least-squares AUC, those of all permutations, and that of the token control, in one product."""
     permuted = plan.targets[:, plan.taken].transpose(1, 0, 2)  # (permutations, c, n)
     stacked = np.concatenate([plan.targets[None], permuted]).reshape(-1, plan.targets.shape[1])
-    real = plan.labels.task == "real"
-    auc = sweep_auc(grams, stacked, plan.repeats[0], RIDGES).reshape(-1, len(plan.targets)).mean(1)
-    control = sweep_auc(grams, plan.token_labels, plan.repeats[0], RIDGES)[0] if not real else float("nan")
-    return float(auc[0]), auc[1:], float(control)
+    count = len(stacked)
+    control = plan.token_labels if plan.binary else np.empty((0, stacked.shape[1]))
+    every = sweep_auc(grams, np.concatenate([stacked, control]), plan.repeats[0], RIDGES)
+    auc = every[:count].reshape(-1, len(plan.targets)).mean(1)
+    return float(auc[0]), auc[1:], float(every[count]) if plan.binary else float("nan")
 
 
 def _mean_auc(held_out: Floats, targets: Floats, splits: Splits) -> float:

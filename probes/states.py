@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from probes.kernels import StatesError
 from probes.positions import Place, Position, TokenisedTrace, load_tokenizer, place, tokenise
 from probes.surface import surface_features
 from tracekit.runs import Progress, no_progress, write_text
@@ -38,10 +39,6 @@ StoredType = Literal["float32", "bfloat16", "float16"]
 INDEX_EXTRAS: dict[str, Any] = {"token_id": pl.Int32, "character": pl.Int32, "log_prob": pl.Float32}
 
 _FORMAT = 1
-
-
-class StatesError(ValueError):
-    """States cannot be extracted or read: the message says what was found and what to do."""
 
 
 @dataclass(frozen=True)

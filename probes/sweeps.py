@@ -1,9 +1,4 @@
-"""Least-squares fits for sweeps: one Gram matrix, thousands of label vectors, nested choice of the ridge for each.
-
-A ridge fit with a free intercept is a linear smoother ŷ = H y, and what a fold G held out would have been
-predicted by the other folds is y_G - (I - H_GG)⁻¹ (y - ŷ)_G, exactly (the block form of PRESS, Allen 1974).
-H does not depend on the labels: every permutation is a column of one matrix product.
-"""
+"""Least-squares fits of the protocol: sweeps of label vectors, headline fits of real labels, weighted refits."""
 
 from __future__ import annotations
 
@@ -11,74 +6,45 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from probes.auc import fold_auc
-from probes.fits import Split, Splits, rbf_gram
+from probes.fits import Splits, rbf_gram
+from probes.least_squares import CrossValidation, cross_validate
 
 Floats = NDArray[np.floating]
 
 
 def sweep_auc(grams: Sequence[Floats], labels: Floats, splits: Splits, ridges: Sequence[float]) -> Floats:
     """(m,) held-out AUC of m label vectors, (m, n), each with its own ridge chosen on the inner folds."""
-    held_out = np.empty(labels.shape)
-    for gram, split in zip(grams, splits.splits):
-        held_out[:, ~split.train] = nested_decisions(gram, labels, split, ridges)[0]
-    return fold_auc(held_out, labels, splits.outer)
+    return fold_auc(_nested(grams, labels, splits, ridges).decisions, labels, splits.outer)
 
 
 def fit_least_squares(
     grams: Sequence[Floats], targets: Floats, splits: Splits, ridges: Sequence[float], gammas: Sequence[float] = ()
-) -> tuple[Floats, Floats]:
-    """Held-out decisions (c, n) and chosen ridges (outer, c); with gammas, each target on its best RBF kernel.
+) -> tuple[Floats, Floats, Floats]:
+    """Held-out decisions (c, n), chosen ridges and gammas (outer, c); with gammas, each target on its best RBF kernel.
 
     For real-valued targets this is kernel ridge regression, exact.
     """
-    held_out = np.empty(targets.shape)
-    chosen = np.empty((len(grams), len(targets)))
-    for k, (linear, split) in enumerate(zip(grams, splits.splits)):
-        candidates = [rbf_gram(linear, gamma) for gamma in gammas] or [linear]
-        tried = [nested_decisions(gram, targets, split, ridges) for gram in candidates]
-        best = np.argmin([errors for _, _, errors in tried], axis=0)
-        for t, winner in enumerate(best):
-            held_out[t, ~split.train] = tried[winner][0][t]
-            chosen[k, t] = ridges[tried[winner][1][t]]
-    return held_out, chosen
+    kernels = [[rbf_gram(gram, gamma) for gram in grams] for gamma in gammas] or [list(grams)]
+    tried = [_nested(kernel, targets, splits, ridges) for kernel in kernels]
+    scores = np.stack([one.inner_scores.max(2) for one in tried])  # (gammas, c, outer)
+    best = scores.argmax(0)
+    decisions = np.empty(targets.shape)
+    for k in range(len(grams)):
+        test = splits.outer == k
+        for t in range(len(targets)):
+            decisions[t, test] = tried[best[t, k]].decisions[t, test]
+    chosen = np.take_along_axis(np.stack([one.ridges for one in tried]), best[None], 0)[0]
+    widths = np.asarray(gammas or (1.0,))[best]
+    return decisions, chosen.T, widths.T
 
 
-def nested_decisions(
-    gram: Floats, labels: Floats, split: Split, ridges: Sequence[float]
-) -> tuple[Floats, NDArray[np.int64], Floats]:
-    """Decisions of the held-out rows, (m, held out), the index of each label vector's ridge and its error, (m,) each.
-
-    The ridge is the one with the least squared error over the inner folds.
-    """
-    train, test = np.flatnonzero(split.train), np.flatnonzero(~split.train)
-    inner = split.inner[train]
-    y = labels[:, train].T
-    middle = gram[np.ix_(train, train)].mean(0)
-    centred = gram[np.ix_(train, train)] - middle - middle[:, None] + middle.mean()
-    values, vectors = np.linalg.eigh(centred)
-    values = values.clip(0)
-    across = gram[np.ix_(test, train)]
-    across = (across - across.mean(1, keepdims=True) - middle + middle.mean()) @ vectors
-    rotated = vectors.T @ y
-    errors, scores = [], []
-    for ridge in ridges:
-        residuals = _held_out_residuals(vectors, values / (values + ridge), inner) @ y
-        errors.append((residuals**2).sum(0))
-        scores.append((across / (values + ridge)) @ rotated + y.mean(0))
-    chosen = np.argmin(errors, axis=0)
-    return np.take_along_axis(np.stack(scores), chosen[None, None], 0)[0].T, chosen, np.min(errors, axis=0)
-
-
-def _held_out_residuals(vectors: Floats, shrink: Floats, folds: NDArray[np.int64]) -> Floats:
-    """(n, n) matrix that turns labels into held-out residuals."""
-    n = len(vectors)
-    residual = np.eye(n) - (vectors * shrink) @ vectors.T - 1 / n
-    for fold in range(folds.max() + 1):
-        inside = np.flatnonzero(folds == fold)
-        residual[inside] = np.linalg.solve(residual[np.ix_(inside, inside)], residual[inside])
-    return residual
+def _nested(grams: Sequence[Floats], labels: Floats, splits: Splits, ridges: Sequence[float]) -> CrossValidation:
+    inner = np.stack([split.inner for split in splits.splits])
+    # Squared error, not AUC: it needs no sort of every label vector and chooses the same ridges within noise.
+    return cross_validate(grams, labels, splits.outer, ridges, inner=inner, score="squared_error")
 
 
 def refit_least_squares(
@@ -95,7 +61,7 @@ def refit_least_squares(
         features = _features(gram)
         design = np.hstack([features, np.ones((len(features), 1))])
         weight = draws * split.train
-        normal = np.stack([(design * w[:, None]).T @ design for w in weight])
+        normal = _weighted_products(design, weight)
         for t, target in enumerate(targets):
             penalty = np.full(design.shape[1], ridges[k, t])
             penalty[-1] = 1e-9  # the intercept is free
@@ -108,8 +74,20 @@ def refit_least_squares(
     return np.where(usable, auc, np.nan)
 
 
+def _weighted_products(design: Floats, weight: Floats) -> Floats:
+    """(draws, r, r) designᵀ diag(w) design; one matrix product for narrow designs, one a draw for wide ones."""
+    n, r = design.shape
+    if r > 64:
+        return np.stack([(design * w[:, None]).T @ design for w in weight])
+    outer = (design[:, :, None] * design[:, None, :]).reshape(n, r * r)
+    return (weight @ outer).reshape(-1, r, r)
+
+
 def _features(gram: Floats) -> Floats:
-    """(n, rank) with features @ features.T = gram."""
-    values, vectors = np.linalg.eigh(gram)
-    kept = values > values[-1] * 1e-9
-    return vectors[:, kept] * np.sqrt(values[kept])
+    """(n, rank) with features @ features.T = gram: a pivoted Cholesky factor, cheap where the rank is low."""
+    factor, pivots, rank, _ = lapack.dpstrf(
+        np.asarray(gram, dtype=np.float64), tol=1e-9 * gram.diagonal().max(), lower=1
+    )
+    features = np.empty((len(gram), rank))
+    features[pivots - 1] = np.tril(factor)[:, :rank]
+    return features
