@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tracekit.shingles import Hashes, mix, ngrams, normalise, words
+from tracekit.shingles import Hashes, changes, distinct, mix, ngrams, normalise, words
 
 #: left < right are row numbers.
 PAIRS: dict[str, pl.DataType | type[pl.DataType]] = {"left": pl.Int64, "right": pl.Int64, "jaccard": pl.Float64}
@@ -85,7 +85,7 @@ def _shingle_sets(texts: pl.Series, n: int) -> list[Hashes]:
         bounds = np.searchsorted(found.text[first], np.arange(len(chunk) + 1))
         word_bounds = np.searchsorted(found.text, np.arange(len(chunk) + 1))
         for row in range(len(chunk)):
-            some = np.unique(hashes[bounds[row] : bounds[row + 1]])
+            some = distinct(hashes[bounds[row] : bounds[row + 1]])
             if not len(some):
                 short = found.hashes[word_bounds[row] : word_bounds[row + 1]]
                 some = mix(
@@ -102,8 +102,9 @@ def _signatures(sets: list[Hashes]) -> NDArray[np.uint64]:
     signatures = np.full((len(sets), BINS), _EMPTY, np.uint64)
     for row, hashes in enumerate(sets):
         # Sorted hashes: the first of each bin is its least.
-        bins, first = np.unique(hashes >> shift, return_index=True)
-        signatures[row, bins.astype(np.int64)] = hashes[first]
+        bins = hashes >> shift
+        first = changes(bins)
+        signatures[row, bins[first].astype(np.int64)] = hashes[first]
     return _densify(signatures)
 
 

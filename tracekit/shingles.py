@@ -19,8 +19,8 @@ Indices = NDArray[np.int64]
 
 _P = np.uint64(0x9E3779B97F4A7C15)  # odd
 _Q = np.uint64(0xC2B2AE3D27D4EB4F)
-#: Bytes hashed at a time: the running sums of a block take 24 bytes each.
-BLOCK = 1 << 22
+#: Bytes hashed at a time: a block's running sums and powers stay in the processor's cache.
+BLOCK = 1 << 18
 
 # What str.split() parts words at, as far as it is more than one byte long; replaced before hashing.
 _WIDE_SPACE = "[\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
@@ -75,6 +75,19 @@ def ngrams(found: Words, n: int) -> tuple[Hashes, Indices]:
     return mix(total[inside]), inside
 
 
+def distinct(hashes: Hashes) -> Hashes:
+    """Sorted and without repetition; for the few thousand hashes of a text, three times as fast as np.unique."""
+    ordered = np.sort(hashes)
+    return ordered[changes(ordered)]
+
+
+def changes(ordered: Hashes) -> NDArray[np.bool_]:
+    """True where a sorted array's value is not the one before."""
+    new = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return new
+
+
 def mix(values: Hashes) -> Hashes:
     """SplitMix64's finaliser (Steele, Lea and Flood, 2014): every input bit reaches every output bit."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -89,7 +102,7 @@ def _hash_spans(buffer: NDArray[np.uint8], start: Indices, end: Indices) -> Hash
         base = start[first]
         last = max(int(np.searchsorted(end, base + BLOCK, side="right")), first + 1)
         block = buffer[base : end[last - 1]]
-        powers, inverses = _powers(max(BLOCK, 1 << len(block).bit_length()))
+        powers, inverses = _powers(max(BLOCK, 1 << (len(block) - 1).bit_length()))
         running = np.empty(len(block) + 1, np.uint64)
         running[0] = 0
         # Bytes count from 1, so that a leading zero byte is seen.
