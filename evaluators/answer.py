@@ -46,7 +46,12 @@ _CONDITION = re.compile(
     r"|\\text ?\{[^{}]*\binteger[^{}]*\})[ .)}]*$"
     r"|(?:[,; (]|\\text ?\{|\\quad)(?:where|for|with) [^{}]{0,60}\binteger[^{}]{0,40}\}?\)?\.?$"
 )
-_LABEL = re.compile(r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}\s*[=:]|\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}[=:]\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)")
+_LABEL = re.compile(r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}\s*[=:]|\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is)\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)")
+_DERIVATIVE = re.compile(
+    r"\\[dt]?frac ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?(?:\^ ?\{? ?(\d) ?\}?)? ?([a-zA-Z]?(?:_\{?\w+\}?)?) ?\}"
+    r" ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?([a-zA-Z]) ?(?:\^ ?\{? ?\d ?\}?)? ?\}"
+)
+_ORDINAL = re.compile(r"(?<=\d)(?:\^ ?\{? ?(?:\\(?:text|mathrm|textrm) ?\{)?|\\text ?\{ ?)?(?:st|nd|rd|th)\b(?: ?\}){0,2}")
 _YES_FIRST = re.compile(r"^(yes|no|true|false)\s*[,.;:]", re.IGNORECASE)
 _APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|\\sim|~|≈|about|approximately|roughly)\s*", re.IGNORECASE)
 
@@ -115,6 +120,11 @@ def _read(text: str) -> Node:
     text = text if match is None else bare
     if "$" in text:
         text = _without_dollars(text)
+    if "~" in text:
+        text = text.replace("~", " ")
+    if "d" in text and "frac" in text or "partial" in text:
+        text = _DERIVATIVE.sub(_derivative, text)
+    text = _ORDINAL.sub("", text)
     label = _LABEL.match(text) if text[0].isalpha() or text[0] == "\\" else None
     if label and "=" not in text[label.end() :]:
         return _read(text[label.end() :])
@@ -213,6 +223,11 @@ def _as_text(text: str) -> Node | None:
     ):
         return None
     return Node("text", (), key)
+
+
+def _derivative(match: re.Match[str]) -> str:
+    """dy/dx as one symbol."""
+    return rf"\dot{{{match[1] or 1}:{match[2]}:{match[3]}}}"
 
 
 def _without_condition(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from evaluators.numeric import DIGITS, PRIME, Rational, digits_needed, exact, point_of, residue, value_at
+from evaluators.numeric import DIGITS, PRIME, Rational, Undefined, digits_needed, exact, point_of, residue, value_at
 from evaluators.order import merge
 from evaluators.structure import (
     COLLECTIONS,
@@ -20,6 +20,7 @@ from evaluators.structure import (
     is_variable,
     pieces,
     rows,
+    determinant,
     scaled,
     vector,
 )
@@ -32,8 +33,8 @@ MAX_ELEMENTS = 400
 _MEASURED = frozenset(("quantity", "percent", "deg", "clock", "ratio", "base"))
 _ROUNDING = ("floor", "ceil")
 _COUNTS = frozenset("nmkjlNMK")
-_DISCRETE = frozenset(("factorial", "factorial2", "binomial", "floor", "ceil", "mod", "gcd", "lcm"))
-_SCALAR = frozenset("num dec sym const add mul pow root fn percent deg base".split())
+_DISCRETE = frozenset(("sum", "product", "factorial", "factorial2", "binomial", "floor", "ceil", "mod", "gcd", "lcm"))
+_SCALAR = frozenset("dummy num dec sym const add mul pow root fn percent deg base".split())
 _ORDERED = frozenset(("<", ">", "<=", ">="))
 
 
@@ -195,7 +196,12 @@ class Comparison:
     def at_points(self, a: Node, b: Node, names: frozenset[str]) -> bool | None:
         digits = digits_needed(a, b)
         if not names:
-            return agree(a, b, {}, DIGITS) is not False and agree(a, b, {}, digits)
+            try:
+                return agree(a, b, {}, DIGITS) and agree(a, b, {}, digits)
+            except (TooLarge, Undefined):
+                raise
+            except Unreadable:
+                return None
         if is_discrete(a) or is_discrete(b):
             same = self.agree_at([point_of(names, index, "integer") for index in range(6)], a, b, digits, 3)
             if not same or names <= _COUNTS or not contains_function(a, b, *_ROUNDING):
@@ -316,13 +322,17 @@ class Comparison:
         ):
             if ops & {"union", "inter", "minus", "builder", "cases"}:
                 return False
-            return self.unordered(elements(a), elements(b), distinct="set" in ops)
+            return self.unordered(elements(a), elements(b), distinct=ops != {"list"})
         if ops == {"list", "tuple"} or ops == {"list", "matrix"} or ops == {"list", "interval"}:
             bare, ordered = (a, b) if a.op == "list" else (b, a)
             cells = ordered.args if ordered.op == "interval" and ordered.value in ("()",) else vector(ordered)
             if cells is None or bare.value == "or":
                 return False
             return len(bare.args) == len(cells) and self.all(list(zip(bare.args, cells)))
+        if "matrix" in ops:
+            matrix, other = (a, b) if a.op == "matrix" else (b, a)
+            value = determinant(matrix)
+            return False if value is None else self.equal(value, other)
         if "tuple" in ops or "set" in ops:
             single, other = (a, b) if a.op in ("tuple", "set") else (b, a)
             return len(single.args) == 1 and other.op not in COLLECTIONS and self.equal(single.args[0], other)
@@ -622,8 +632,8 @@ def close(left: object, right: object, digits: int) -> bool:
     return bool(difference < size * type(size)(10) ** (10 - digits))
 
 
-def agree(a: Node, b: Node, point: dict[str, Rational], digits: int) -> bool | None:
-    """Whether two constants agree; None where one has no value."""
+def agree(a: Node, b: Node, point: dict[str, Rational], digits: int) -> bool:
+    """Whether two constants agree to so many digits."""
     return close_or_zero(value_at(a, point, digits + 15), value_at(b, point, digits + 15), digits)
 
 

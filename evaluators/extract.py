@@ -29,6 +29,7 @@ _BOX_NAMES = (r"\boxed", r"\fbox", r"\framebox")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _UNBRACED = re.compile(r"\$|\\?[^\s$,;]{1,200}")
 _UNCLOSED = re.compile(r"[^\n$]{1,200}")
+_NEXT_ITEM = re.compile(r"[\s$.,;]{0,9}(?:\\[\])])?\s{0,9}\n[ \t]{0,9}(?:\d{1,2}[.)]|[-*•]|\([a-z\d]\))[\s$]{0,9}(?:\\[\[(])?\s{0,9}")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\$|$)|\n\s*\n|\\\]")
 _CORRECTION = re.compile(
     r"\b(?:wait|wrong|incorrect|mistake|correction|correct(?:ed)? (?:is|answer)|actually|instead|rather|sorry|oops|hmm|"
@@ -58,6 +59,7 @@ _LABEL = re.compile(
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _HASHED_ANSWER = re.compile(r"[-−+±$€£¥\\(\[{.\d√π∞]|[A-J]\)?\.?$")
 _BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*|__([^_\n]{1,300})__")
+_BOLD_AT_END = re.compile(r"\*\*([A-Za-z][A-Za-z ]{0,30})\.?\*\*\.?\s{0,9}$")
 _FORMULA = re.compile(
     r"\$\$((?:[^$]|\\\$){1,2000})\$\$|(?<!\\)\$([^$\n]{1,1000}?)(?<!\\)\$(?!\d)"
     r"|\\\(((?:[^\\]|\\(?![()])){1,1000})\\\)|\\\[((?:[^\\]|\\(?![\[\]])){1,2000})\\\]"
@@ -109,7 +111,7 @@ def extract(response: str, policy: Policy) -> Extracted | None:
         return Extracted(text, "whole")
     tail = text[-TAIL:]
     if "$^" in tail:
-        tail = _SPLIT_POWER.sub(r"\\text{ \1}$^", tail)
+        tail = _SPLIT_POWER.sub(r"\\text{ \1}^", tail)
     return last_statement(tail) or whole(text) or last_emphasis(tail) or last_number(tail)
 
 
@@ -202,6 +204,8 @@ def unclosed(text: str, start: int, stop: int) -> tuple[str, int] | None:
 
 def belong_together(between: str) -> bool:
     """Whether two boxes with this text between them are one answer."""
+    if _NEXT_ITEM.fullmatch(between):
+        return True
     if len(between) > 200 or _SENTENCE_END.search(between) or "\n" in between.strip(" \n") or _CORRECTION.search(between):
         return False
     return not _CONSEQUENCE.search(_NAMED.sub(" ", between)) and "\n\n" not in between
@@ -310,6 +314,8 @@ def whole(text: str) -> Extracted | None:
         answer = formulas_from(stripped, formula)
         rest = _PROSE.search(_FORMULA.sub(" ", stripped))
         return None if rest and answer == content_of(formula) else Extracted(answer, "whole")
+    if "**" in stripped[2:-2]:
+        return None
     digits = any(char.isdigit() for char in stripped)
     if digits and _SENTENCE.search(stripped):
         return None
@@ -323,6 +329,9 @@ def whole(text: str) -> Extracted | None:
 def last_emphasis(text: str) -> Extracted | None:
     """The last bold text or formula that could be an answer, whichever comes later."""
     bold = [match for match in _BOLD.finditer(text) if re.search(r"\d|\\|^[A-Z]$", match[1] or match[2])]
+    closing = _BOLD_AT_END.search(text)
+    if closing and not bold:
+        return Extracted(closing[1], "bold")
     formulas = list(_FORMULA.finditer(text))
     if formulas and (not bold or formulas[-1].end() > bold[-1].end()):
         last = formulas[-1]

@@ -283,6 +283,12 @@ def _value(node: Node, point: Mapping[str, Any], ctx: Any) -> Any:
         return ctx.mpf(value.numerator) / value.denominator
     if op == "const":
         return _constant(node.value, ctx)
+    if op == "dummy":
+        if f"dummy {node.value}" not in point:
+            raise Unreadable("an integral or limit is not evaluated")
+        return ctx.mpf(point[f"dummy {node.value}"])
+    if op == "fn" and node.value in ("sum", "product"):
+        return _series(node, point, ctx)
     if op == "add":
         return ctx.fsum(_value(arg, point, ctx) for arg in node.args)
     if op == "mul":
@@ -303,6 +309,22 @@ def _value(node: Node, point: Mapping[str, Any], ctx: Any) -> Any:
     if op == "fn":
         return _function(node.value, [_value(arg, point, ctx) for arg in node.args], ctx)
     raise Unreadable(f"a {op} has no number for its value")
+
+
+def _series(node: Node, point: Mapping[str, Any], ctx: Any) -> Any:
+    """A finite sum or product, term by term."""
+    body, dummy, low, high = node.args
+    first, last = _value(low, point, ctx), _value(high, point, ctx)
+    nested = any(part.op == "fn" and part.value in ("sum", "product") for part in walk(body))
+    if not (ctx.isint(first) and ctx.isint(last)):
+        raise Unreadable("the bounds of a sum are no integers here")
+    if last - first > (20 if nested else 1000):
+        raise TooLarge("a sum here has more than 1,000 terms")
+    total = ctx.zero if node.value == "sum" else ctx.one
+    for index in range(int(first), int(last) + 1):
+        term = _value(body, {**point, f"dummy {dummy.value}": index}, ctx)
+        total = total + term if node.value == "sum" else total * term
+    return total
 
 
 def _constant(name: str, ctx: Any) -> Any:

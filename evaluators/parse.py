@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from evaluators.tokens import CONSTANTS, FUNCTIONS, GREEK, RELATIONS, tokenize
-from evaluators.tree import EMPTY_SET, MINUS_ONE, Node, TooLarge, Unreadable, inverse, negate, symbols
+from evaluators.tree import EMPTY_SET, MINUS_ONE, Node, TooLarge, Unreadable, inverse, negate, substitute, symbols, walk
 from evaluators.units import VARIABLE_LIKE, Unit, is_unit_word, parse_unit
 
 MAX_DEPTH = 60
@@ -69,6 +69,8 @@ _APPLIED = frozenset("fghFGHPQTpqu")  # letters read as functions before a brack
 _DEGREE = (r"\circ", r"\degree")
 _NO_ARGUMENT_BREAK = frozenset(("+", "-", "=", "/", ",", ")", "]"))
 _KEYWORDS = frozenset(("or", "and", "in", "U", "union", "to", "mod", "choose"))
+_BINDERS = {"sum": "sum", "prod": "product", "int": "integral", "lim": "limit"}
+_DIFFERENTIAL = re.compile(r"d([a-zA-Z])|\\(?:mathrm|text)\s*\{\s*d\s*([a-zA-Z]?)\s*\}")
 _ENGLISH = frozenset("is the we of it so do not if for are was yes has can all how why you she his her but its".split())
 
 
@@ -124,7 +126,7 @@ class _Parser:
         joined = ""
         while True:
             token = self.peek()
-            if not token or token in _CLOSERS or token.startswith(r"\end"):
+            if not token or token in _CLOSERS or token == r"\mid" or token.startswith(r"\end"):
                 break
             sign = self.separator()
             if sign:
@@ -272,7 +274,7 @@ class _Parser:
         if token in _LEVEL_OF_OPENER:
             return token != "[" or left.op not in ("tuple", "interval", "set", "list")
         if char == "\\":
-            return not (token in _SEPARATORS or _text_separator(token) or token in _CLOSERS or token in _OVER or token.startswith(r"\end"))
+            return not (token in _SEPARATORS or _text_separator(token) or token in _CLOSERS or token in _OVER or token == r"\mid" or token.startswith(r"\end"))
         return False
 
     # Units.
@@ -318,6 +320,12 @@ class _Parser:
                 break
             self.at += 1
         text = " ".join(self.tokens[start : self.at])
+        scale = _SCALE.match(text)
+        if scale:
+            left = _multiply(left, Node("num", (), _SCALES[scale[1].lower()]))
+            text = text[scale.end() :]
+            if not text.strip(" {}"):
+                return left
         unit = parse_unit(text)
         if unit is None:
             raise Unreadable(f"cannot read {text!r} as a unit")
@@ -355,6 +363,8 @@ class _Parser:
             exponent = self.group()
         else:
             exponent = self.expression(POWER)
+        if base.op == "sym" and base.value in _APPLIED and exponent == MINUS_ONE and self.peek() == "(":
+            return Node("fn", self.arguments(), f"{base.value}^-1()")
         return Node("pow", (base, exponent))
 
     # Operands.
@@ -504,6 +514,8 @@ class _Parser:
             return self.function(FUNCTIONS[name])
         if name in ("pi", "infty", "infin", "e", "i", "imath"):
             return Node("const", (), {"infty": "oo", "infin": "oo", "imath": "i"}.get(name, name))
+        if name in _BINDERS:
+            return self.binder(name)
         if name in ("angle", "triangle", "measuredangle", "overarc"):
             return self.figure(name)
         if name in GREEK:
@@ -527,6 +539,48 @@ class _Parser:
         if match is None:
             raise Unreadable(f"cannot read {token!r}")
         return self.wording(match[1], match[2])
+
+    def binder(self, name: str) -> Node:
+        """A sum, product, integral or limit, with its bound variable numbered by depth."""
+        low: Node | None = None
+        high: Node | None = None
+        for _ in range(2):
+            if self.peek() == "_" and low is None:
+                self.at += 1
+                low = self.group() if self.peek() == "{" else self.fraction_part()
+            elif self.peek() == "^" and high is None:
+                self.at += 1
+                high = self.group() if self.peek() == "{" else self.fraction_part()
+        if name == "int":
+            body, variable = self.integrand()
+            bounds = () if low is None or high is None else (low, high)
+        else:
+            if low is None or low.op != "rel" or low.args[0].op != "sym" or (name == "lim") != (low.value[0] == "->"):
+                raise Unreadable(f"found \\{name} without its bounds")
+            body, variable = self.expression(SUM), low.args[0].value
+            bounds = (low.args[1],) if name == "lim" else (low.args[1], high) if high is not None else ()
+            if not bounds:
+                raise Unreadable(f"found \\{name} without its bounds")
+        dummy = Node("dummy", (), str(sum(part.op == "dummy" for part in walk(body))))
+        return Node("fn", (substitute(body, variable, dummy), dummy, *bounds), _BINDERS[name])
+
+    def integrand(self) -> tuple[Node, str]:
+        """What stands before the differential, and the variable of it."""
+        for place in range(self.at, len(self.tokens)):
+            match = _DIFFERENTIAL.fullmatch(self.tokens[place])
+            variable = (match[1] or match[2]) if match else None
+            size = 1
+            if not variable and (match or self.tokens[place] == "d"):
+                variable, size = (self.tokens[place + 1 : place + 2] or [""])[0], 2
+            if variable and variable.isalpha() and len(variable) == 1:
+                inner = _Parser(self.tokens[self.at : place] or ["1"])
+                inner.depth = self.depth
+                body = inner.sequence()
+                if inner.at < len(inner.tokens):
+                    raise Unreadable("cannot read the integrand")
+                self.at = place + size
+                return body, variable
+        raise Unreadable("found an integral without its differential")
 
     def figure(self, name: str) -> Node:
         """The letters that name an angle or triangle, as one variable."""
@@ -626,16 +680,31 @@ class _Parser:
         r"""A set in \{ \}; what follows a bar or colon is its condition."""
         if self.accept(r"\}") or self.accept(r"\rbrace"):
             return EMPTY_SET
-        bars, self.bars = self.bars, 1
+        self.mark_condition()
+        bars, self.bars = self.bars, 0
         inside = self.sequence()
         self.bars = bars
-        if self.peek() in ("|", r"\mid", ":"):
+        if self.peek() == r"\mid":
             self.at += 1
             condition = self.sequence()
             self.close(r"\}", "}", r"\rbrace")
             return Node("builder", (inside, condition))
         self.close(r"\}", "}", r"\rbrace")
         return Node("set", inside.args if inside.op == "list" else (inside,))
+
+    def mark_condition(self) -> None:
+        """Write the bar or colon before a set's condition as \\mid, which nothing else uses."""
+        level, bars = 0, []
+        for place in range(self.at, len(self.tokens)):
+            token = self.tokens[place]
+            if not level and token in ("|", ":"):
+                bars.append(place)
+            level += token in _LEVEL_OF_OPENER
+            level -= token in _CLOSERS
+            if level < 0:
+                break
+        if len(bars) % 2:
+            self.tokens[bars[0]] = r"\mid"
 
     def angle(self) -> Node:
         inside = self.sequence()
@@ -780,6 +849,8 @@ class _Parser:
         return self.expression(LIST)
 
 
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALE = re.compile(r"(?:\\(?:text|mathrm|mbox)\s*\{)?\s*(hundred|thousand|million|billion|trillion)\b\s*\}?", re.IGNORECASE)
 _SETLIKE = frozenset(("tuple", "interval", "set", "union", "inter", "minus"))
 _NOT_WORDING = frozenset("begin end mathbb mathcal mathfrak vec hat tilde bar dot ddot".split())
 _PLAIN_FUNCTIONS = frozenset(

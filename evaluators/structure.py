@@ -204,6 +204,21 @@ def scaled(node: Node) -> Node:
     return Node("matrix", lines, matrices[0].value)
 
 
+def determinant(node: Node) -> Node | None:
+    """The determinant that a vmatrix of two or three rows stands for."""
+    cells = [row.args for row in node.args]
+    if node.value != "vmatrix" or len(cells) != len(cells[0]) or not 2 <= len(cells) <= 3:
+        return None
+    if len(cells) == 2:
+        (a, b), (c, d) = cells
+        return Node("add", (Node("mul", (a, d)), negate(Node("mul", (b, c)))))
+    terms = []
+    for first, second, third, sign in ((0, 1, 2, 1), (1, 2, 0, 1), (2, 0, 1, 1), (2, 1, 0, -1), (1, 0, 2, -1), (0, 2, 1, -1)):
+        term = Node("mul", (cells[0][first], cells[1][second], cells[2][third]))
+        terms.append(term if sign > 0 else negate(term))
+    return Node("add", tuple(terms))
+
+
 def rows(node: Node) -> tuple[tuple[Node, ...], ...] | None:
     """Rows of a matrix in any notation, or None."""
     if node.op == "matrix":

@@ -29,6 +29,8 @@ def to_sympy(node: Node) -> Any:
         if node.value not in constants:
             raise Unreadable(f"{node.value} is no number")
         return constants[node.value]
+    if op == "dummy":
+        return sympy.Symbol(f"bound {node.value}")
     args = [to_sympy(arg) for arg in node.args]
     if op == "add":
         return sympy.Add(*args)
@@ -66,6 +68,12 @@ def _function(name: str, args: list[Any]) -> Any:
         return sympy.log(args[0], 10 if name == "lg" else 2)
     if name in named:
         return named[name](*args)
+    if name in ("sum", "product"):
+        return (sympy.Sum if name == "sum" else sympy.Product)(args[0], tuple(args[1:])).doit()
+    if name == "integral":
+        return sympy.Integral(args[0], tuple(args[1:]) if len(args) > 2 else args[1]).doit()
+    if name == "limit":
+        return sympy.limit(*args)
     if name.endswith("()"):
         return sympy.Function(name[:-2])(*args)
     raise Unreadable(f"{name} has no counterpart in sympy")

@@ -74,6 +74,6 @@ RELATIONS = {
     r"\geqq": ">=", r"\ne": "!=", r"\neq": "!=", r"\lt": "<", r"\gt": ">", r"\in": "in", r"\notin": "notin",
     r"\approx": "~", r"\simeq": "~", r"\cong": "~", r"\equiv": "==", r"\sim": "~", r"\doteq": "~", r"\to": "->",
     r"\rightarrow": "->", "->": "->", r"\mapsto": "->", r"\perp": "perp", r"\parallel": "parallel", r"\subset": "subset",
-    r"\subseteq": "subseteq", r"\mid": "mid", "=>": "=>", r"\implies": "=>", r"\Rightarrow": "=>", r"\propto": "propto",
+    r"\subseteq": "subseteq", "=>": "=>", r"\implies": "=>", r"\Rightarrow": "=>", r"\propto": "propto",
     r"\iff": "<=>", r"\Leftrightarrow": "<=>", "<=>": "<=>",
 }  # fmt: skip

@@ -14,6 +14,7 @@ Operations (`op`), with `args` and `value`:
     matrix   args: rows; each row a "row" node            cases    args: alternating value and condition
     quantity args: one; value: a Unit                     base     value: (digits, base)
     ratio    args: two or more sides of `a:b`             clock    value: (minutes, "am", "pm" or "")
+    dummy    value: depth of a bound variable: the index of a sum, the variable of an integral or limit
     text     value: normalised words                      choice   value: letter; args: what follows it, if anything
 """
 
@@ -87,6 +88,15 @@ def walk(node: Node) -> Iterator[Node]:
 def symbols(node: Node) -> frozenset[str]:
     """Names of the variables in the tree."""
     return frozenset(part.value for part in walk(node) if part.op == "sym")
+
+
+def substitute(node: Node, name: str, other: Node) -> Node:
+    """The tree with another in place of a variable."""
+    if node.op == "sym" and node.value == name:
+        return other
+    if not node.args:
+        return node
+    return Node(node.op, tuple(substitute(arg, name, other) for arg in node.args), node.value)
 
 
 def contains(node: Node, *ops: str) -> bool:
