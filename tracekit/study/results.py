@@ -149,7 +149,7 @@ COSTS = ("tokens_sampled", "tokens_trained", "tokens_teacher", "flops")
 
 
 def _own_costs(curves: pl.DataFrame) -> pl.DataFrame:
-    """arm, seed and COSTS of each run by itself. A supervised run logs `tokens`, all of them a teacher's, and `flops`."""
+    """arm, seed and COSTS of each run by itself. A supervised run logs `tokens` (a teacher's) and `flops`."""
     logged = [
         "tokens_sampled", "tokens_trained", "tokens_teacher", "tokens", "flops", "flops_rollout", "flops_update",
     ]  # fmt: skip

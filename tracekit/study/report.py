@@ -1,0 +1,266 @@
+"""The study's report: result.json, report.html and report.md, and each figure's data as Parquet."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import polars as pl
+
+from tracekit.runs import commit, versions, write_text
+from tracekit.study import figures
+from tracekit.study.claims import Evidence, claims_table
+from tracekit.study.page import Page
+from tracekit.study.results import (
+    Gate,
+    arm_metrics,
+    cost_table,
+    deep_curves,
+    exploration_table,
+    gates_of,
+    read_probe,
+    teacher_tokens,
+    temperature_curves,
+    training_curves,
+)
+from tracekit.study.settings import BASE, IN_DISTRIBUTION, StudySettings
+from tracekit.study.statistics import upper_bound_of_none
+from tracekit.tables import write_table
+
+REPORT, REPORT_MARKDOWN, RESULT = "report.html", "report.md", "result.json"
+DATA = "figures"  # folder of the figures' tables
+
+
+def write_study_report(
+    settings: StudySettings, jobs: dict[str, dict[str, float]], install_seconds: float | None
+) -> dict[str, Any]:
+    """Read every measurement, write the three files, and return what result.json holds."""
+    folder = settings.output
+    curves = training_curves(settings)
+    tables = {
+        "metrics": arm_metrics(settings),
+        "curves": curves,
+        "costs": cost_table(settings, curves, jobs),
+        "exploration": exploration_table(settings),
+        "teacher_tokens": teacher_tokens(settings),
+        "effects": read_probe(folder, "effects"),
+        "cells": read_probe(folder, "cells"),
+    }
+    for name, found in (("deep", deep_curves(settings)), ("sweep", temperature_curves(settings))):
+        if found is not None:
+            tables[name] = found
+    gates = gates_of(settings)
+    tables["claims"] = claims_table(Evidence(settings, curves, tables["exploration"]), gates)
+    for name, table in tables.items():
+        write_table(table, folder / DATA / f"{name}.parquet")
+    result = _result(settings, gates, tables, jobs, install_seconds)
+    write_text(folder / RESULT, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    page = _page(settings, gates, tables, result)
+    write_text(folder / REPORT, page.render())
+    write_text(folder / REPORT_MARKDOWN, page.render_markdown())
+    return result
+
+
+def _result(
+    settings: StudySettings,
+    gates: list[Gate],
+    tables: dict[str, pl.DataFrame],
+    jobs: dict[str, dict[str, float]],
+    install_seconds: float | None,
+) -> dict[str, Any]:
+    seconds: dict[str, float] = {}
+    for name, record in jobs.items():
+        stage = name.partition("-")[0]
+        seconds[stage] = round(seconds.get(stage, 0.0) + record["seconds"], 1)
+    arms: dict[str, Any] = {}
+    for row in tables["metrics"].iter_rows(named=True):
+        key = row["metric"] if row["metric"] == "greedy" else f"{row['metric']}@{row['k']}"
+        measured = {name: _plain(row[name]) for name in ("value", "low", "high", "seeds")}
+        arms.setdefault(row["arm"], {}).setdefault(row["split"], {})[key] = measured
+    return {
+        "gates": [
+            {"name": g.name, "value": g.value, "needs": g.needs, "threshold": g.threshold, "passed": g.passed}
+            for g in gates
+        ],
+        "arms": arms,
+        "probes": [{k: _plain(v) for k, v in row.items()} for row in tables["effects"].iter_rows(named=True)],
+        "claims": [{k: _plain(v) for k, v in row.items()} for row in tables["claims"].iter_rows(named=True)],
+        "seconds": {"stages": seconds, "installation": install_seconds},
+        "settings": settings.model_dump(mode="json", exclude={"output", "workers"}),
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ---------------------------------------------------------------- the page
+
+
+def _page(settings: StudySettings, gates: list[Gate], tables: dict[str, pl.DataFrame], result: dict[str, Any]) -> Page:
+    titles = {BASE: "base"} | {name: arm.title or name for name, arm in settings.arms.items()}
+    page = Page(settings.title, _lead(settings, gates, tables))
+    _write_gates(page, gates)
+    _write_claims(page, tables)
+    _write_accuracy(page, tables, titles, settings)
+    _write_exploration(page, tables, titles, settings)
+    _write_costs(page, tables, titles)
+    _write_probes(page, tables, titles, settings)
+    _write_protocol(page, settings, result)
+    return page
+
+
+def _lead(settings: StudySettings, gates: list[Gate], tables: dict[str, pl.DataFrame]) -> str:
+    runs, seeds = len(settings.runs()), len(settings.seeds)
+    scale = f"{len(settings.arms)} ways to train one base, {seeds} seed{'s' * (seeds > 1)}, {runs} checkpoints."
+    failed = [gate.name for gate in gates if not gate.passed]
+    if failed:
+        return f"{scale} FAILED gates: {', '.join(failed)}. The conclusions are withheld."
+    verdicts = tables["claims"]["verdict"].value_counts()
+    counts = dict(verdicts.iter_rows()) if len(verdicts) else {}
+    told = ", ".join(f"{counts.get(v, 0)} {v}" for v in ("supported", "refuted", "inconclusive"))
+    replicates = " One seed speaks of these checkpoints only: no method is called better." if seeds < 2 else ""
+    return f"{scale} Claims: {told}.{replicates}"
+
+
+def _write_gates(page: Page, gates: list[Gate]) -> None:
+    page.section("Gates")
+    page.text("What must hold before anything is concluded; the worst seed counts.")
+    page.table(
+        pl.DataFrame(
+            {
+                "gate": [g.name for g in gates],
+                "value": [g.value for g in gates],
+                "needs": [f"{g.needs} {g.threshold:g}" for g in gates],
+                "passed": [g.passed for g in gates],
+            }
+        )
+    )
+
+
+def _write_claims(page: Page, tables: dict[str, pl.DataFrame]) -> None:
+    page.section("Claims")
+    page.text(
+        "Each claim with its effect, the 95 % interval over seeds and problems (crossed random effects), and p after "
+        "Holm's correction over the table. Published figures are those of arXiv 2504.14945, at its scale."
+    )
+    columns = (
+        "question",
+        "claim",
+        "estimand",
+        "effect",
+        "low",
+        "high",
+        "unit",
+        "p",
+        "seeds",
+        "verdict",
+        "why",
+        "published",
+    )
+    page.table(tables["claims"].select(columns), digits=2)
+
+
+def _write_accuracy(
+    page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, str], settings: StudySettings
+) -> None:
+    metrics = tables["metrics"]
+    page.section("Accuracy")
+    page.text(
+        "test: as in training. length: longer chains. order: an order of operations that no question of the corpus "
+        "has. surface: slots listed in another order than they are worked."
+    )
+    page.figure(figures.accuracy_figure(metrics, titles), "Greedy accuracy, 95 % intervals.", f"{DATA}/metrics.parquet")
+    page.figure(
+        figures.pass_figure(metrics, titles, (IN_DISTRIBUTION, "length")),
+        "pass@k at temperature 1, unbiased estimator.",
+        f"{DATA}/metrics.parquet",
+    )
+    if "deep" in tables:
+        _write_deep(page, tables["deep"], titles)
+    if "sweep" in tables:
+        page.figure(
+            figures.temperature_figure(tables["sweep"], titles),
+            "One sample, pass@k and majority vote over temperatures, in distribution.",
+            f"{DATA}/sweep.parquet",
+        )
+    wide = metrics.with_columns(
+        pl.when(pl.col("metric") == "greedy")
+        .then(pl.lit("greedy"))
+        .otherwise(pl.format("{}@{}", "metric", "k"))
+        .alias("of")
+    )
+    largest = settings.evaluation.samples
+    shown = ["greedy", "pass@1", f"pass@{largest}", f"majority@{largest}"]
+    page.table(wide.filter(pl.col("of").is_in(shown)).pivot("of", index=("split", "arm"), values="value"))
+
+
+def _write_deep(page: Page, deep: pl.DataFrame, titles: dict[str, str]) -> None:
+    most = int(deep["k"].max())  # type: ignore[arg-type]
+    as_metrics = deep.with_columns(pl.lit("pass").alias("metric"), pl.lit("fixed problems").alias("split"))
+    page.figure(
+        figures.pass_figure(as_metrics, titles, ("fixed problems",)),
+        f"pass@k to {most} on problems fixed beforehand; 0 right of {most}: p < {upper_bound_of_none(most):.1%}.",
+        f"{DATA}/deep.parquet",
+    )
+
+
+def _write_exploration(
+    page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, str], settings: StudySettings
+) -> None:
+    page.section("Exploration")
+    page.text(
+        "A path is the sequence of step kinds and operations of a response, whatever its values. off_teacher and "
+        "off_base: share of right samples whose path is not the teacher's, or none of the base's right ones. kept and "
+        "gained: problems solved among those that the base solved, or did not."
+    )
+    page.figure(
+        figures.training_figure(tables["curves"], titles),
+        "Reward and entropy over training by RL (running mean of five rounds).",
+        f"{DATA}/curves.parquet",
+    )
+    page.figure(
+        figures.teacher_token_figure(tables["teacher_tokens"], titles),
+        "Probability given to the teacher's tokens, by the base's rank of them.",
+        f"{DATA}/teacher_tokens.parquet",
+    )
+    page.table(tables["exploration"])
+
+
+def _write_costs(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, str]) -> None:
+    page.section("Cost")
+    page.text(
+        "Training after the base; what an arm's start has cost is in it. FLOPs by formula (weights and attention, "
+        "backward twice the forward)."
+    )
+    page.figure(
+        figures.cost_figure(tables["metrics"], tables["costs"], titles),
+        "Accuracy against compute.",
+        f"{DATA}/costs.parquet",
+    )
+    page.table(tables["costs"])
+
+
+def _write_probes(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, str], settings: StudySettings) -> None:
+    page.section("What is linearly separable")
+    page.text(
+        "Held-out AUC of linear SVMs on hidden states, every checkpoint reading identical traces; folds hold whole "
+        "problems out. The full probing report stands in probe/report.html."
+    )
+    page.figure(
+        figures.layer_figure(tables["cells"], titles, tables["cells"]["feature"].unique(maintain_order=True).to_list()),
+        "Held-out AUC by layer.",
+        f"{DATA}/cells.parquet",
+    )
+    page.table(tables["effects"])
+
+
+def _write_protocol(page: Page, settings: StudySettings, result: dict[str, Any]) -> None:
+    page.section("To run it again")
+    page.text("Settings, seeds and versions. The same seed on CPU gives the same result.json but for times.")
+    page.code(json.dumps(result["settings"], indent=1, ensure_ascii=False))
+    page.code(json.dumps({"versions": result["versions"], "commit": result["commit"], **result["seconds"]}, indent=1))

@@ -1,0 +1,36 @@
+"""Run a study to its report: the one door of this package."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tracekit.runs import Progress, no_progress, start_run
+from tracekit.study.jobs import Board, lead
+from tracekit.study.pipeline import jobs_of
+from tracekit.study.report import write_study_report
+from tracekit.study.settings import StudySettings
+
+#: The recipe of `tracekit study` without one.
+QUICK = Path(__file__).with_name("quick.toml")
+
+INSTALL_SECONDS = "TRACEKIT_INSTALL_SECONDS"  # set by `make study`
+
+
+def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> dict[str, Any]:
+    """Do every job that is not done yet, write the report, and return what result.json holds.
+
+    Killed at any point, the same call goes on. Raises RunError where the folder holds a study of other settings,
+    and JobError where a job failed.
+    """
+    recorded = settings.model_copy(update={"workers": 1, "output": Path()})  # neither decides a number
+    folder = start_run(settings.output, recorded, seed=settings.seed)
+    board = Board(folder, jobs_of(settings))
+    if not board.all_done():
+        lead(folder, board, settings.workers, progress)
+    installed = os.environ.get(INSTALL_SECONDS)
+    progress("report", 0, 1)
+    result = write_study_report(settings, board.records(), float(installed) if installed else None)
+    progress("report", 1, 1)
+    return result
