@@ -189,7 +189,8 @@ def _completions(run: Path, files: list[Path]) -> Material:
         pl.col("sample").cast(pl.String).fill_null("-"),
         "problem_id",
     )
-    rows = table.with_columns(row_id=name, author=pl.col("model"), teacher=~pl.col("on_policy").fill_null(True))
+    rows = table.with_columns(row_id=name, teacher=~pl.col("on_policy").fill_null(True))
+    rows = rows.with_columns(author=pl.when("teacher").then(pl.lit("teacher")).otherwise("model"))
     repeated = pl.int_range(pl.len()).over("row_id")
     rows = rows.with_columns(
         row_id=pl.when(repeated == 0).then("row_id").otherwise(pl.format("{}/{}", "row_id", repeated))

@@ -38,7 +38,11 @@ const dom = (() => {
   const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(part === whole ? 0 : 1)} %` : "–");
   const many = (count, one) => `${number(count)} ${one}${count === 1 ? "" : "s"}`;
 
+  // A column that says nothing in any row is left out.
   function table(head, rows, attributes = {}) {
+    const said = head.map((_, place) => rows.some((row) => row[place] !== null && row[place] !== undefined && row[place] !== ""));
+    head = head.filter((_, place) => said[place]);
+    rows = rows.map((row) => row.filter((_, place) => said[place]));
     const cells = (row) => row.map((cell, place) => el(place ? "td" : "th", place ? {} : { scope: "row" }, cell ?? ""));
     return el("div", { class: "table-wrap" },
       el("table", attributes,

@@ -8,6 +8,7 @@ const overview = (() => {
 
   function build(index) {
     const { rows } = index;
+    index.mixed = rows.teacher.includes(1) && rows.teacher.includes(0);
     const sections = [
       cards(index), funnel(index), authors(index),
       el("div", { class: "plots" }, lengths(index), passRates(index), rows.step ? rewards(index) : null),
@@ -24,6 +25,9 @@ const overview = (() => {
     return outcome === "correct" || outcome === "wrong" ? outcome : outcome ? "unknown" : "none";
   }
 
+  // Beside a student, its teacher's rows are there to be learnt from: rates are the student's.
+  const counts = (index, row) => !index.mixed || !index.rows.teacher[row];
+
   function cards(index) {
     const { rows } = index;
     let kept = 0;
@@ -33,13 +37,14 @@ const overview = (() => {
     for (let row = 0; row < rows.id.length; row++) {
       if (rows.status[row] >= 0) decided++;
       if (index.names.status[rows.status[row]] === "kept") kept++;
+      if (!counts(index, row)) continue;
       const state = group(index, row);
       if (state !== "none") judged++;
       if (state === "correct") right++;
     }
     const card = (value, text) => el("div", { class: "card" }, el("strong", {}, value), el("span", {}, text));
     const shown = [card(number(rows.id.length), "traces"), card(number(index.problems.id.length), "problems"), card(number(index.names.author.length), index.names.author.length === 1 ? "author" : "authors")];
-    if (judged) shown.push(card(percent(right, judged), "verified correct"));
+    if (judged) shown.push(card(percent(right, judged), index.mixed ? "of the student's verified correct" : "verified correct"));
     if (decided) shown.push(card(percent(kept, decided), `kept: ${number(kept)}`));
     return el("div", { class: "cards" }, shown);
   }
@@ -69,9 +74,9 @@ const overview = (() => {
 
   function authors(index) {
     const { rows, names } = index;
-    const counts = names.author.map(() => ({ all: 0, correct: 0, wrong: 0, unknown: 0, kept: 0 }));
+    const tally = names.author.map(() => ({ all: 0, correct: 0, wrong: 0, unknown: 0, kept: 0 }));
     for (let row = 0; row < rows.id.length; row++) {
-      const of = counts[rows.author[row]];
+      const of = tally[rows.author[row]];
       if (!of) continue;
       of.all++;
       const state = group(index, row);
@@ -79,7 +84,7 @@ const overview = (() => {
       if (names.status[rows.status[row]] === "kept") of.kept++;
     }
     const decided = names.status.length > 0;
-    const lines = counts.map((of, code) => [
+    const lines = tally.map((of, code) => [
       el("button", { type: "button", class: "link", onclick: () => page.filter("author", code) }, names.author[code]),
       number(of.all), share(of.correct, of.all), number(of.wrong), number(of.unknown), ...(decided ? [share(of.kept, of.all)] : [])]);
     return section("Authors", null, dom.table(["Author", "Traces", "Correct", "Wrong", "Undecided", ...(decided ? ["Kept"] : [])], lines, { class: "numbers" }));
@@ -112,9 +117,9 @@ const overview = (() => {
   }
 
   function stacked(bins, visit) {
-    const counts = Object.fromEntries(OUTCOMES.map((name) => [name, new Array(bins).fill(0)]));
-    visit((name, bin) => counts[name][bin]++);
-    return OUTCOMES.filter((name) => counts[name].some(Boolean)).map((name) => ({ name: TITLES[name], class: `outcome-${name}`, counts: counts[name] }));
+    const columns = Object.fromEntries(OUTCOMES.map((name) => [name, new Array(bins).fill(0)]));
+    visit((name, bin) => columns[name][bin]++);
+    return OUTCOMES.filter((name) => columns[name].some(Boolean)).map((name) => ({ name: TITLES[name], class: `outcome-${name}`, counts: columns[name] }));
   }
 
   function passRates(index) {
@@ -122,13 +127,14 @@ const overview = (() => {
     const right = new Int32Array(problems.id.length);
     const judged = new Int32Array(problems.id.length);
     for (let row = 0; row < rows.id.length; row++) {
+      if (!counts(index, row)) continue;
       const state = group(index, row);
       if (state !== "correct" && state !== "wrong" && index.names.outcome[rows.outcome[row]] !== "no_answer") continue;
       judged[rows.problem[row]]++;
       if (state === "correct") right[rows.problem[row]]++;
     }
     const bins = 10;
-    const counts = new Array(bins).fill(0);
+    const shares = new Array(bins).fill(0);
     let never = 0;
     let always = 0;
     let several = 0;
@@ -137,12 +143,12 @@ const overview = (() => {
       if (count > 1) several++;
       if (!right[place]) never++;
       if (right[place] === count) always++;
-      counts[Math.min(Math.floor((bins * right[place]) / count), bins - 1)]++;
+      shares[Math.min(Math.floor((bins * right[place]) / count), bins - 1)]++;
     });
     if (!several) return null; // a rate over one sample is the verdict again
     return section("Pass rate", `Problems by their share of correct traces: ${number(never)} never solved, ${number(always)} always.`,
       plots.histogram({ label: "Histogram of pass rates over problems", xLabel: "share of correct traces", edges: Array.from({ length: bins + 1 }, (_, bin) => bin / bins),
-        edgeLabel: (value) => `${Math.round(100 * value)} %`, groups: [{ name: "problems", class: "neutral", counts }] }));
+        edgeLabel: (value) => `${Math.round(100 * value)} %`, groups: [{ name: "problems", class: "neutral", counts: shares }] }));
   }
 
   function rewards(index) {

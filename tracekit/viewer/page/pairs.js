@@ -3,7 +3,7 @@
 
 const pairsView = (() => {
   const { el } = dom;
-  const KINDS = { contamination: "contaminated", problem: "problems alike", trace: "traces alike" };
+  const KINDS = { contamination: "Contaminated", problem: "Problems alike", trace: "Traces alike" };
   let list;
   let panel;
   let current = -1;
@@ -43,8 +43,8 @@ const pairsView = (() => {
       panel.closest(".traces").classList.add("opened");
       panel.replaceChildren(
         el("div", { class: "tools" }, el("button", { type: "button", class: "back", onclick: close }, "← List")),
-        el("p", { class: "quiet" }, `${KINDS[pair.kind]}: ${score(pair.kind, pair.score)}. Marked: runs of ${words} words or more that stand on both sides.`),
-        el("div", { class: "columns two" }, side("This run", pair.leftId, leftNode, pair.kind), side(pair.kind === "contamination" ? pair.label : "Its like", pair.rightId, rightNode, pair.kind)));
+        el("p", { class: "quiet pair-note" }, `${KINDS[pair.kind]}: ${score(pair.kind, pair.score)}. Marked: runs of ${words} words or more that stand on both sides.`),
+        el("div", { class: "columns two" }, side(pair.kind === "contamination" ? "This run" : "First", pair.leftId, leftNode, pair.kind), side(pair.kind === "contamination" ? pair.label : "Second", pair.rightId, rightNode, pair.kind)));
       panel.scrollTop = 0;
     } catch (error) {
       panel.replaceChildren(el("p", { class: "empty" }, error.message));

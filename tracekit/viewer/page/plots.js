@@ -6,6 +6,7 @@ const plots = (() => {
   const WIDTH = 560;
   const HEIGHT = 200;
   const LEFT = 44;
+  const RIGHT = 18;
   const BOTTOM = 34;
   const TOP = 10;
 
@@ -14,7 +15,7 @@ const plots = (() => {
     const ticks = niceTicks(highest);
     const y = (value) => HEIGHT - BOTTOM - ((HEIGHT - BOTTOM - TOP) * value) / (ticks.at(-1) || 1);
     for (const tick of ticks) {
-      svg.append(el("line", { x1: LEFT, x2: WIDTH - 8, y1: y(tick), y2: y(tick), class: "grid" }),
+      svg.append(el("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(tick), y2: y(tick), class: "grid" }),
         el("text", { x: LEFT - 6, y: y(tick) + 3.5, class: "tick end" }, short(tick)));
     }
     svg.append(el("text", { x: (LEFT + WIDTH) / 2, y: HEIGHT - 3, class: "tick middle" }, xLabel));
@@ -39,7 +40,7 @@ const plots = (() => {
     const bins = edges.length - 1;
     const totals = Array.from({ length: bins }, (_, bin) => groups.reduce((sum, group) => sum + group.counts[bin], 0));
     const { svg, y } = frame(label, xLabel, Math.max(...totals));
-    const width = (WIDTH - 8 - LEFT) / bins;
+    const width = (WIDTH - RIGHT - LEFT) / bins;
     for (let bin = 0; bin < bins; bin++) {
       const bar = el("g", {}, el("title", {},
         `${edgeLabel(edges[bin])} – ${edgeLabel(edges[bin + 1])}: ` +

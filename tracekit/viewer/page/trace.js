@@ -57,7 +57,7 @@ const traceView = (() => {
     const gold = trace.problem?.[1] ?? "";
     const rows = trace.verdicts.map(([verifier, version, outcome, prediction, , method, reason, seconds]) => [
       [verifier, version ? el("span", { class: "quiet" }, ` ${version}`) : null], outcomeChip(outcome), answer(prediction),
-      [method, seconds ? el("span", { class: "quiet" }, ` ${seconds < 0.001 ? "<1" : number(Math.round(seconds * 1000))} ms`) : null], reason]);
+      !method ? "" : [method, seconds ? el("span", { class: "quiet" }, ` ${seconds < 0.001 ? "<1" : number(Math.round(seconds * 1000))} ms`) : null], reason]);
     return el("section", { class: "verdicts", "aria-label": "Answer" },
       el("dl", { class: "answers" },
         el("div", {}, el("dt", {}, "Gold"), el("dd", {}, answer(gold))),
