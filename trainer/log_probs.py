@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Elements of a chunk's logits. 2^24 float32 are 64 MiB: large enough to keep the matrix product busy.
-CHUNK_ELEMENTS = 1 << 24
+#: Elements of a chunk's float32 logits. A GPU reads the whole weight for each chunk and wants some 400 tokens of
+#: them to be busy: 256 MiB at a vocabulary of 152k. On a CPU, blocks of 32 MiB and less come from glibc's heap,
+#: which kept 700 MiB of freed ones; larger ones go back to the system at once.
+CHUNK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 26}
 
 
 def token_log_probs(
@@ -23,18 +25,20 @@ def token_log_probs(
     *,
     bias: Tensor | None = None,
     temperature: float = 1.0,
-    chunk_elements: int = CHUNK_ELEMENTS,
+    chunk_elements: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log softmax(h·Wᵀ/temperature)[target] and the distribution's entropy in nats: two (N,) in float32.
 
     hidden: (N, H), the state that predicts each target. weight: (V, H) and bias: (V,) of the output layer.
     targets: (N,), token ids below V. temperature: > 0. Differentiable in hidden, weight and bias, both
-    results. Where N · V is within chunk_elements the logits are kept for the backward pass; beyond, they are
-    made again chunk by chunk.
+    results. chunk_elements: logits that stand in memory at once, None for the device's CHUNK_ELEMENTS; where
+    N · V is within it they are kept for the backward pass, else made again chunk by chunk.
     """
     if hidden.shape[0] == 0:  # no token: zeros that still hang on the graph
         nothing = hidden.float().sum(-1) + 0.0 * weight.float().sum()
         return nothing, nothing
+    if chunk_elements is None:
+        chunk_elements = CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cpu"])
     if bias is not None:
         bias = bias.to(hidden.dtype)
     with torch.autocast(hidden.device.type, enabled=False):  # the caller's dtype of `hidden` is the products' dtype
@@ -99,12 +103,13 @@ class _TokenLogProbs(torch.autograd.Function):
             else:
                 log_softmax = kept
             grad_logits = _grad_logits(
-                log_softmax,
+                log_softmax if kept is None else log_softmax.clone(),
                 targets[span],
                 entropy[span],
                 None if grad_log_prob is None else grad_log_prob[span],
                 None if grad_entropy is None else grad_entropy[span],
             )
+            del log_softmax
             grad_logits = grad_logits.div_(ctx.temperature)
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(0)
@@ -112,7 +117,10 @@ class _TokenLogProbs(torch.autograd.Function):
             if grad_hidden is not None:
                 torch.mm(grad_logits, weight, out=grad_hidden[span])
             if grad_weight is not None:
-                grad_weight += grad_logits.T @ hidden[span]
+                if hidden.dtype == torch.float32:  # added in place: a second (V, H) would cost more than the chunk
+                    grad_weight.addmm_(grad_logits.T, hidden[span])
+                else:
+                    grad_weight += grad_logits.T @ hidden[span]
         return (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),
@@ -135,15 +143,15 @@ def _grad_logits(
     grad_log_prob: Tensor | None,
     grad_entropy: Tensor | None,
 ) -> Tensor:
-    """Gradient by z = logits/τ; a new tensor, so that a kept log-softmax serves a second backward pass."""
+    """Gradient by z = logits/τ; `log_softmax` is used up."""
     if grad_entropy is None:
         assert grad_log_prob is not None
-        grad = log_softmax.exp().mul_(-grad_log_prob[:, None])
+        grad = log_softmax.exp_().mul_(-grad_log_prob[:, None])
     else:
         grad = (log_softmax + entropy[:, None]).mul_(-grad_entropy[:, None])
         if grad_log_prob is not None:
             grad -= grad_log_prob[:, None]
-        grad *= log_softmax.exp()
+        grad *= log_softmax.exp_()
     if grad_log_prob is not None:
         grad.scatter_add_(1, targets[:, None], grad_log_prob[:, None])
     return grad
