@@ -40,6 +40,14 @@ class FeaturePlan:
     token_labels: Floats
 
     @property
+    def label_names(self) -> list[tuple[str, str]]:
+        """(negative, positive) name of each target."""
+        classes = self.labels.classes
+        if self.labels.task == "binary":
+            return [(classes[0], classes[1])]
+        return [(f"not {name}", name) for name in classes]
+
+    @property
     def binary(self) -> bool:
         """Whether hinge SVMs apply: every target is -1/+1."""
         return self.labels.task != "real"
@@ -50,7 +58,8 @@ class Cell:
     """What was measured of one model, seed and layer; AUCs are means over repeats and targets.
 
     by_repeat: (repeats,). draws: name of a statistic → (draws,) bootstrap refits, in the band alone. null:
-    (permutations,) least-squares AUC under permuted blocks, `swept` the observed one.
+    (permutations,) least-squares AUC under permuted blocks, `swept` the observed one. costs: (targets,) C (or ridge)
+    chosen in the first split.
     """
 
     model: str
@@ -65,9 +74,18 @@ class Cell:
     swept: float
     null: Floats
     token_control: float
-    held_out: Floats
+    costs: Floats
     statistics: dict[str, float] = field(default_factory=dict)
     draws: dict[str, Floats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Probed:
+    """One feature's plan and cells, by (model, seed, layer); surface: AUC of the surface features alone."""
+
+    plan: FeaturePlan
+    cells: dict[tuple[str, int, int], Cell]
+    surface: float | None
 
 
 def plan_feature(
@@ -77,11 +95,17 @@ def plan_feature(
     steps: pl.DataFrame,
     group_of: dict[str, int],
     settings: ProtocolSettings,
+    prevalence: float | None = None,
 ) -> FeaturePlan:
-    """Fix rows, folds, permutations and draws of a feature. Raises FeatureError or FoldError."""
+    """Fix rows, folds, permutations and draws of a feature. Raises FeatureError or FoldError.
+
+    prevalence: share of positive rows to match, by leaving out rows of the class that is too frequent.
+    """
     labels = label_rows(aligned.index, traces, steps, feature)
     seed = settings.seed + zlib.crc32(feature.name.encode()) % 100_000
     rows = _choose_rows(aligned.index, labels, group_of, feature, settings.max_rows, seed)
+    if prevalence is not None and labels.task == "binary":
+        rows = match_prevalence(rows, labels.targets(rows)[0], prevalence, seed)
     problems = aligned.index["problem_id"].gather(rows)
     groups = np.asarray([group_of[p] for p in problems])
     targets = labels.targets(rows)
@@ -118,6 +142,16 @@ def _choose_rows(
     at = keep["at"].to_numpy()[np.isin(groups, inside)]
     chosen = groups[np.isin(groups, inside)]
     return at[np.argsort(chosen, kind="stable")].astype(np.int64)
+
+
+def match_prevalence(rows: np.ndarray, target: Floats, prevalence: float, seed: int) -> np.ndarray:
+    """The rows without a random part of the class that is too frequent for `prevalence`, in (0, 1)."""
+    positive, negative = np.flatnonzero(target > 0), np.flatnonzero(target <= 0)
+    wanted = min(len(positive), round(len(negative) * prevalence / (1 - prevalence)))
+    unwanted = min(len(negative), round(wanted * (1 - prevalence) / prevalence))
+    rng = np.random.default_rng(seed)
+    kept = np.concatenate([rng.permutation(positive)[:wanted], rng.permutation(negative)[:unwanted]])
+    return rows[np.sort(kept)]
 
 
 def _check_varies(feature: Feature, targets: Floats, problems: np.ndarray) -> None:
@@ -188,10 +222,22 @@ def measure_cell(
         swept=swept,
         null=null,
         token_control=control,
-        held_out=fits[0].held_out,
+        costs=fits[0].costs[0],
         statistics=statistics,
         draws=draws,
     )
+
+
+def linear_auc(states: Floats, plan: FeaturePlan, settings: ProtocolSettings) -> tuple[float, float, float]:
+    """Held-out linear AUC of states (n, width), and its interval over problems without refitting."""
+    fits = [
+        _fit([linear_gram(states, split.train) for split in splits.splits], plan, splits, settings)
+        for splits in plan.repeats
+    ]
+    low, high = resampled_interval(fits[0].held_out, plan.targets, plan.repeats[0], plan.draws)
+    auc = [_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)]
+    shift = float(np.mean(auc)) - auc[0]
+    return float(np.mean(auc)), low + shift, high + shift
 
 
 def resampled_interval(
@@ -267,11 +313,3 @@ def _sweep(grams: Sequence[Floats], plan: FeaturePlan) -> tuple[float, Floats, f
 
 def _mean_auc(held_out: Floats, targets: Floats, splits: Splits) -> float:
     return float(fold_auc(held_out, targets, splits.outer).mean())
-
-
-def surface_auc(surface: Floats | None, plan: FeaturePlan, settings: ProtocolSettings) -> float | None:
-    """AUC of the surface features alone."""
-    if surface is None:
-        return None
-    fits = [_fit([linear_gram(surface, split.train) for split in s.splits], plan, s, settings) for s in plan.repeats]
-    return float(np.mean([_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)]))

@@ -7,7 +7,7 @@ seeds. (It is δ(A) - δ(B) with δ(arm) = AUC(arm) - AUC(base): with one shared
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ import numpy as np
 import polars as pl
 
 from probes.alignment import Aligned, align, open_models
-from probes.equivalence import Effect, crossed_effect, holm
+from probes.effects import effect_table
 from probes.features import Feature, FeatureError, find_feature
-from probes.folds import group_problems
-from probes.measure import Cell, FeaturePlan, measure_cell, plan_feature, surface_auc
-from probes.permutation import permutation_p
-from probes.power import Plan, plan, problems_needed
+from probes.folds import FoldError, group_problems
+from probes.geometry import compare_to_base, decision_slice
+from probes.measure import FeaturePlan, Probed, linear_auc, measure_cell, plan_feature
+from probes.result import ProbeResult, cell_table, control_table, decodability_table, power_table
 from probes.settings import ProtocolSettings
 from probes.states import States
 from tracekit.runs import Progress, no_progress, versions
@@ -40,29 +40,6 @@ class Source:
     states: Mapping[str, Sequence[Path]]
 
 
-@dataclass(frozen=True)
-class ProbeResult:
-    """All that the protocol found, as tables, and what it was found under.
-
-    tables: "effects", "cells", "decodability", "controls", "power", "sources", "geometry", "slices".
-    notes: what a reader has to know before believing a number.
-    """
-
-    settings: ProtocolSettings
-    tables: dict[str, pl.DataFrame]
-    notes: tuple[str, ...]
-    about: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Probed:
-    """One feature's plan and cells."""
-
-    plan: FeaturePlan
-    cells: dict[tuple[str, int, int], Cell]
-    surface: float | None
-
-
 def run_protocol(
     source: Source,
     settings: ProtocolSettings,
@@ -78,34 +55,41 @@ def run_protocol(
     if settings.base not in models:
         raise FeatureError(f"no model is named {settings.base!r}; models: {', '.join(models)}. Set `base`.")
     band = choose_band(models, settings)
+    contrasts = choose_contrasts(list(models), settings)
+    seeds = count_seeds(models)
     group_of = group_by_text(source.traces)
-    probed: dict[str, _Probed] = {}
-    identical = True
+    probed: dict[str, Probed] = {}
+    shapes, planes, matrix, identical = [], [], [], True
     for name in settings.features:
         feature = find_feature(name, source.traces, source.steps)
         aligned = align(models, settings.position or feature.position)
         identical &= aligned.identical
-        probed[name] = _probe(aligned, feature, source, group_of, band, settings, progress)
-    contrasts = choose_contrasts(list(models), settings)
-    seeds = _seeds(models)
+        probed[name] = probe_feature(aligned, feature, source, group_of, band, settings, progress)
+        shapes += geometry_rows(aligned, probed[name], settings)
+        planes += slice_rows(aligned, probed[name], band, settings)
+        matrix += source_rows(feature, source, probed[name], others, band, settings)
     effects = effect_table(probed, contrasts, seeds, band, settings)
     tables = {
         "effects": effects,
-        "cells": _cell_table(probed),
-        "decodability": _decodability_table(probed, settings),
-        "controls": _control_table(probed, band, settings),
-        "power": _power_table(probed, settings),
+        "cells": cell_table(probed),
+        "decodability": decodability_table(probed, settings),
+        "controls": control_table(probed, band, settings),
+        "power": power_table(probed, settings),
+        "sources": pl.DataFrame(matrix, infer_schema_length=None),
+        "geometry": pl.DataFrame(shapes, infer_schema_length=None),
+        "slices": pl.DataFrame(planes, infer_schema_length=None),
     }
     about = {
         "source": source.name,
         "band": list(band),
         "models": {m: len(s) for m, s in models.items()},
         "problems": source.traces["problem_id"].n_unique(),
+        "groups": len(set(group_of.values())),
         "traces": len(source.traces),
         "identical_tokens": identical,
         "versions": versions(),
     }
-    return ProbeResult(settings, tables, _notes(seeds, identical, effects), about)
+    return ProbeResult(settings, tables, _notes(seeds, identical, tables, settings), about)
 
 
 # ---------------------------------------------------------------- what is compared
@@ -149,7 +133,8 @@ def group_by_text(traces: pl.DataFrame) -> dict[str, int]:
     return dict(zip(problems["problem_id"], group_problems(problems["problem"].to_list()).tolist()))
 
 
-def _seeds(models: Mapping[str, Sequence[States]]) -> int:
+def count_seeds(models: Mapping[str, Sequence[States]]) -> int:
+    """Training seeds of the arms; a model with one checkpoint is shared by all. Raises FeatureError."""
     counts = {name: len(seeds) for name, seeds in models.items()}
     most = max(counts.values())
     odd = {name: count for name, count in counts.items() if count not in (1, most)}
@@ -161,7 +146,7 @@ def _seeds(models: Mapping[str, Sequence[States]]) -> int:
 # ---------------------------------------------------------------- one feature
 
 
-def _probe(
+def probe_feature(
     aligned: Aligned,
     feature: Feature,
     source: Source,
@@ -169,7 +154,8 @@ def _probe(
     band: tuple[int, ...],
     settings: ProtocolSettings,
     progress: Progress,
-) -> _Probed:
+) -> Probed:
+    """Plan the feature, then measure every model, seed and layer."""
     planned = plan_feature(aligned, feature, source.traces, source.steps, group_of, settings)
     surface = surface_matrix(aligned, planned, settings)
     work = [(m, s, layer) for m, seeds in aligned.states.items() for s in range(len(seeds)) for layer in aligned.layers]
@@ -187,7 +173,7 @@ def _probe(
             surface=surface,
         )
     progress(f"probe {feature.name}", len(work), len(work), "")
-    return _Probed(planned, cells, surface_auc(surface, planned, settings))
+    return Probed(planned, cells, linear_auc(surface, planned, settings)[0])
 
 
 def surface_matrix(aligned: Aligned, planned: FeaturePlan, settings: ProtocolSettings) -> np.ndarray:
@@ -201,234 +187,136 @@ def surface_matrix(aligned: Aligned, planned: FeaturePlan, settings: ProtocolSet
     return surface
 
 
-# ---------------------------------------------------------------- effects
+# ---------------------------------------------------------------- beside the effects
 
 
-def effect_table(
-    probed: Mapping[str, _Probed],
-    contrasts: Sequence[tuple[str, str]],
-    seeds: int,
-    band: Sequence[int],
-    settings: ProtocolSettings,
-) -> pl.DataFrame:
-    """One row a (estimand, contrast, feature): the effect, its interval, tests and verdict.
-
-    Estimands: "delta" (linear AUC), "gamma" (RBF - linear), "gain" (with surface features beside the states).
-    """
+def geometry_rows(aligned: Aligned, one: Probed, settings: ProtocolSettings) -> list[dict[str, Any]]:
+    """Geometry of every cell against the base, on the feature's most balanced class; none for real labels."""
+    if not one.plan.binary:
+        return []
+    number, target = _most_balanced(one.plan)
     rows = []
-    for estimand in ("delta", "gamma", "gain"):
-        for a, b in contrasts:
-            family = []
-            for name, one in probed.items():
-                effect = contrast(one, a, b, seeds, band, estimand)
-                family.append((name, one, effect))
-            different = holm(np.asarray([e.p_different() for *_, e in family]))
-            same = holm(np.asarray([e.p_equivalent(settings.margin) for *_, e in family]))
-            for (name, one, effect), p, q in zip(family, different, same):
-                rows.append(_effect_row(name, one, effect, (a, b), estimand, (p, q), band, settings))
-    return pl.DataFrame(rows)
-
-
-def contrast(one: _Probed, a: str, b: str, seeds: int, band: Sequence[int], estimand: str) -> Effect:
-    """The effect of A against B on one feature."""
-    pairs = [(_in_band(one, a, seed, band, estimand), _in_band(one, b, seed, band, estimand)) for seed in range(seeds)]
-    if _seeds_of(one, a) == _seeds_of(one, b) == 1:
-        pairs = pairs[:1]
-    differences = np.asarray([x[0] - y[0] for x, y in pairs])
-    draws = np.stack([x[1] - y[1] for x, y in pairs], axis=1)
-    return crossed_effect(differences, draws, len(np.unique(one.plan.groups)))
-
-
-def _seeds_of(one: _Probed, model: str) -> int:
-    return 1 + max(seed for name, seed, _ in one.cells if name == model)
-
-
-def _in_band(one: _Probed, model: str, seed: int, band: Sequence[int], estimand: str) -> tuple[float, np.ndarray]:
-    """(statistic, its draws), mean over the band; a model of one seed stands for every seed."""
-    seed = min(seed, _seeds_of(one, model) - 1)
-    cells = [one.cells[model, seed, layer] for layer in band]
-    statistics = {
-        "delta": lambda c: (c.statistics["linear"], c.draws["linear"]),
-        "gamma": lambda c: (c.statistics["rbf"] - c.statistics["linear"], c.draws["rbf"] - c.draws["linear"]),
-        "gain": lambda c: (c.statistics["with_surface"], c.draws["with_surface"]),
-    }
-    found = [statistics[estimand](c) for c in cells]
-    return float(np.mean([f[0] for f in found])), np.mean([f[1] for f in found], axis=0)
-
-
-def _effect_row(
-    name: str,
-    one: _Probed,
-    effect: Effect,
-    pair: tuple[str, str],
-    estimand: str,
-    p: tuple[float, float],
-    band: Sequence[int],
-    settings: ProtocolSettings,
-) -> dict[str, Any]:
-    low, high = effect.interval(settings.alpha)
-    base = np.mean([one.cells[settings.base, 0, layer].auc for layer in band])
-    verdict, why, needed = judge(one, effect, p, float(base), pair, band, settings)
-    return {
-        "estimand": estimand,
-        "a": pair[0],
-        "b": pair[1],
-        "feature": name,
-        "effect": effect.estimate,
-        "low": low,
-        "high": high,
-        "p": effect.p_different(),
-        "p_holm": p[0],
-        "p_equivalent": effect.p_equivalent(settings.margin),
-        "p_equivalent_holm": p[1],
-        "verdict": verdict,
-        "why": why,
-        "base_auc": float(base),
-        "seeds": effect.seeds,
-        "problems": effect.problems,
-        "swappable_blocks": one.plan.swappable,
-        "se_seeds": effect.seed_variance**0.5,
-        "se_problems": effect.problem_variance**0.5,
-        "problems_needed": needed,
-    }
-
-
-def judge(
-    one: _Probed,
-    effect: Effect,
-    p: tuple[float, float],
-    base: float,
-    pair: tuple[str, str],
-    band: Sequence[int],
-    settings: ProtocolSettings,
-) -> tuple[str, str, int | None]:
-    """(verdict, why, problems needed). An effect inside the margin is equivalent even where it is not zero."""
-    needed = problems_needed(effect, settings.margin, settings.alpha, settings.power)
-    own = [c for (m, _, layer), c in one.cells.items() if m in pair and layer in band]
-    if base > settings.saturated:
-        return "saturated", f"the base's AUC is {base:.3f}, above {settings.saturated}: nothing is left to gain", None
-    if one.plan.swappable < settings.least_blocks:
-        return "inconclusive", f"{one.plan.swappable} swappable blocks, {settings.least_blocks} needed", needed
-    if max(c.degenerate for c in own) > settings.degenerate:
-        return "inconclusive", f"{max(c.degenerate for c in own):.0%} of the fits are degenerate", needed
-    if p[1] < settings.alpha:
-        return "equivalent", f"inside ±{settings.margin} (TOST, Holm p = {p[1]:.2g})", None
-    if p[0] < settings.alpha:
-        return "changed", f"differs from 0 (Holm p = {p[0]:.2g})", None
-    more = "more seeds" if needed is None else f"{needed} problems"
-    return "inconclusive", f"neither different from 0 nor inside ±{settings.margin}; {more} needed", needed
-
-
-# ---------------------------------------------------------------- tables
-
-
-def _cell_table(probed: Mapping[str, _Probed]) -> pl.DataFrame:
-    return pl.DataFrame(
-        [
-            {
-                "feature": name,
-                "model": c.model,
-                "seed": c.seed,
-                "layer": c.layer,
-                "auc": c.auc,
-                "low": c.low,
-                "high": c.high,
-                "null_mean": float(np.mean(c.null)),
-                "null_95": float(np.quantile(c.null, 0.95)),
-                "swept": c.swept,
-                "rbf": c.statistics.get("rbf"),
-                "with_surface": c.statistics.get("with_surface"),
-                "degenerate": c.degenerate,
-                "kkt_gap": c.largest_gap,
-            }
-            for name, one in probed.items()
-            for c in one.cells.values()
-        ]
-    )
-
-
-def _decodability_table(probed: Mapping[str, _Probed], settings: ProtocolSettings) -> pl.DataFrame:
-    """Is the feature there at all? Maximum over layers, the same permutation across layers; Holm over features."""
-    rows = []
-    for name, one in probed.items():
-        for model, seed in sorted({(m, s) for m, s, _ in one.cells}):
-            layers = [c for (m, s, _), c in one.cells.items() if (m, s) == (model, seed)]
-            observed = max(c.swept for c in layers)
-            null = np.max([c.null for c in layers], axis=0)
-            p = permutation_p(observed, null)
-            rows.append({"feature": name, "model": model, "seed": seed, "best_auc": observed, "p": p})
-    frame = pl.DataFrame(rows)
-    parts = [
-        part.with_columns(p_holm=pl.Series(holm(part["p"].to_numpy())))
-        for part in frame.partition_by("model", "seed", maintain_order=True)
-    ]
-    return pl.concat(parts).with_columns(permutations=pl.lit(settings.permutations))
-
-
-def _control_table(probed: Mapping[str, _Probed], band: Sequence[int], settings: ProtocolSettings) -> pl.DataFrame:
-    """AUC in the band beside what each control reaches."""
-    rows = []
-    for name, one in probed.items():
-        for model in dict.fromkeys(m for m, *_ in one.cells):
-            cells = [c for (m, _, layer), c in one.cells.items() if m == model and layer in band]
-            swept = float(np.mean([c.swept for c in cells]))
-            token = float(np.mean([c.token_control for c in cells]))
+    for layer in aligned.layers:
+        base = aligned.layer(settings.base, 0, layer, one.plan.rows)
+        for (model, seed, at), cell in one.cells.items():
+            if at != layer:
+                continue
+            states = aligned.layer(model, seed, layer, one.plan.rows)
+            cost = float(cell.costs[number]) if settings.fit == "hinge" else 1.0
+            found = compare_to_base(states, base, target, one.plan.repeats[0], one.plan.groups, cost)
             rows.append(
-                {
-                    "feature": name,
-                    "model": model,
-                    "auc": float(np.mean([c.auc for c in cells])),
-                    "surface_alone": one.surface,
-                    "with_surface": _mean(c.statistics.get("with_surface") for c in cells),
-                    "random_token_labels": token,
-                    "selectivity": swept - token,
-                    "shuffled_labels": float(np.mean([c.null.mean() for c in cells])),
-                    "untrained_control": model == settings.untrained,
-                }
+                {"feature": one.plan.feature.name, "model": model, "seed": seed, "layer": layer, **asdict(found)}
             )
-    return pl.DataFrame(rows)
+    return rows
 
 
-def _mean(values: Any) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _power_table(probed: Mapping[str, _Probed], settings: ProtocolSettings) -> pl.DataFrame:
+def slice_rows(aligned: Aligned, one: Probed, band: Sequence[int], settings: ProtocolSettings) -> list[dict[str, Any]]:
+    """A plane through the states of each model's first seed, at the first layer of the band."""
+    if not one.plan.binary:
+        return []
+    number, target = _most_balanced(one.plan)
     rows = []
-    for name, one in probed.items():
-        before: Plan = plan(
-            one.plan.targets[0] if one.plan.binary else np.sign(one.plan.targets[0]),
-            one.plan.groups,
-            target=settings.margin,
-            alpha=settings.alpha,
-            power=settings.power,
-        )
-        rows.append(
+    for model in aligned.states:
+        states = aligned.layer(model, 0, band[0], one.plan.rows)
+        cell = one.cells[model, 0, band[0]]
+        cost = float(cell.costs[number]) if settings.fit == "hinge" else 1.0
+        plane = decision_slice(states, target, one.plan.repeats[0], cost)
+        rows += [
             {
-                "feature": name,
-                "rows": len(one.plan.rows),
-                "problems": before.problems,
-                "swappable_blocks": one.plan.swappable,
-                "intraclass": before.intraclass,
-                "design_effect": before.design_effect,
-                "detectable": before.detectable,
-                "problems_needed": before.needed,
-                "classes": ", ".join(one.plan.labels.classes),
-                "task": one.plan.labels.task,
-                "position": one.plan.feature.position,
+                "feature": one.plan.feature.name,
+                "model": model,
+                "layer": band[0],
+                "label": one.plan.label_names[number][int(y > 0)],
+                "positive": bool(y > 0),
+                "decision": float(x),
+                "across": float(z),
+                "role": ("held out", "training", "support vector")[role],
             }
-        )
-    return pl.DataFrame(rows)
+            for x, z, role, y in zip(*plane, target)
+        ]
+    return rows
 
 
-def _notes(seeds: int, identical: bool, effects: pl.DataFrame) -> tuple[str, ...]:
+def _most_balanced(planned: FeaturePlan) -> tuple[int, np.ndarray]:
+    number = int(np.argmin(np.abs(planned.targets.mean(1))))
+    return number, planned.targets[number]
+
+
+def source_rows(
+    feature: Feature,
+    neutral: Source,
+    one: Probed,
+    others: Sequence[Source],
+    band: Sequence[int],
+    settings: ProtocolSettings,
+) -> list[dict[str, Any]]:
+    """The arm × source matrix of one feature: AUC in the band, other sources matched in prevalence to the neutral one."""
+    share = float((one.plan.targets[0] > 0).mean())
+    rows = []
+    for model in dict.fromkeys(m for m, *_ in one.cells):
+        own = [c for (m, _, layer), c in one.cells.items() if m == model and layer in band]
+        auc, low, high = (float(np.mean([getattr(c, k) for c in own])) for k in ("auc", "low", "high"))
+        rows.append(_source_row(feature, neutral.name, model, (auc, low, high), len(one.plan.rows), share, ""))
+    for source in others:
+        models = open_models(source.states)
+        aligned = align(models, settings.position or feature.position)
+        try:
+            planned = plan_feature(
+                aligned, feature, source.traces, source.steps, group_by_text(source.traces), settings, share
+            )
+            for model, seeds in models.items():
+                every = [
+                    linear_auc(aligned.layer(model, seed, layer, planned.rows), planned, settings)
+                    for seed in range(len(seeds))
+                    for layer in band
+                ]
+                auc, low, high = np.mean(every, axis=0).tolist()
+                reached = float((planned.targets[0] > 0).mean())
+                rows.append(_source_row(feature, source.name, model, (auc, low, high), len(planned.rows), reached, ""))
+        except (FeatureError, FoldError) as reason:  # a model that is never wrong has no wrong steps to find
+            rows += [_source_row(feature, source.name, m, (None,) * 3, 0, None, str(reason)) for m in models]
+    return rows
+
+
+def _source_row(
+    feature: Feature,
+    source: str,
+    model: str,
+    auc: tuple[float | None, ...],
+    rows: int,
+    share: float | None,
+    why_not: str,
+) -> dict[str, Any]:
+    return {
+        "feature": feature.name,
+        "source": source,
+        "model": model,
+        "auc": auc[0],
+        "low": auc[1],
+        "high": auc[2],
+        "rows": rows,
+        "positive_share": share,
+        "why_not": why_not,
+    }
+
+
+def _notes(
+    seeds: int, identical: bool, tables: Mapping[str, pl.DataFrame], settings: ProtocolSettings
+) -> tuple[str, ...]:
     notes = ["With one base shared by all arms, δ(A) - δ(B) is AUC(A) - AUC(B)."]
     if seeds == 1:
         notes.append("One checkpoint an arm: every statement speaks of these checkpoints only, not of the methods.")
     if not identical:
         notes.append("Tokenizers differ: rows are compared where they end at the same character.")
-    few = effects.filter(pl.col("why").str.contains("swappable"))["feature"].unique().to_list()
-    if few:
-        notes.append(f"Too few swappable blocks for any answer: {', '.join(sorted(few))}.")
+    for row in tables["power"].iter_rows(named=True):
+        if row["swappable_blocks"] < settings.least_blocks:
+            notes.append(
+                f"{row['feature']}: {row['swappable_blocks']} swappable blocks, fewer than {settings.least_blocks}: "
+                f"inconclusive, about {row['problems_needed']} problems needed."
+            )
+        elif row["problems_needed"] > row["problems"]:
+            notes.append(
+                f"{row['feature']}: {row['problems']} problems can show a difference of {row['detectable']:.3f}; for "
+                f"±{settings.margin} about {row['problems_needed']} problems are needed (assumed before any fit)."
+            )
     return tuple(notes)
