@@ -1,0 +1,293 @@
+"""One GRPO step of ours against TRL's on the same model, prompts, rewards and micro-batch limits, on one CPU thread.
+
+    python benchmarks/grpo_step.py --peer trl
+
+512 sequences (64 prompts × 8), at most 64 completion tokens, a model of Qwen2's shape with 2.2
+million parameters and random weights (a Llama by name, whose folder keeps the tokenizer saved with it).
+Both sample at temperature 1, take one update a round and hold as many padded tokens in a micro-batch. Rewards
+are a function of the text alone, the same for both. Times are CPU seconds of this process, which on one thread
+are wall seconds of a quiet machine. Both run in turn in one process; the median of the steps after the first counts.
+
+Cases: `full`: no completion ends before 64 tokens, every row has a gradient. `natural`: an EOS ends them, mean
+length about half of the longest. `half-signal`: natural, and half of the groups earn all 0, as in training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import statistics
+import tempfile
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+
+from evaluators.verdict import Outcome, Verdict
+from tracekit.config import build_settings
+from tracekit.tables import PROBLEMS, write_table
+from trainer import policy, rollout
+from trainer.config import TrainSettings
+from trainer.train import train
+
+PROMPTS, GROUP, PROMPT_TOKENS, TOKENS = 64, 8, 24, 64
+MICRO_ROWS = 64  # TRL's per_device_train_batch_size; ours holds as many padded tokens
+WORDS = 800
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is rolled out: the chance that a token ends a completion, and the share of groups that can earn 1."""
+
+    name: str
+    end: float
+    signal: float
+
+
+CASES = (Case("full", 0.0, 1.0), Case("natural", 0.03, 1.0), Case("half-signal", 0.03, 0.5))
+
+
+def reward(case: Case, problem: str, response: str) -> float:
+    """0 or 1 by a checksum of the text; always 0 for the problems without signal."""
+    if zlib.crc32(problem.encode()) % 1000 >= 1000 * case.signal:
+        return 0.0
+    return float(zlib.crc32(response.encode()) % 2)
+
+
+def make_model(folder: Path, case: Case) -> Path:
+    """A tokenizer of one token a word and a model with random weights whose EOS has about the case's probability.
+
+    The first coordinate of every embedding is the same, so the last state's is nearly constant and stands in for
+    a bias of the EOS.
+    """
+    words = ["<pad>", "<eos>", *(f"w{number}" for number in range(WORDS))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=192,
+        intermediate_size=832,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        eos_token_id=1,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
+    model = LlamaForCausalLM(config)
+    offset = math.log(case.end * len(words)) if case.end else -20.0
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 1.0
+        hidden = model.model(torch.arange(2, 66)[None]).last_hidden_state[0, :, 0].mean()
+        model.lm_head.weight[1] = 0.0
+        model.lm_head.weight[1, 0] = offset / hidden
+    model.save_pretrained(folder)
+    return folder
+
+
+def problem_texts(count: int) -> list[str]:
+    """Prompts of PROMPT_TOKENS random words."""
+    rng = random.Random(0)
+    return [" ".join(f"w{rng.randrange(WORDS)}" for _ in range(PROMPT_TOKENS)) for _ in range(count)]
+
+
+def run_ours(model: Path, case: Case, steps: int, folder: Path) -> Measured:
+    """Rounds of `trainer.train`, as a user runs it: metrics, completions and all."""
+    texts = problem_texts(PROMPTS * steps)
+    rows = [(str(number), text, text, "benchmark", "train", "", None) for number, text in enumerate(texts)]
+    write_table(pl.DataFrame(rows, schema=PROBLEMS, orient="row"), folder / "problems.parquet", PROBLEMS)
+    tree = {
+        "method": "grpo",
+        "model": str(model),
+        "output": str(folder / "run"),
+        "data": {"problems": str(folder / "problems.parquet"), "response_tokens": TOKENS},
+        "steps": steps,
+        "threads": 1,
+        "rollout": {"prompts": PROMPTS, "mini_batch_prompts": PROMPTS, "group_size": GROUP},
+        "engine": {"rows": PROMPTS * GROUP},
+        "batch": {"micro_tokens": MICRO_ROWS * (PROMPT_TOKENS + TOKENS)},
+        "checkpoint": {"every": 10_000},
+    }
+
+    def verdicts(responses: Sequence[str], golds: Sequence[str], **_: Any) -> list[Verdict]:
+        right = [reward(case, problem, response) == 1 for problem, response in zip(golds, responses)]
+        return [
+            Verdict(Outcome.CORRECT if r else Outcome.WRONG, None, g, "benchmark", "") for r, g in zip(right, golds)
+        ]
+
+    measured = Measured()
+    with (
+        patched(rollout, "verify_batch", verdicts),
+        measured.counting(rollout.GroupSampler, "_sample", "sampling"),
+        measured.counting(policy, "accumulate", "forward and backward"),
+    ):
+        train(build_settings(TrainSettings, tree, "benchmark"), progress=lambda *_: measured.end_step())
+    metrics = pl.read_parquet(folder / "run" / "metrics.parquet")
+    measured.length = metrics["response_tokens"].mean()
+    measured.rows_trained = metrics["rows_trained"].mean()
+    return measured
+
+
+def run_trl(model: Path, case: Case, steps: int, folder: Path) -> Measured:
+    """The same steps by TRL's GRPOTrainer, without gradient checkpointing or anything else that costs it time."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    def rewards(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        return [reward(case, prompt, completion) for prompt, completion in zip(prompts, completions)]
+
+    class Steps(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            measured.end_step()
+
+    config = GRPOConfig(
+        output_dir=str(folder / "trl"),
+        per_device_train_batch_size=MICRO_ROWS,
+        gradient_accumulation_steps=PROMPTS * GROUP // MICRO_ROWS,
+        num_generations=GROUP,
+        max_completion_length=TOKENS,
+        temperature=1.0,
+        loss_type="dr_grpo",
+        scale_rewards="none",
+        beta=0.0,
+        max_steps=steps,
+        learning_rate=1e-6,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        save_strategy="no",
+        report_to=[],
+        logging_steps=1,
+        disable_tqdm=True,
+    )
+    measured = Measured()
+    trainer = GRPOTrainer(
+        model=LlamaForCausalLM.from_pretrained(model),
+        args=config,
+        train_dataset=Dataset.from_dict({"prompt": problem_texts(PROMPTS * steps)}),
+        reward_funcs=rewards,
+        processing_class=AutoTokenizer.from_pretrained(model),
+        callbacks=[Steps()],
+    )
+    with (
+        measured.counting(trainer, "training_step", "forward and backward"),
+        measured.counting(trainer, "_generate_and_score_completions", "rest"),
+        measured.counting(trainer, "_generate", "sampling"),
+        silent(),
+    ):
+        trainer.train()
+    history = trainer.state.log_history
+    lengths = [entry["completions/mean_length"] for entry in history if "completions/mean_length" in entry]
+    measured.length = statistics.mean(lengths)
+    measured.rows_trained = float(PROMPTS * GROUP)
+    return measured
+
+
+class Measured:
+    """CPU seconds of each step and of its parts; what is counted inside another part is taken out of that."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+        self.length = self.rows_trained = 0.0
+        self._parts: dict[str, float] = defaultdict(float)
+        self._open: list[float] = []
+        self._started = time.process_time()
+
+    def end_step(self) -> None:
+        """Close a step; what no part took is its rest."""
+        now = time.process_time()
+        total = now - self._started
+        self._parts["rest"] = total - sum(v for name, v in self._parts.items() if name != "rest")
+        self.steps.append({**self._parts, "step": total})
+        self._parts.clear()
+        self._started = now
+
+    @contextmanager
+    def counting(self, owner: Any, name: str, part: str) -> Iterator[None]:
+        """Count every call of owner.name into a part."""
+        inner = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            started = time.process_time()
+            self._open.append(0.0)
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                spent = time.process_time() - started
+                self._parts[part] += spent - self._open.pop()
+                if self._open:
+                    self._open[-1] += spent
+
+        with patched(owner, name, counted):
+            yield
+
+    def median(self, part: str) -> float:
+        """Median over the steps after the first, which loads and warms."""
+        return statistics.median(step.get(part, 0.0) for step in self.steps[1:])
+
+
+@contextmanager
+def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """owner.name is `value` inside."""
+    old = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, old)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """TRL prints a dictionary a step."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", choices=["trl"], default="trl")
+    parser.add_argument("--steps", type=int, default=3, help="steps after the first, which is not counted")
+    parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__}, trl {metadata.version('trl')}, one thread"
+    )
+    print("| case | mean tokens | of | step s | sampling | forward, backward | rest | rows trained |")
+    print("|---|---|---|---|---|---|---|---|")
+    for case in (case for case in CASES if case.name in arguments.cases):
+        with tempfile.TemporaryDirectory() as folder:
+            model = make_model(Path(folder) / "model", case)
+            ours = run_ours(model, case, arguments.steps + 1, Path(folder))
+            peer = run_trl(model, case, arguments.steps + 1, Path(folder))
+        for name, measured in (("ours", ours), ("TRL", peer)):
+            parts = " | ".join(f"{measured.median(part):.2f}" for part in PARTS)
+            print(f"| {case.name} | {measured.length:.1f} | {name} | {parts} | {measured.rows_trained:.0f} |")
+        ratios = " | ".join(f"{peer.median(part) / max(ours.median(part), 1e-9):.2f} ×" for part in PARTS)
+        print(f"| {case.name} | | ratio | {ratios} | |", flush=True)
+
+
+PARTS = ("step", "sampling", "forward and backward", "rest")
+
+if __name__ == "__main__":
+    main()
