@@ -144,7 +144,8 @@ def check(frame: pl.DataFrame, schema: Schema, name: str) -> pl.DataFrame:
     for column, expected in schema.items():
         if column not in frame.columns:
             raise TableError(
-                f"{name} has no column {column}; it has {', '.join(frame.columns) or 'none'}. Add {column} as {expected}."
+                f"{name} has no column {column}; it has {', '.join(frame.columns) or 'none'}. "
+                f"Add {column} as {expected}."
             )
         found = frame.schema[column]
         if found != expected:
