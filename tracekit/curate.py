@@ -27,7 +27,7 @@ from tracekit.ledger import find
 from tracekit.runs import Progress, commit, no_progress, versions, write_text
 from tracekit.select import SelectSettings
 from tracekit.sources import SourceSettings
-from tracekit.stages import Stages, digest
+from tracekit.stages import Stages, digest, sweep
 from tracekit.tables import CURATED, LEDGER, write_table
 from tracekit.verify import VerifySettings, disagreements
 
@@ -94,7 +94,8 @@ def curate(settings: CurateSettings, *, progress: Progress = no_progress) -> Pat
     run = settings.output
     stages = Stages(settings.stages or run / "stages")
     stages.folder.mkdir(parents=True, exist_ok=True)
-    stages.sweep()
+    sweep(run)
+    sweep(stages.folder)
     measured = measuring.measure_all(settings, stages, progress)
     progress("decide", 0, 1, "")
     decisions = decide_all(settings, measured, restored(run))

@@ -65,8 +65,7 @@ def export(
 ) -> Path:
     """Write every format and the card into run/export; the folder is replaced whole. `facts`: what the card tells."""
     final, partial = run / "export", run / f".export.{os.getpid()}.partial"
-    for stale in run.glob(".export.*.partial"):
-        shutil.rmtree(stale)
+    shutil.rmtree(partial, ignore_errors=True)
     written: dict[str, dict[str, int]] = {}
     for name in settings.formats:
         rows = rows_of(name, curated, pairs, settings)

@@ -48,13 +48,6 @@ class Stages:
         """Where the stage with these inputs stands, made or not."""
         return self.folder / f"{name}-{digest(inputs)}"
 
-    def sweep(self) -> None:
-        """Remove what killed processes left half-written."""
-        for partial in self.folder.glob(".*.partial"):
-            process = partial.name.split(".")[-2]
-            if not Path("/proc", process).exists() or process == str(os.getpid()):
-                shutil.rmtree(partial, ignore_errors=True)
-
 
 @dataclass(frozen=True)
 class Plan(Stages):
@@ -67,6 +60,18 @@ class Plan(Stages):
         path = self.path(name, inputs)
         self.stages[name] = self.stages.get(name, True) and path.is_dir()
         return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder: names that end in .PID.partial."""
+    for partial in folder.glob(".*.partial"):
+        process = partial.name.split(".")[-2]
+        if process != str(os.getpid()) and Path("/proc", process).exists():
+            continue  # another curation is at work
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def digest(inputs: Mapping[str, Any]) -> str:
