@@ -33,6 +33,10 @@ class DeadlineExceeded(RuntimeError):
     """A computation passed its limit of time or memory. The worker that ran it is gone, another stands in."""
 
 
+class StillStarting(DeadlineExceeded):
+    """The deadline passed before the worker was up; it goes on starting."""
+
+
 class WorkerBroken(RuntimeError):
     """A worker interpreter does not start: the installation is at fault, not a case."""
 
@@ -100,24 +104,33 @@ class Worker:
         self._poll.register(self.process.stdout, select.POLLIN | select.POLLHUP)
 
     def wait_ready(self, seconds: float = STARTUP_SECONDS) -> None:
-        """Return when the worker has done its imports. Raises WorkerDied where it was killed, WorkerBroken where it
-        does not come up by itself.
+        """Return when the worker has done its imports.
+
+        Raises WorkerDied where it was killed, WorkerBroken where it ends by itself or takes over STARTUP_SECONDS,
+        StillStarting where it is not ready within fewer `seconds`: it may be waited for again.
         """
         if self.ready:
             return
         try:
             line = self._read_line(time.monotonic() + seconds)
-        except (WorkerDied, DeadlineExceeded) as error:
-            status = self.process.poll()
-            self.kill()
-            if status is not None and status < 0:
+        except DeadlineExceeded as error:
+            if seconds < STARTUP_SECONDS:
+                raise StillStarting("no worker was ready within the deadline") from error
+            raise self._broken(error) from error
+        except WorkerDied as error:
+            status = self.process.wait()
+            if status < 0:
                 raise WorkerDied(f"the worker was killed by signal {-status} while it started") from error
-            raise WorkerBroken(
-                f"the worker {sys.executable} -m evaluators._worker did not start within {seconds:g} s ({error}); "
-                "run that command with `symbolic 2147483648` to see why"
-            ) from error
+            raise self._broken(error) from error
         assert json.loads(line)[1] == "ready"
         self.ready = True
+
+    def _broken(self, error: Exception) -> WorkerBroken:
+        self.kill()
+        return WorkerBroken(
+            f"the worker {sys.executable} -m evaluators._worker did not start ({error}); "
+            "run that command with `symbolic 2147483648` to see why"
+        )
 
     def is_warm(self) -> bool:
         """Whether `wait_ready` would return at once."""
@@ -174,6 +187,7 @@ class _Pool:
         self.limit = max(2, min(8, os.cpu_count() or 2))
         self.idle: list[Worker] = []
         self.standing = 0
+        self.was_ready = False
         self.changed = threading.Condition()
 
     def ask(self, payload: Any, seconds: float) -> tuple[str, Any]:
@@ -191,16 +205,26 @@ class _Pool:
         worker = self._take(until)
         healthy = False
         try:
-            if not worker.ready:
-                started = time.monotonic()
-                worker.wait_ready()
-                until += time.monotonic() - started
+            until += self._wait_ready(worker, until)
             worker.send(payload)
             kind, value = worker.receive(until)
             healthy = kind != "memory"
+        except StillStarting:
+            healthy = True
+            raise
         finally:
             self._give_back(worker, healthy)
         return kind, value
+
+    def _wait_ready(self, worker: Worker, until: float) -> float:
+        """Wait for a start within the deadline; seconds the case is given back: of the process's first start alone."""
+        started = time.monotonic()
+        if self.was_ready:
+            worker.wait_ready(until - started)
+            return 0.0
+        worker.wait_ready()
+        self.was_ready = True
+        return time.monotonic() - started
 
     def warm_up(self, wait: bool) -> None:
         with self.changed:
@@ -212,7 +236,7 @@ class _Pool:
             healthy = False
             try:
                 worker.wait_ready()
-                healthy = True
+                healthy = self.was_ready = True
             finally:
                 self._give_back(worker, healthy)
 
@@ -220,6 +244,7 @@ class _Pool:
         with self.changed:
             workers, self.idle = self.idle, []
             self.standing -= len(workers)
+            self.was_ready = False
         for worker in workers:
             worker.kill()
 
