@@ -29,7 +29,7 @@ _SMALL_BOX = 1.0  # C × mean diagonal up to which starting at the bound saved s
 _SWEEP_BOX = 0.5  # C × mean diagonal from which sweeps pay: below, hardly a row leaves its bound
 _SWEEP_ROWS = 1500  # rows from which sweeps pay: below, the cache holds the Gram matrix (measured at 1000 and 4000)
 _SWEEP_BLOCK = 256
-_SWEEP_GAIN = 0.62  # sweep on while a sweep leaves at most this share of the gap: slower, pair steps are cheaper
+_SWEEP_GAIN = 0.75  # sweep on while a sweep leaves at most this share of the gap: slower, pair steps are cheaper
 _LEAST_SWEEPS = 2
 _MOST_SWEEPS = 20
 _CLOSE = 10  # × tolerance: a gap that pair steps close sooner than a sweep
@@ -143,7 +143,16 @@ def _sweep_once(part: _Problems, order: NDArray[np.int64], inner: Floats, pool: 
         block = (np.ascontiguousarray(gram_rows[:, rows]), diagonal[rows], rows)
         jobs = [
             pool.submit(
-                solve_block, *block, part.labels, part.boxes, part.alpha, part.residuals, chosen, inner, steps, part.steps
+                solve_block,
+                *block,
+                part.labels,
+                part.boxes,
+                part.alpha,
+                part.residuals,
+                chosen,
+                inner,
+                steps,
+                part.steps,
             )
             for chosen in np.array_split(np.arange(len(inner)), threads)
         ]
