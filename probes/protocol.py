@@ -250,7 +250,7 @@ def source_rows(
     band: Sequence[int],
     settings: ProtocolSettings,
 ) -> list[dict[str, Any]]:
-    """The arm × source matrix of one feature: AUC in the band, other sources matched in prevalence to the neutral one."""
+    """The arm × source matrix of one feature: AUC in the band; other sources matched in prevalence to the neutral."""
     share = float((one.plan.targets[0] > 0).mean())
     rows = []
     for model in dict.fromkeys(m for m, *_ in one.cells):

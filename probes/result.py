@@ -31,6 +31,7 @@ class ProbeResult:
 
 
 def cell_table(probed: Mapping[str, Probed]) -> pl.DataFrame:
+    """One row a (feature, model, seed, layer): AUC, interval without refit, the permutation null, fit quality."""
     return pl.DataFrame(
         [
             {
@@ -103,6 +104,7 @@ def _mean(values: Any) -> float | None:
 
 
 def power_table(probed: Mapping[str, Probed], settings: ProtocolSettings) -> pl.DataFrame:
+    """What each feature's labels and problems can show, before any fit."""
     rows = []
     for name, one in probed.items():
         before = plan(

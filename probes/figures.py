@@ -1,0 +1,342 @@
+"""Figures of a probing result, drawn by matplotlib as SVG, once for a light page and once for a dark one.
+
+Models keep one colour (Okabe & Ito's palette, told apart by the colour-blind), one marker and one line style
+throughout, so that no figure rests on colour alone. Every figure carries the table it was drawn from.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from probes.result import ProbeResult
+
+Theme = Literal["light", "dark"]
+
+_INK = {"light": "#1f2328", "dark": "#e6e8eb"}
+_FAINT = {"light": "#d8dce1", "dark": "#3a4048"}
+_PALETTE = {
+    "light": ("#5b6470", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9"),
+    "dark": ("#aab2bd", "#56b4e9", "#ff8c42", "#2fc79a", "#e39ac4", "#e6c34a", "#7f9cff"),
+}
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure in both themes. svg: theme → SVG text. data: what was drawn."""
+
+    name: str
+    title: str
+    caption: str
+    svg: dict[Theme, str]
+    data: pl.DataFrame
+
+
+def draw_figures(result: ProbeResult) -> list[Figure]:
+    """All figures that the result has rows for, in the order of the report."""
+    drawn = [
+        _both("effects", "What changed", _EFFECTS, effects_data(result), lambda d, t: _effects(d, result, t)),
+        _both("layers", "Layer by layer", _LAYERS, result.tables["cells"], lambda d, t: _layers(d, result, t)),
+        _both("nonlinear", "What is there but not linear", _GAP, gap_data(result), lambda d, t: _gaps(d, result, t)),
+        _both("sources", "Arm × source", _SOURCES, sources_data(result), lambda d, t: _matrices(d, result, t)),
+        _both("geometry", "Geometry", _GEOMETRY, result.tables["geometry"], lambda d, t: _geometry(d, result, t)),
+        _both("controls", "Controls", _CONTROLS, result.tables["controls"], lambda d, t: _controls(d, result, t)),
+        _both("slices", "Decision slices", _SLICES, result.tables["slices"], lambda d, t: _slices(d, result, t)),
+    ]
+    return [figure for figure in drawn if figure is not None]
+
+
+_EFFECTS = (
+    "Δ, the difference of held-out linear AUC in the layer band, with its interval over seeds and problems. The "
+    "shaded band is the equivalence margin. Filled: changed; hollow: equivalent; cross: inconclusive; star: saturated."
+)
+_LAYERS = (
+    "Held-out AUC of the linear SVM by layer, mean over training seeds. Whiskers: 95 % over problems, without "
+    "refitting. Grey area: up to the 95th percentile under permuted blocks (largest over models). Marked on the axis: "
+    "the layer band."
+)
+_GAP = "AUC of the RBF kernel minus the linear kernel, in the layer band: what is encoded, but not linearly."
+_SOURCES = "Held-out AUC in the layer band for every model (row) on traces of every source (column)."
+_GEOMETRY = "By layer, mean over training seeds; CKA and transfer are against the base."
+_CONTROLS = (
+    "AUC in the layer band beside what the text alone reaches, what random labels of token types reach "
+    "(least squares) and what permuted labels reach."
+)
+_SLICES = (
+    "Each model's first seed, first layer of the band: decision value against the first principal component "
+    "orthogonal to the SVM's direction. Lines: plane and margin. Ringed: support vectors."
+)
+
+
+# ---------------------------------------------------------------- data
+
+
+def effects_data(result: ProbeResult) -> pl.DataFrame:
+    """The primary estimand's rows."""
+    return result.tables["effects"].filter(pl.col("estimand") == "delta")
+
+
+def gap_data(result: ProbeResult) -> pl.DataFrame:
+    """RBF minus linear AUC of each model, mean over the band and seeds."""
+    cells = result.tables["cells"].filter(pl.col("rbf").is_not_null())
+    return (
+        cells.with_columns(gap=pl.col("rbf") - pl.col("auc"))
+        .group_by("feature", "model", maintain_order=True)
+        .agg(pl.col("gap").mean(), pl.col("auc").mean(), pl.col("rbf").mean())
+    )
+
+
+def sources_data(result: ProbeResult) -> pl.DataFrame:
+    """The arm × source matrix; empty where there is one source alone."""
+    sources = result.tables["sources"]
+    return sources if sources["source"].n_unique() > 1 else sources.clear()
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def _both(
+    name: str, title: str, caption: str, data: pl.DataFrame, draw: Callable[[pl.DataFrame, Theme], Any]
+) -> Figure | None:
+    if data.is_empty():
+        return None
+    import matplotlib
+
+    svg: dict[Theme, str] = {}
+    themes: tuple[Theme, ...] = ("light", "dark")
+    for theme in themes:
+        style = {
+            "font.family": "sans-serif",
+            "font.size": 9,
+            "svg.fonttype": "none",
+            "svg.hashsalt": name,
+            "text.color": _INK[theme],
+            "axes.labelcolor": _INK[theme],
+            "axes.edgecolor": _FAINT[theme],
+            "axes.facecolor": "none",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 9.5,
+            "axes.titlelocation": "left",
+            "xtick.color": _INK[theme],
+            "ytick.color": _INK[theme],
+            "figure.facecolor": "none",
+            "legend.frameon": False,
+        }
+        with matplotlib.rc_context(style):
+            svg[theme] = _as_svg(draw(data, theme))
+    return Figure(name, title, caption, svg, data)
+
+
+def _as_svg(figure: Any) -> str:
+    out = io.StringIO()
+    figure.savefig(
+        out, format="svg", transparent=True, dpi=130, bbox_inches="tight", metadata={"Date": None, "Creator": None}
+    )
+    text = re.sub(r"<\?xml.*?\?>\s*|<!DOCTYPE.*?>\s*|<metadata>.*?</metadata>\s*", "", out.getvalue(), flags=re.DOTALL)
+    # The page's own fonts: matplotlib names the one that it measured with.
+    return text.replace("DejaVu Sans", "system-ui")
+
+
+def _panels(count: int, columns: int = 3, size: tuple[float, float] = (3.1, 2.3)) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure as Canvas
+
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Canvas(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for spare in axes[count:]:
+        spare.axis("off")
+    return figure, axes[:count]
+
+
+def _look(result: ProbeResult, model: str, theme: Theme) -> dict[str, Any]:
+    k = list(result.about["models"]).index(model) % len(_MARKERS)
+    return {"color": _PALETTE[theme][k], "marker": _MARKERS[k], "linestyle": _LINES[k]}
+
+
+def _names(frame: pl.DataFrame, column: str) -> list[str]:
+    return frame[column].unique(maintain_order=True).to_list()
+
+
+def _plain(text: str) -> str:
+    """A name as matplotlib prints it: `$` would start mathematics."""
+    return str(text).replace("$", r"\$").replace("_", " ")
+
+
+def _effects(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
+    features = _names(data, "feature")
+    pairs = data.select("a", "b").unique(maintain_order=True).rows()
+    figure, (axis,) = _panels(1, size=(7.2, 0.7 + 0.24 * len(features) * (len(pairs) + 0.6)))
+    margin = result.settings.margin
+    axis.axvspan(-margin, margin, color=_FAINT[theme], alpha=0.55, lw=0)
+    axis.axvline(0, color=_INK[theme], lw=0.7)
+    for k, (a, b) in enumerate(pairs):
+        look = _look(result, a, theme)
+        arms = data.filter((pl.col("a") == a) & (pl.col("b") == b))
+        for row in arms.iter_rows(named=True):
+            y = -features.index(row["feature"]) * (len(pairs) + 0.6) - k
+            fill = look["color"] if row["verdict"] == "changed" else "none"
+            marker = {"inconclusive": "x", "saturated": "*"}.get(row["verdict"], look["marker"])
+            against_base = b == result.settings.base
+            axis.plot([row["low"], row["high"]], [y, y], color=look["color"], lw=1.3, ls="-" if against_base else "--")
+            axis.plot(row["effect"], y, marker, color=look["color"], mfc=fill, ms=6)
+        line = "-" if b == result.settings.base else "--"
+        axis.plot([], [], color=look["color"], marker=look["marker"], ls=line, label=f"{_plain(a)} − {_plain(b)}")
+    centres = [-f * (len(pairs) + 0.6) - (len(pairs) - 1) / 2 for f in range(len(features))]
+    axis.set_yticks(centres, [_plain(f) for f in features])
+    axis.tick_params(axis="y", length=0)
+    axis.set_xlabel("Δ AUC")
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+def _layers(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
+    features, models = _names(data, "feature"), _names(data, "model")
+    figure, axes = _panels(len(features))
+    for axis, feature in zip(axes, features):
+        own = data.filter(pl.col("feature") == feature)
+        null = own.group_by("layer").agg(pl.col("null_95").max()).sort("layer")
+        axis.fill_between(null["layer"], 0, null["null_95"], color=_FAINT[theme], alpha=0.5, lw=0)
+        for k, model in enumerate(models):
+            mean = (
+                own.filter(pl.col("model") == model)
+                .group_by("layer")
+                .agg(pl.col("auc", "low", "high").mean())
+                .sort("layer")
+            )
+            x = mean["layer"].to_numpy() + 0.06 * (k - (len(models) - 1) / 2)
+            y = mean["auc"].to_numpy()
+            error = np.stack([(y - mean["low"].to_numpy()).clip(0), (mean["high"].to_numpy() - y).clip(0)])
+            look = _look(result, model, theme)
+            axis.errorbar(x, y, error, lw=1.3, ms=4, elinewidth=0.8, label=_plain(model), **look)
+        axis.axhline(0.5, color=_INK[theme], lw=0.5, ls=":")
+        band = result.about["band"]
+        axis.plot(
+            [min(band) - 0.25, max(band) + 0.25],
+            [0.012, 0.012],
+            transform=axis.get_xaxis_transform(),
+            lw=4,
+            color=_INK[theme],
+        )
+        axis.set_title(_plain(feature))
+        axis.set_ylim(min(0.4, float(own["low"].min()) - 0.02), 1.02)
+        axis.set_xticks(null["layer"].to_list())
+        axis.set_xlabel("layer")
+    axes[0].set_ylabel("AUC")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(models))
+    return figure
+
+
+def _dots(data: pl.DataFrame, columns: Sequence[str], result: ProbeResult, theme: Theme, label: str) -> Any:
+    """A row a feature, a dot a model."""
+    features, models = _names(data, "feature"), _names(data, "model")
+    figure, axes = _panels(len(columns), 4, (2.6, 0.9 + 0.3 * len(features)))
+    for axis, column in zip(axes, columns):
+        for k, model in enumerate(models):
+            own = data.filter(pl.col("model") == model)
+            y = [-features.index(f) - 0.16 * (k - (len(models) - 1) / 2) for f in own["feature"]]
+            look = {**_look(result, model, theme), "linestyle": "none"}
+            axis.plot(own[column].cast(pl.Float64), y, ms=5, label=_plain(model), **look)
+        axis.set_yticks(range(0, -len(features), -1), [_plain(f) for f in features] if axis is axes[0] else [])
+        axis.set_ylim(-len(features) + 0.4, 0.6)
+        axis.grid(axis="x", color=_FAINT[theme], lw=0.5)
+        axis.set_title(_plain(column) if len(columns) > 1 else label)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(models))
+    return figure
+
+
+def _gaps(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
+    figure = _dots(data, ["gap"], result, theme, "AUC(RBF) − AUC(linear)")
+    figure.set_size_inches(5, figure.get_size_inches()[1])
+    figure.axes[0].axvline(0, color=_INK[theme], lw=0.7)
+    return figure
+
+
+def _controls(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
+    columns = [
+        c for c in ("auc", "surface_alone", "random_token_labels", "shuffled_labels") if data[c].drop_nans().len()
+    ]
+    figure = _dots(data, columns, result, theme, "")
+    for axis in figure.axes:
+        axis.set_xlim(0.35, 1.03)
+        axis.axvline(0.5, color=_INK[theme], lw=0.5, ls=":")
+    return figure
+
+
+def _matrices(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
+    features, models, sources = (_names(data, c) for c in ("feature", "model", "source"))
+    figure, axes = _panels(len(features), 3, (1.2 + 0.75 * len(sources), 0.9 + 0.42 * len(models)))
+    for axis, feature in zip(axes, features):
+        table = np.full((len(models), len(sources)), np.nan)
+        for row in data.filter(pl.col("feature") == feature).iter_rows(named=True):
+            if row["auc"] is not None:
+                table[models.index(row["model"]), sources.index(row["source"])] = row["auc"]
+        axis.imshow(table, vmin=0.5, vmax=1, cmap="cividis", aspect="auto")
+        for (i, j), value in np.ndenumerate(table):
+            text = "–" if np.isnan(value) else f"{value:.2f}"
+            colour = _INK[theme] if np.isnan(value) else "white" if value < 0.78 else "black"
+            axis.text(j, i, text, ha="center", va="center", color=colour)
+        axis.set_xticks(range(len(sources)), [_plain(s) for s in sources])
+        axis.set_yticks(range(len(models)), [_plain(m) for m in models])
+        axis.tick_params(length=0)
+        axis.set_title(_plain(feature))
+    return figure
+
+
+_SHAPES = (
+    "margin",
+    "support_share",
+    "effective_dimension",
+    "alignment",
+    "cka",
+    "transfer",
+    "transfer_rotated",
+    "cosine",
+)
+
+
+def _geometry(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
+    """One panel a quantity; features are averaged, as the states are the same and their curves near one another."""
+    shapes = [s for s in _SHAPES if data[s].drop_nulls().len()]
+    figure, axes = _panels(len(shapes), 4, (2.5, 2.0))
+    for axis, shape in zip(axes, shapes):
+        for model in _names(data, "model"):
+            own = data.filter(pl.col("model") == model).group_by("layer").agg(pl.col(shape).mean()).sort("layer")
+            axis.plot(own["layer"], own[shape], lw=1.3, ms=4, label=_plain(model), **_look(result, model, theme))
+        axis.set_title(_plain(shape))
+        axis.set_xticks(sorted(set(data["layer"])))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(_names(data, "model")))
+    return figure
+
+
+def _slices(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
+    features, models = _names(data, "feature"), _names(data, "model")
+    figure, axes = _panels(len(features) * len(models), len(models), (2.5, 2.0))
+    low, high = _PALETTE[theme][2], _PALETTE[theme][1]
+    for axis, (feature, model) in zip(axes, [(f, m) for f in features for m in models]):
+        own = data.filter((pl.col("feature") == feature) & (pl.col("model") == model))
+        for x, style in ((-1, "--"), (0, "-"), (1, "--")):
+            axis.axvline(x, color=_INK[theme], lw=0.7, ls=style)
+        for positive, colour, marker in ((False, low, "v"), (True, high, "o")):
+            side = own.filter(pl.col("positive") == positive)
+            axis.plot(
+                side["decision"], side["across"], marker, color=colour, ms=2.6, alpha=0.75, mew=0, rasterized=True
+            )
+        held = own.filter(pl.col("role") == "support vector")
+        axis.plot(held["decision"], held["across"], "o", mfc="none", mec=_INK[theme], mew=0.35, ms=4.2, rasterized=True)
+        reach = np.quantile(np.abs(own["decision"].to_numpy()), 0.98) * 1.1
+        axis.set_xlim(-reach, reach)
+        axis.set_yticks([])
+        axis.set_title(f"{_plain(feature)}: {_plain(model)}")
+        label = own.filter(pl.col("positive"))["label"]
+        axis.set_xlabel(f"→ {_plain(label[0])}" if len(label) else "decision")
+    return figure
