@@ -50,20 +50,20 @@ def command_curate(
     with _bars() as report:
         run = curate(settings, progress=report)
     draw_funnel(json.loads((run / "funnel.json").read_text(encoding="utf-8")))
-    console.print(f"{run}/curated.parquet, {run}/export; read on: tracekit why ID --run {run}", soft_wrap=True)
+    console.print(f"{run}/curated.parquet, {run}/export; read on: tracekit why {run} ID", soft_wrap=True)
 
 
-def command_why(row_id: str, *, run: Path = Path("runs/curation")) -> None:
+def command_why(run: Path, row_id: str) -> None:
     """Tell a row's whole story: every decision about it, with what was measured and the threshold.
 
-    Example: tracekit why 3f2a9c --run runs/gsm8k
+    Example: tracekit why runs/gsm8k 3f2a9c
 
     Parameters
     ----------
-    row_id
-        A trace_id or problem_id, or the first digits of one.
     run
         The run folder of `tracekit curate`.
+    row_id
+        A trace_id or problem_id, or the first digits of one.
     """
     story = ledger.why(run, row_id)
     columns = ("row_id", "stage", "rule", "measured", "threshold", "verdict", "reason")
@@ -73,23 +73,23 @@ def command_why(row_id: str, *, run: Path = Path("runs/curation")) -> None:
         console.print(response, markup=False, highlight=False)
 
 
-def command_restore(row_id: str, *, reason: str, run: Path = Path("runs/curation")) -> None:
+def command_restore(run: Path, row_id: str, *, reason: str) -> None:
     """Take a dropped trace, or a problem with its traces, back in; the ledger keeps both decisions.
 
-    Example: tracekit restore 3f2a9c0011223344 --reason "the gold is wrong" --run runs/gsm8k
+    Example: tracekit restore runs/gsm8k 3f2a9c --reason "the gold is wrong"
 
     Parameters
     ----------
+    run
+        The run folder of `tracekit curate`.
     row_id
         A trace_id or problem_id, or the first digits of one.
     reason
         Why: it is written into the ledger.
-    run
-        The run folder of `tracekit curate`.
     """
     with _bars() as report:
         restore(run, row_id, reason, progress=report)
-    command_why(row_id, run=run)
+    command_why(run, row_id)
 
 
 def command_diff(run_a: Path, run_b: Path, *, rows: int = 20) -> None:

@@ -93,7 +93,6 @@ def curate(settings: CurateSettings, *, progress: Progress = no_progress) -> Pat
         raise CurationError("the recipe names no source; add [[sources]] with path = … .")
     run = settings.output
     stages = Stages(settings.stages or run / "stages")
-    stages.folder.mkdir(parents=True, exist_ok=True)
     sweep(run)
     sweep(stages.folder)
     measured = measuring.measure_all(settings, stages, progress)

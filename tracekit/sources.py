@@ -107,7 +107,9 @@ def source_files(source: SourceSettings, data: Path = Path()) -> list[Path]:
     path = data / source.path
     if path.is_file():
         return [path]
-    if not path.is_dir():
+    if not path.exists():
+        if source.path.endswith(SUFFIXES) or source.path.count("/") > 1 or source.path.startswith((".", "/")):
+            raise SourceError(f"{path} does not exist; expected a file, a folder, or a hub name such as owner/name.")
         return []
     files = sorted(f for f in path.rglob("*") if f.name.endswith(SUFFIXES) and not f.name.startswith("."))
     of_split = [f for f in files if f.name.startswith(source.split)]

@@ -187,6 +187,12 @@ def test_damage_is_named_by_file_row_and_column(tmp_path: Path, name: str, conte
     assert says in str(fault.value)
 
 
+def test_a_path_that_is_not_there_is_told_and_nothing_is_fetched(tmp_path: Path) -> None:
+    for path in ("nowhere.jsonl", "./nowhere", "a/b/c"):
+        with pytest.raises(SourceError, match="does not exist"):
+            read_source(SourceSettings(path=path), tmp_path)
+
+
 def test_a_damaged_row_group_is_named_by_its_rows_and_column(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     frame = pl.DataFrame({"problem": [f"P{i}" for i in range(300)], "gold": ["1"] * 300, "response": ["a" * 50] * 300})
