@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from probes.auc import fold_auc
 from probes.dual import Fit, decisions
 from probes.folds import FoldError, check_folds, grouped_folds
-from probes.smo import solve_batch
+from probes.hinge import solve_batch
 
 Floats = NDArray[np.floating]
 
@@ -154,7 +154,7 @@ def _inner_scores(gram: Floats, targets: Floats, split: Split, costs: Sequence[f
         batch = np.broadcast_to(targets[able], boxes.shape).reshape(-1, targets.shape[1])
         fit = solve_batch(gram, batch, boxes.reshape(batch.shape))
         score = decisions(gram[test], fit).reshape(len(costs), len(able), -1)
-        held_out[np.ix_(range(len(costs)), able, np.flatnonzero(test))] = score
+        held_out[np.ix_(np.arange(len(costs)), able, np.flatnonzero(test))] = score
         used[np.ix_(able, np.flatnonzero(test))] = True
     scores = np.full((len(costs), len(targets)), 0.5)
     for t in range(len(targets)):
@@ -205,6 +205,6 @@ def refit_hinge(grams: Sequence[Floats], targets: Floats, splits: Splits, costs:
             boxes = costs[k, t] * weight * np.where(target > 0, heavy, light)
             fit = solve_batch(gram, np.broadcast_to(target, (len(able), rows)), boxes[able], tolerance=1e-2)
             test = np.flatnonzero(~split.train)
-            score[np.ix_(able, [t], test)] = decisions(gram[test], fit)[:, None]
+            score[np.ix_(able, np.asarray([t]), test)] = decisions(gram[test], fit)[:, None]
     auc = np.stack([fold_auc(score[:, t], targets[t][None], splits.outer, draws) for t in range(len(targets))], 1)
     return np.where(usable, auc, np.nan)

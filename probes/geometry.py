@@ -15,7 +15,7 @@ from scipy import stats
 from probes.auc import fold_auc
 from probes.dual import Fit
 from probes.fits import Splits, balance, linear_gram, standardise
-from probes.smo import solve_batch
+from probes.hinge import solve_batch
 
 Floats = NDArray[np.floating]
 
@@ -44,7 +44,7 @@ def alignment(gram: Floats, target: Floats) -> float:
     """Centred kernel-target alignment (Cortes, Mohri & Rostamizadeh 2012), in [0, 1] for a linear kernel."""
     k = centre(gram)
     y = target - target.mean()
-    return float(y @ k @ y / (np.linalg.norm(k) * (y @ y)))
+    return float(y @ k @ y) / float(np.linalg.norm(k) * (y @ y))
 
 
 def cka(a: Floats, b: Floats) -> float:
