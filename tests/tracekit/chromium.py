@@ -18,9 +18,18 @@ from typing import Any
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --remote-debugging-pipe"
-).split()
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+)
 
 
 class Chromium:
@@ -47,7 +56,12 @@ class Chromium:
     def call(self, method: str, session: str | None = None, **params: Any) -> dict:
         self._number += 1
         answer = self._answers[self._number] = queue.Queue()
-        request = {"id": self._number, "method": method, "params": params, **({"sessionId": session} if session else {})}
+        request = {
+            "id": self._number,
+            "method": method,
+            "params": params,
+            **({"sessionId": session} if session else {}),
+        }
         self._to.write(json.dumps(request).encode() + b"\0")
         message = answer.get(timeout=60)
         if "error" in message:
@@ -98,11 +112,15 @@ class Page:
             self.call("Input.dispatchKeyEvent", type=kind, key=key, **(text if kind == "keyDown" else {}))
 
     def events(self, *methods: str) -> list[dict]:
-        return [e["params"] for e in self._browser.events if e.get("sessionId") == self._session and e["method"] in methods]
+        return [
+            e["params"] for e in self._browser.events if e.get("sessionId") == self._session and e["method"] in methods
+        ]
 
     def complaints(self) -> list[str]:
         """Exceptions, and errors on the console: violations of the content security policy stand there."""
-        thrown = [e["exceptionDetails"]["exception"].get("description", "") for e in self.events("Runtime.exceptionThrown")]
+        thrown = [
+            e["exceptionDetails"]["exception"].get("description", "") for e in self.events("Runtime.exceptionThrown")
+        ]
         logged = [e["entry"]["text"] for e in self.events("Log.entryAdded") if e["entry"]["level"] == "error"]
         said = [str(e["args"]) for e in self.events("Runtime.consoleAPICalled") if e["type"] == "error"]
         return thrown + logged + said

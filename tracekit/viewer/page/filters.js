@@ -115,10 +115,11 @@ function steps(column) {
   return distinct.map((step) => [step, `step ${step}`]);
 }
 
-// One value for every row divides nothing.
+// What every row has divides nothing.
 function worthAsking(facet, size) {
   const counts = new Map(facet.values.map(([value]) => [value, 0]));
   for (let row = 0; row < size; row++) facet.count(row, counts);
   facet.values = facet.values.filter(([value]) => counts.get(value));
-  return facet.name === "flags" ? facet.values.length : facet.values.length > 1;
+  const [first, ...others] = facet.values;
+  return first !== undefined && (others.length > 0 || counts.get(first[0]) < size);
 }

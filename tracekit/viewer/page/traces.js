@@ -12,6 +12,7 @@ const tracesView = (() => {
   let searching = 0;
   let current = -1;
   let beside = -1;
+  let settled = false; // the reader has chosen what stands beside, for as long as the problem is the same
   let siblingsOf = null;
   let search;
 
@@ -133,7 +134,8 @@ const tracesView = (() => {
     const family = siblingsOf(row);
     const sameProblem = current >= 0 && rows.problem[current] === rows.problem[row];
     current = row;
-    if (!sameProblem || beside === row) beside = defaultBeside(row, family);
+    if (!sameProblem || beside === row) settled = false;
+    if (!settled) beside = defaultBeside(row, family);
     const place = list.items.indexOf(row);
     if (place >= 0 && place !== list.chosen) list.choose(place, { quiet: true });
     await draw(family);
@@ -170,7 +172,7 @@ const tracesView = (() => {
     return el("div", { class: "tools" },
       el("button", { type: "button", class: "back", onclick: close }, "← List"),
       el("button", { type: "button", onclick: () => toggleMaths() }, maths.enabled ? "Show source" : "Set maths"),
-      beside >= 0 ? el("button", { type: "button", onclick: () => { beside = -1; draw(); } }, "One column") : null);
+      beside >= 0 ? el("button", { type: "button", onclick: () => putBeside(-1) }, "One column") : null);
   }
 
   // All traces of the problem, by author and step: a sign each, to be opened or put beside.
@@ -200,8 +202,7 @@ const tracesView = (() => {
       "aria-label": `${names.author[rows.author[row]]}, ${dom.words(outcome)}, ${traceView.length(row)}`,
       onclick: (event) => {
         if (!event.shiftKey) return page.go(`trace/${encodeURIComponent(rows.id[row])}`);
-        beside = row === current || row === beside ? -1 : row;
-        draw();
+        putBeside(row === current || row === beside ? -1 : row);
       } }, dom.sign(outcome));
   }
 
@@ -220,7 +221,12 @@ const tracesView = (() => {
     if (current < 0) return;
     const others = siblingsOf(current).filter((row) => row !== current);
     const place = others.indexOf(beside);
-    beside = place + 1 < others.length ? others[place + 1] : -1;
+    putBeside(place + 1 < others.length ? others[place + 1] : -1);
+  }
+
+  function putBeside(row) {
+    beside = row;
+    settled = true;
     draw();
   }
 
