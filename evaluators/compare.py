@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from evaluators.numeric import DIGITS, PRIME, Rational, Undefined, digits_needed, exact, point_of, residue, value_at
+from evaluators.numeric import DIGITS, PRIME, Rational, Undefined, digits_needed, exact, fresh_budget, point_of, residue, surely_differ, value_at
 from evaluators.order import merge
 from evaluators.structure import (
     COLLECTIONS,
@@ -30,10 +30,13 @@ from evaluators.verdict import Policy
 
 TIERS = ("text", "rational", "structure", "numeric", "symbolic")
 MAX_ELEMENTS = 400
+MAX_STEPS = 2000  # pairs of parts looked at in one comparison
 _MEASURED = frozenset(("quantity", "percent", "deg", "clock", "ratio", "base"))
 _ROUNDING = ("floor", "ceil")
 _COUNTS = frozenset("nmkjlNMK")
 _DISCRETE = frozenset(("sum", "product", "factorial", "factorial2", "binomial", "floor", "ceil", "mod", "gcd", "lcm"))
+_WRITTEN = frozenset(("dec", "deg"))  # what equals more than its own value
+_LOOSE = Policy(significant_digits=1, symbolic=False)
 _SCALAR = frozenset("dummy num dec sym const add mul pow root fn percent deg base".split())
 _ORDERED = frozenset(("<", ">", "<=", ">="))
 
@@ -41,11 +44,13 @@ _ORDERED = frozenset(("<", ">", "<=", ">="))
 class Comparison:
     """One comparison of two trees; `tier` names the most expensive tier it came to."""
 
-    __slots__ = ("policy", "tier")
+    __slots__ = ("policy", "steps", "tier")
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.tier = 0
+        self.steps = 0
+        fresh_budget()
 
     @property
     def method(self) -> str:
@@ -58,6 +63,9 @@ class Comparison:
         """Whether two answers are the same; None where no tier can tell."""
         if a == b:
             return True
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise TooLarge("the comparison takes too many steps")
         a, b = scaled(a), scaled(b)
         ops = (a.op, b.op)
         if "text" in ops:
@@ -127,6 +135,8 @@ class Comparison:
         if a.op == "percent" or b.op == "percent":
             return self.percentages(a, b)
         self.reach(3)
+        if a.op not in _WRITTEN and b.op not in _WRITTEN and surely_differ(a, b):
+            return False
         if a.op == "deg" or b.op == "deg":
             return self.degrees(a, b)
         if a.op == "dec" or b.op == "dec":
@@ -395,7 +405,7 @@ class Comparison:
     def without_repetition(self, nodes: Sequence[Node]) -> list[Node]:
         kept: list[Node] = []
         for node in dict.fromkeys(nodes):
-            if len(kept) > 30 or not any(self.equal(node, other) for other in kept):
+            if len(nodes) > 40 or not any(self.equal(node, other) for other in kept):
                 kept.append(node)
         return kept
 
@@ -472,7 +482,7 @@ class Comparison:
         try:
             if self.equal(a, b) is not False:
                 return True
-            loose = Comparison(Policy(significant_digits=1, symbolic=False))
+            loose = Comparison(_LOOSE)
             return loose.equal(a, b) is True
         except Unreadable:
             return False
