@@ -142,10 +142,11 @@ def _layout(source: SourceSettings, frame: pl.DataFrame, where: str) -> layouts.
 
 def _frames(source: SourceSettings, data: Path) -> Iterator[tuple[str, pl.DataFrame]]:
     path = data / source.path
-    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file() or not path.exists():
+    saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+    files = [] if saved else source_files(source, data)
+    if not files:
         yield source.path, _load_with_datasets(source, path)
-        return
-    for file in source_files(source, data):
+    for file in files:
         yield str(file), read_file(file)
 
 

@@ -66,7 +66,8 @@ def contents(run: Path) -> dict[str, bytes]:
     files = {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and "stages" not in p.parts}
     verdicts = pl.read_parquet(run / "verdicts.parquet").drop("seconds")
     files["verdicts.parquet"] = verdicts.write_csv().encode()
-    files["run.json"] = files["run.json"].replace(str(run).encode(), b"RUN")
+    record = json.loads(files["run.json"].replace(str(run).encode(), b"RUN"))
+    files["run.json"] = json.dumps({**record, "commit": None}).encode()  # somebody may commit while this runs
     return files
 
 
