@@ -30,7 +30,8 @@ ONLY_IN = {
     "numba": ("probes/",),
     "sklearn": ("probes/",),
     "peft": ("trainer/models.py", "trainer/checkpoint.py"),
-    "torch": ("trainer/", "probes/", "tracekit/study/"),
+    # OpenRLHF wants tensors: its adapter alone makes them
+    "torch": ("trainer/", "probes/", "tracekit/study/", "evaluators/rewards.py"),
     "transformers": ("trainer/", "probes/", "tracekit/study/", "tracekit/world.py"),
 }
 

@@ -1,0 +1,75 @@
+"""The command line: every command is documented, and every fault is one line and code 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tracekit.cli import COMMANDS, explain, find_shadow
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tracekit(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "tracekit.cli", *words], capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
+def test_every_command_is_in_the_readme_and_its_help_shows_an_example(command: object) -> None:
+    name = command.name  # type: ignore[attr-defined]
+    assert f"`tracekit {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    done = tracekit(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "example" in done.stdout.lower(), f"tracekit {name} --help shows no example"
+    assert f"tracekit {name}" in done.stdout
+
+
+def test_the_overview_names_every_command() -> None:
+    overview = tracekit("--help").stdout
+    assert all(command.name in overview for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["no-such-command"], ""),
+        (["train", "no-such-recipe.toml"], "no-such-recipe.toml does not exist"),
+        (["study", "seedz=[0]"], "did you mean seeds"),
+        (["study", "world.habitt=0.1"], "did you mean world.habit"),
+        (["curate", "no-such-recipe.toml"], "no-such-recipe.toml"),
+        (["verify", "no-such-file.jsonl"], "no-such-file.jsonl"),
+    ],
+)
+def test_a_fault_of_the_user_is_one_line_and_code_two(words: list[str], said: str, tmp_path: Path) -> None:
+    done = tracekit(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir()), "a refused command left something behind"
+
+
+def test_a_missing_extra_is_named_with_the_install_that_adds_it() -> None:
+    try:
+        raise ImportError("cannot import") from ModuleNotFoundError("No module named 'numba'", name="numba")
+    except ImportError as error:
+        assert "pip install 'reasoning-tracekit[probe]'" in explain(error)
+
+
+def test_a_full_disk_is_told_plainly() -> None:
+    assert "no space left" in explain(OSError(28, "No space left on device", "out.parquet"))
+
+
+def test_a_package_of_another_distribution_in_our_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "evaluators").mkdir()
+    (tmp_path / "evaluators" / "__init__.py").touch()
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from tracekit.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert "the package evaluators is imported from" in done.stderr
+
+
+def test_nothing_stands_in_the_way_here() -> None:
+    assert find_shadow() is None

@@ -1,0 +1,311 @@
+"""The study: its graph, its board, its statistics, its page; and a study small enough to run here, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+from tracekit.config import SettingsError, build_settings, load_settings
+from tracekit.runs import no_progress
+from tracekit.study.claims import claims_table
+from tracekit.study.exploration import path_metrics, path_of, path_table
+from tracekit.study.jobs import Board, Job, JobError, work
+from tracekit.study.page import Page
+from tracekit.study.pipeline import jobs_of, train_settings
+from tracekit.study.results import Gate
+from tracekit.study.run import QUICK
+from tracekit.study.settings import StudySettings
+from tracekit.study.statistics import difference, difference_of_runs, upper_bound_of_none
+from tracekit.world import World, box
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = [QUICK, *sorted((ROOT / "studies").glob("*.toml"))]
+
+
+# ---------------------------------------------------------------- settings and graph
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.name)
+def test_every_study_that_we_ship_can_be_planned(recipe: Path) -> None:
+    settings = load_settings(StudySettings, recipe)
+    jobs = jobs_of(settings)
+    names = [job.name for job in jobs]
+    assert len(set(names)) == len(names)
+    done: set[str] = set()
+    waiting = list(jobs)
+    while waiting:
+        ready = [job for job in waiting if set(job.after) <= done]
+        assert ready, f"{[job.name for job in waiting]} wait for one another"
+        done |= {job.name for job in ready}
+        waiting = [job for job in waiting if job.name not in done]
+    for arm, seed in settings.runs():
+        train_settings(settings, arm, seed)
+
+
+def test_arms_that_start_from_one_another_in_a_circle_are_refused() -> None:
+    arms = {"a": {"recipe": {"method": "sft"}, "start": "b"}, "b": {"recipe": {"method": "sft"}, "start": "a"}}
+    with pytest.raises(ValueError, match="circle"):
+        build_settings(StudySettings, {"arms": arms}, "test").runs()
+
+
+def test_an_arm_that_starts_from_nothing_known_is_refused() -> None:
+    with pytest.raises(SettingsError, match="known: base"):
+        build_settings(StudySettings, {"arms": {"a": {"recipe": {}, "start": "elsewhere"}}}, "test")
+
+
+# ---------------------------------------------------------------- the board
+
+
+def test_jobs_are_done_in_the_order_of_their_needs(tmp_path: Path) -> None:
+    jobs = [Job("c", "s", ("a", "b")), Job("a", "s"), Job("b", "s", ("a",))]
+    seen: list[str] = []
+    work(Board(tmp_path, jobs), lambda job, progress: seen.append(job.name))
+    assert seen == ["a", "b", "c"]
+
+
+def test_a_done_job_is_never_done_again(tmp_path: Path) -> None:
+    jobs = [Job("a", "s"), Job("b", "s")]
+    seen: list[str] = []
+    work(Board(tmp_path, jobs), lambda job, progress: seen.append(job.name))
+    work(Board(tmp_path, jobs), lambda job, progress: seen.append(job.name))
+    assert seen == ["a", "b"]
+
+
+def test_a_failed_job_is_told_with_its_trace_and_tried_again_on_the_next_start(tmp_path: Path) -> None:
+    board = Board(tmp_path, [Job("a", "s"), Job("b", "s", ("a",))])
+
+    def fails(job: Job, progress: object) -> None:
+        raise ValueError("the disk is made of cheese")
+
+    work(board, fails)
+    assert "a failed" in str(board.failure())
+    assert "made of cheese" in str(board.failure())
+    board.clear_failures()
+    work(board, lambda job, progress: None)
+    assert board.all_done()
+
+
+def test_a_claim_is_held_against_others_and_freed_when_its_process_is_gone(tmp_path: Path) -> None:
+    board = Board(tmp_path, [Job("a", "s")])
+    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        claim = board.path("a", "claim")
+        claim.write_text(json.dumps({"host": os.uname().nodename, "pid": owner.pid}), encoding="utf-8")
+        assert board.claim() is None
+    finally:
+        owner.kill()
+        owner.wait()
+    assert board.claim() is not None
+
+
+def test_a_claim_of_another_machine_goes_stale_with_age(tmp_path: Path) -> None:
+    board = Board(tmp_path, [Job("a", "s")])
+    claim = board.path("a", "claim")
+    claim.write_text(json.dumps({"host": "elsewhere", "pid": 1}), encoding="utf-8")
+    assert board.claim() is None
+    old = time.time() - 3600
+    os.utime(claim, (old, old))
+    assert board.claim() is not None
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def test_the_interval_of_a_difference_covers_the_truth_over_seeds_and_problems() -> None:
+    """Simulated: a true difference of 0.1 with seed noise and problem noise, five seeds."""
+    rng = np.random.default_rng(0)
+    covered, runs = 0, 200
+    for _ in range(runs):
+        problem, seed = rng.normal(0, 0.3, 60), rng.normal(0, 0.05, 5)
+        a = {s: {str(p): 0.1 + problem[p] + seed[s] + rng.normal(0, 0.2) for p in range(60)} for s in range(5)}
+        b = {s: {str(p): 0.0 for p in range(60)} for s in range(5)}
+        found = difference(a, b)
+        covered += found.low <= 0.1 <= found.high
+    assert covered / runs >= 0.92
+
+
+def test_one_run_a_seed_is_compared_by_t_over_seeds() -> None:
+    from scipy import stats
+
+    a, b = {0: 1.0, 1: 1.2, 2: 0.9}, {0: 0.8, 1: 0.7, 2: 0.9}
+    expected = stats.ttest_rel([1.0, 1.2, 0.9], [0.8, 0.7, 0.9])
+    found = difference_of_runs(a, b)
+    assert found.p == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert np.isnan(difference_of_runs({0: 1.0}, {0: 0.5}).low)
+
+
+def test_none_of_a_thousand_leaves_three_in_a_thousand_possible() -> None:
+    assert upper_bound_of_none(1024) == pytest.approx(3 / 1024, rel=0.03)  # the rule of three
+
+
+# ---------------------------------------------------------------- exploration
+
+
+def test_a_path_is_what_is_done_and_not_what_comes_out() -> None:
+    problem, world = "1 A +1 B ×2 ?", World()
+    one = path_of(problem, f"A +1 2 B ×2 4 {box([2, 4])}", world)
+    assert one == path_of(problem, f"A +1 3 B ×2 6 {box([3, 6])}", world)
+    assert one != path_of(problem, f"A +1 2 check A +1 2 B ×2 4 {box([2, 4])}", world)
+
+
+def test_path_metrics_on_a_case_worked_by_hand() -> None:
+    world, problem = World(), "1 A +1 B ×2 ?"
+    plain, checked, direct = (
+        f"A +1 2 B ×2 4 {box([2, 4])}",
+        f"A +1 2 check A +1 2 B ×2 4 {box([2, 4])}",
+        box([2, 4]),
+    )
+
+    def table(responses: list[tuple[str, str, float]]) -> pl.DataFrame:
+        rows = [
+            {"problem_id": p, "problem": problem, "sample": i, "response": r, "reward": w}
+            for i, (p, r, w) in enumerate(responses)
+        ]
+        return path_table(pl.DataFrame(rows), world)
+
+    own = table([("p", plain, 1.0), ("p", checked, 1.0), ("q", plain, 1.0), ("q", direct, 0.0)])
+    base = table([("p", direct, 1.0), ("q", direct, 0.0)])
+    teacher = table([("p", plain, 1.0), ("q", plain, 1.0)])
+    found = path_metrics(own, base, teacher)
+    assert found["paths"] == pytest.approx(1.5)  # two of p, one of q
+    assert found["off_teacher"] == pytest.approx(1 / 3)
+    assert found["off_base"] == 1.0
+    assert (found["kept"], found["gained"]) == (1.0, 1.0)
+    assert found["worked"] == 0.75
+    assert found["verification"] == 0.25
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_what_models_wrote_stays_text_on_the_page() -> None:
+    page = Page("<b>title</b>", "lead & more")
+    page.section("</h2><script>alert(1)</script>")
+    page.table(pl.DataFrame({"<i>": ["<img src=x onerror=alert(1)>"], "n": [0.5]}))
+    page.code("</pre><script>alert(2)</script>")
+    text = page.render()
+    assert text.count("<script>") == 1  # the page's own
+    assert "<img" not in text
+    assert "<i>" not in text
+    assert "default-src 'none'" in text
+
+
+def test_a_failed_gate_withholds_every_claim(finished: Path) -> None:
+    from tracekit.study.claims import Evidence
+    from tracekit.study.results import exploration_table, training_curves
+
+    settings = tiny(finished)
+    evidence = Evidence(settings, training_curves(settings), exploration_table(settings))
+    claims = claims_table(evidence, [Gate("skill", 0.1, "at least", 0.95)])
+    assert set(claims["verdict"]) == {"withheld"}
+    passed = claims_table(evidence, [Gate("skill", 0.99, "at least", 0.95)])
+    assert set(passed["verdict"]) == {"inconclusive"}  # one seed: nothing is called different
+
+
+# ---------------------------------------------------------------- a whole study, small
+
+TINY = [
+    "problems={train=24, test=12, length=8, order=8, surface=8, probe=60}",
+    "corpus=400",
+    "base.steps=6",
+    "recipe.steps=2",
+    "recipe.rollout={prompts=4, mini_batch_prompts=4, group_size=4}",
+    "arms.sft.recipe.steps=2",
+    "evaluation.samples=2",
+    "evaluation.max_tokens=24",
+    "probing.protocol={permutations=19, draws=20, repeats=1, costs=[1.0], gammas=[1.0], outer_folds=3}",
+    "probing.features=['step_correct']",
+    "world.habit=0.5",
+]
+
+
+def tiny(folder: Path) -> StudySettings:
+    return load_settings(StudySettings, QUICK, [f"output={folder}", *TINY])
+
+
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tracekit.cli", "study", f"output={folder}", *TINY]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study") / "run"
+    done = run(folder)
+    assert done.returncode == 3, done.stdout + done.stderr  # so small a base cannot pass its gates
+    assert "FAILED" in done.stdout
+    return folder
+
+
+def without_times(folder: Path) -> dict[str, object]:
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return {key: value for key, value in result.items() if key != "seconds"}
+
+
+def test_a_study_leaves_its_report_and_its_result(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
+    assert {g["name"] for g in result["gates"] if not g["passed"]}
+    assert set(result["arms"]) == {"base", "sft", "grpo", "luffy"}
+    assert set(result["arms"]["luffy"]) == {"test", "length", "order", "surface"}
+    assert result["probes"]
+    assert result["seconds"]["stages"]["train"] > 0
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "withheld" in page
+    assert page.count("<svg") >= 5
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert (finished / "report.md").read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.slow
+def test_a_study_killed_again_and_again_ends_with_the_same_numbers(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "tracekit.cli", "study", f"output={folder}", *TINY]
+    for seconds in (6, 9, 12, 15, 18):
+        victim = subprocess.Popen(
+            command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            victim.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(victim.pid, signal.SIGKILL)
+            victim.wait()
+    assert run(folder).returncode == 3
+    assert without_times(folder) == without_times(finished)
+
+
+def test_a_folder_of_another_study_is_refused(finished: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tracekit.cli", "study", f"output={finished}", *TINY, "world.habit=0.25"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert "world.habit" in done.stderr
+
+
+def test_a_worker_that_cannot_work_is_told(tmp_path: Path) -> None:
+    from tracekit.study.jobs import lead
+
+    board = Board(tmp_path, [Job("a", "s")])
+    with pytest.raises(JobError, match=r"workers\.log"):
+        lead(tmp_path, board, 1, no_progress)  # no run.json: the worker dies at once
