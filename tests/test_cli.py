@@ -52,10 +52,9 @@ def test_a_fault_of_the_user_is_one_line_and_code_two(words: list[str], said: st
 
 
 def test_a_missing_extra_is_named_with_the_install_that_adds_it() -> None:
-    try:
-        raise ImportError("cannot import") from ModuleNotFoundError("No module named 'numba'", name="numba")
-    except ImportError as error:
-        assert "pip install 'reasoning-tracekit[probe]'" in explain(error)
+    error = ImportError("cannot import")
+    error.__cause__ = ModuleNotFoundError("No module named 'numba'", name="numba")
+    assert "pip install 'reasoning-tracekit[probe]'" in explain(error)
 
 
 def test_a_full_disk_is_told_plainly() -> None:

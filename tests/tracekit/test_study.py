@@ -1,4 +1,4 @@
-"""The study: its graph, its board, its statistics, its page; and a study small enough to run here, killed and resumed."""
+"""The study: its graph, its board, its statistics, its page; and a small study, run, killed and resumed."""
 
 from __future__ import annotations
 

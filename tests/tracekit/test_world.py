@@ -96,7 +96,7 @@ def test_working_a_slot_that_the_problem_does_not_have_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    "response", ["", "A", "wait check", "\\boxed{", "B B B 3", "A ×2 <pad> A +1", "check wait A +1 1"]
+    "response", ["", "A", "wait check", "\\boxed{", "B B B 3", "A ×2 <pad>", "check wait A +1 1"]
 )
 def test_any_response_can_be_read(response: str) -> None:
     for step in read_steps("1 A +1 B +2 ?", response, WORLD):

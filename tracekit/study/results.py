@@ -242,4 +242,4 @@ def temperature_curves(settings: StudySettings) -> pl.DataFrame | None:
 
 def read_probe(folder: Path, table: str) -> pl.DataFrame:
     """A table of the probing result."""
-    return pl.read_parquet(folder / "probe" / f"{table}.parquet")
+    return pl.read_parquet(folder / "probe" / "tables" / f"{table}.parquet")
