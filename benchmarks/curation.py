@@ -335,8 +335,11 @@ def kill(work: Path, peer_python: str | None, times: int = 20) -> str:
 
 def compare_runs(whole: Path, killed: Path) -> int:
     """Every published file, byte by byte; verdicts without their seconds, which are measured anew."""
-    names = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file() and "stages" not in p.parts)
-    assert names == sorted(p.relative_to(killed) for p in killed.rglob("*") if p.is_file() and "stages" not in p.parts)
+    names, others = (
+        sorted(p.relative_to(run) for p in run.rglob("*") if p.is_file() and "stages" not in p.parts)
+        for run in (whole, killed)
+    )
+    assert names == others, f"only in one of the two: {set(names) ^ set(others)}"
     for name in names:
         if name.name == "verdicts.parquet":
             a, b = (pl.read_parquet(run / name).drop("seconds") for run in (whole, killed))
