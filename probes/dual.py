@@ -63,7 +63,8 @@ def check_batch(gram: Floats, labels: Floats, boxes: Floats) -> tuple[Floats, Fl
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
         raise ProblemError(f"gram is {gram.shape}; expected (n, n).")
     n = gram.shape[0]
-    finite = np.isfinite(gram @ np.zeros(n, gram.dtype))  # one pass; inf · 0 is NaN
+    with np.errstate(invalid="ignore"):
+        finite = np.isfinite(gram @ np.zeros(n, gram.dtype))  # one pass over the matrix; inf · 0 is NaN
     if not finite.all():
         rows = np.flatnonzero(~finite)
         raise ProblemError(

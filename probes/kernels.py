@@ -63,11 +63,13 @@ def fit_kernel(
         return kernel
     mean = float(gram_diagonal(states, kernel).mean(dtype=np.float64))
     if not mean > 0:
-        raise StatesError(f"the {name} kernel of {len(states)} rows has mean diagonal {mean:g}; the states are all zero.")
+        raise StatesError(
+            f"the {name} kernel of {len(states)} rows has mean diagonal {mean:g}; the states are all zero."
+        )
     return Kernel(kernel.name, kernel.gamma, degree, coef0, 1 / mean)
 
 
-def gram(rows: ArrayLike, columns: ArrayLike | None = None, kernel: Kernel = Kernel("linear")) -> Floats:  # noqa: B008
+def gram(rows: ArrayLike, columns: ArrayLike | None = None, kernel: Kernel = Kernel("linear")) -> Floats:
     """Kernel values (r, n) of rows (r, d) against columns (n, d), or of rows against themselves.
 
     float32 states give a float32 Gram; anything else float64. Rows are done in chunks, so that beyond the
@@ -122,12 +124,13 @@ def check_states(states: ArrayLike, *, width: int | None = None) -> Floats:
         raise StatesError(
             f"states have {states.shape[1]} columns; expected {width}: these are another model's or layer's states."
         )
-    if not np.isfinite(np.dot(states.ravel(), np.zeros(states.size, states.dtype))):
+    if not np.isfinite(states).all():
         bad = ~np.isfinite(states)
         columns = np.flatnonzero(bad.any(0))
         raise StatesError(
-            f"states hold {bad.sum()} NaN or infinite values in {bad.any(1).sum()} of {len(states)} rows, first column "
-            f"{columns[0]} of {len(columns)}; drop those rows, or store the states as bfloat16 or float32."
+            f"states hold {bad.sum()} NaN or infinite values in {bad.any(1).sum()} of {len(states)} rows and "
+            f"{len(columns)} of {states.shape[1]} columns, the first column {columns[0]}; drop those rows, or store the "
+            "states as bfloat16 or float32."
         )
     return np.ascontiguousarray(states)
 

@@ -1,0 +1,121 @@
+"""The closed form against refitting fold by fold, and against scikit-learn's ridge."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import roc_auc_score
+
+from probes import least_squares as ls
+from probes.dual import ProblemError
+
+RIDGES = (0.01, 0.1, 1.0, 10.0)
+
+
+def design(n=120, m=7, seed=0):
+    draw = np.random.default_rng(seed)
+    x = draw.standard_normal((n, 25))
+    labels = np.where(x[:, :1].T + 1.5 * draw.standard_normal((m, n)) > 0, 1.0, -1.0)
+    groups = np.arange(n) // 4
+    folds = groups % 5
+    inner = np.stack([np.where(folds != f, (groups // 5) % 4, -1) for f in range(5)])
+    return x, labels, folds, inner
+
+
+def ridge_decisions(x, y, fit, out, ridge):
+    return Ridge(alpha=ridge, solver="cholesky").fit(x[fit], y[fit]).predict(x[out])
+
+
+def test_a_fit_is_scikit_learns_ridge_with_intercept():
+    x, labels, _, _ = design()
+    weights, intercepts = ls.fit(x @ x.T, labels, 0.7)
+    theirs = Ridge(alpha=0.7).fit(x, labels[3])
+    np.testing.assert_allclose(weights[3] @ x, theirs.coef_, atol=1e-10)
+    assert intercepts[3] == pytest.approx(theirs.intercept_, abs=1e-10)
+    assert abs(weights.sum(1)).max() < 1e-9
+
+
+def test_one_operator_gives_every_folds_held_out_decisions():
+    x, labels, folds, _ = design()
+    ours = labels @ ls.held_out_operator(ls.bordered_inverse(x @ x.T, 0.3), folds).T
+    for f in range(5):
+        out = folds == f
+        for m in range(len(labels)):
+            np.testing.assert_allclose(ours[m, out], ridge_decisions(x, labels[m], ~out, out, 0.3), atol=1e-10)
+
+
+def test_leaving_rows_out_needs_no_new_inverse():
+    x, _, folds, _ = design()
+    k, out = x @ x.T, folds == 2
+    np.testing.assert_allclose(
+        ls.without(ls.bordered_inverse(k, 0.3), out), ls.bordered_inverse(k[np.ix_(~out, ~out)], 0.3), atol=1e-10
+    )
+
+
+def test_nested_choice_and_decisions_are_those_of_refitting_everything():
+    x, labels, folds, inner = design()
+    result = ls.cross_validate(x @ x.T, labels, folds, RIDGES, inner=inner)
+    for m in range(len(labels)):
+        for f in range(5):
+            train = np.flatnonzero(folds != f)
+            scores = []
+            for ridge in RIDGES:
+                right = pairs = 0.0
+                for g in range(4):
+                    fit, out = train[inner[f, train] != g], train[inner[f, train] == g]
+                    ones = (labels[m, out] > 0).sum()
+                    weight = ones * (len(out) - ones)
+                    pairs += weight
+                    right += weight * roc_auc_score(labels[m, out], ridge_decisions(x, labels[m], fit, out, ridge))
+                scores.append(right / pairs)
+            np.testing.assert_allclose(result.inner_scores[m, f], scores, atol=1e-12)
+            best = RIDGES[int(np.argmax(scores))]
+            assert result.ridges[m, f] == best
+            ours = result.decisions[m, folds == f]
+            np.testing.assert_allclose(ours, ridge_decisions(x, labels[m], train, folds == f, best), atol=1e-10)
+
+
+def test_a_gram_matrix_for_each_split_is_used_for_its_split():
+    x, labels, folds, inner = design()
+    grams = []
+    for f in range(5):
+        z = (x - x[folds != f].mean(0)) / x[folds != f].std(0)
+        grams.append(z @ z.T)
+    result = ls.cross_validate(grams, labels, folds, RIDGES, inner=inner)
+    for f in range(5):
+        train, z = folds != f, (x - x[folds != f].mean(0)) / x[folds != f].std(0)
+        expected = ridge_decisions(z, labels[0], train, ~train, result.ridges[0, f])
+        np.testing.assert_allclose(result.decisions[0, ~train], expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("score", ["accuracy", "squared_error"])
+def test_other_scores_choose_by_what_they_say(score):
+    x, labels, folds, inner = design()
+    result = ls.cross_validate(x @ x.T, labels, folds, RIDGES, inner=inner, score=score)
+    train = np.flatnonzero(folds != 1)
+    held_out = np.empty(len(train))
+    for g in range(4):
+        out = inner[1, train] == g
+        held_out[out] = ridge_decisions(x, labels[0], train[~out], train[out], RIDGES[2])
+    y = labels[0, train]
+    expected = (np.sign(held_out) == y).mean() if score == "accuracy" else -((held_out - y) ** 2).mean()
+    assert result.inner_scores[0, 1, 2] == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"folds": np.zeros(120, int)}, r"folds hold 1 fold; expected at least 2: are there fewer groups than folds"),
+        ({"folds": np.zeros(7, int)}, r"folds is \(7,\); expected \(120,\)"),
+        ({"ridges": (0.0, 1.0)}, r"expected one or more positive values"),
+        ({"inner": None}, r"inner is \(\); expected \(5, 120\)"),
+        ({"labels": np.ones((2, 30))}, r"labels is \(2, 30\); expected \(label vectors, 120\)"),
+        ({"labels": np.full((1, 120), np.nan)}, r"labels has 120 NaN or infinite values"),
+        ({"gram": [np.eye(120)] * 3}, r"3 Gram matrices for 5 outer folds"),
+        ({"gram": -np.eye(120)}, r"not positive definite at row 0; use a larger ridge"),
+    ],
+)
+def test_bad_designs_are_named(change, message):
+    x, labels, folds, inner = design()
+    call = {"gram": x @ x.T, "labels": labels, "folds": folds, "ridges": RIDGES, "inner": inner} | change
+    with pytest.raises(ProblemError, match=message):
+        ls.cross_validate(**call)

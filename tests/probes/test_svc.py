@@ -1,0 +1,97 @@
+"""The estimators against scikit-learn's contract, SVC and Ridge."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.datasets import make_classification
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import cross_val_score
+from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from probes import KernelLeastSquares, KernelSVC
+
+
+@parametrize_with_checks([KernelSVC(), KernelSVC(kernel="precomputed"), KernelLeastSquares()])
+def test_scikit_learns_contract(estimator, check):
+    check(estimator)
+
+
+def classes(count=3, n=150):
+    return make_classification(n, 12, n_informative=6, n_classes=count, weights=None, class_sep=0.8, random_state=0)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf", "poly"])
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 3.0, 1: 1.0}])
+def test_two_classes_decide_as_svc_does(kernel, class_weight):
+    x, y = classes(2)
+    settings = {"kernel": kernel, "C": 2.0, "class_weight": class_weight, "coef0": 1.0, "tol": 1e-7}
+    ours, theirs = KernelSVC(**settings).fit(x, y), SVC(**settings).fit(x, y)
+    np.testing.assert_allclose(ours.decision_function(x), theirs.decision_function(x), atol=1e-3)
+    np.testing.assert_array_equal(ours.support_, np.sort(theirs.support_))
+
+
+def test_several_classes_decide_pair_by_pair_as_svc_does():
+    x, y = classes(4)
+    ours = KernelSVC(tol=1e-7).fit(x, y)
+    theirs = SVC(tol=1e-7, decision_function_shape="ovo").fit(x, y)
+    np.testing.assert_allclose(-ours.pair_decisions(x), theirs.decision_function(x), atol=1e-4)
+    assert (ours.predict(x) == theirs.predict(x)).mean() > 0.99  # votes tie in a few rows; ours go by confidence
+    assert ours.kkt_gap_.shape == ours.degenerate_.shape == (6,)
+    assert ours.kkt_gap_.max() <= 1e-7
+
+
+def test_a_precomputed_kernel_is_sliced_by_cross_validation():
+    x, y = classes(2)
+    gram = np.ascontiguousarray(x @ x.T)
+    direct = cross_val_score(KernelSVC(kernel="linear", tol=1e-6), x, y, cv=4)
+    np.testing.assert_array_equal(cross_val_score(KernelSVC(kernel="precomputed", tol=1e-6), gram, y, cv=4), direct)
+
+
+def test_normalising_is_a_change_of_cost():
+    x, y = classes(2)
+    plain = KernelSVC(kernel="linear", C=1.0, tol=1e-7).fit(x, y)
+    scaled = KernelSVC(kernel="linear", C=(x**2).sum(1).mean(), normalise=True, tol=1e-7).fit(x, y)
+    np.testing.assert_allclose(plain.decision_function(x), scaled.decision_function(x), atol=1e-4)
+
+
+def test_a_degenerate_fit_is_flagged():
+    x, y = np.repeat(classes(2)[0][:40], 1, axis=0), np.tile([0, 1], 20)
+    assert KernelSVC(C=1e-5).fit(x, y).degenerate_.all()
+    assert not KernelSVC(C=10.0).fit(x, y).degenerate_.any()
+
+
+def test_least_squares_predicts_as_ridge_does():
+    x, _ = classes()
+    y = x[:, 0] ** 2 + 3
+    ours, theirs = KernelLeastSquares(ridge=0.5).fit(x, y), Ridge(alpha=0.5).fit(x, y)
+    np.testing.assert_allclose(ours.predict(x + 1), theirs.predict(x + 1), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "x", "y", "message"),
+    [
+        (KernelSVC(), np.eye(4), [1, 1, 1, 1], "y holds 1 class.*an SVM needs two"),
+        (KernelSVC(), [[np.nan, 1.0], [0.0, 1.0]], [0, 1], "NaN"),
+        (KernelSVC(C=0.0), np.eye(2), [0, 1], "C is 0.0; expected a positive number"),
+        (KernelSVC(kernel="precomputed"), np.ones((3, 2)), [0, 1, 1], r"Gram matrix is \(3, 2\); expected \(n, n\)"),
+        (KernelLeastSquares(ridge=-1), np.eye(2), [0.0, 1.0], "ridge is -1; expected a positive number"),
+    ],
+)
+def test_bad_input_is_named(estimator, x, y, message):
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(x, y)
+
+
+def test_states_of_another_width_are_refused():
+    x, y = classes(2)
+    with pytest.raises(ValueError, match="11 features, but KernelSVC is expecting 12"):
+        KernelSVC().fit(x, y).predict(x[:, :11])
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import probes, sys; print([m for m in ('numba', 'torch', 'sklearn', 'scipy') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
