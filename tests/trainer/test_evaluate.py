@@ -1,0 +1,131 @@
+"""Evaluation: what is asked, resumed and summarised."""
+
+from itertools import combinations
+
+import polars as pl
+import pytest
+import torch
+
+from tracekit.runs import RunError
+from tracekit.tables import COMPLETIONS, check
+from trainer.config import NewModelSettings
+from trainer.evaluate import Asker, EvaluateError, EvaluateSettings, evaluate_model, name_of, summarise
+from trainer.models import load_tokenizer, new_model
+
+
+@pytest.fixture(scope="module")
+def model(world_folder, tmp_path_factory):
+    """A run's final folder with random weights."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny" / "final"
+    tokenizer = load_tokenizer(world_folder / "tokenizer")
+    torch.manual_seed(0)
+    made = NewModelSettings(tokenizer=world_folder / "tokenizer", hidden_size=32, layers=1, heads=2)
+    new_model(made, tokenizer, "sdpa").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def problems(world_folder):
+    return pl.read_parquet(world_folder / "problems.parquet").head(6)
+
+
+SETTINGS = EvaluateSettings(temperatures=(0.0, 0.7), samples=3, max_tokens=12, problems_per_part=2, threads=1)
+
+
+def test_each_problem_is_asked_once_greedily_and_n_times_else(model, problems, tmp_path):
+    found = evaluate_model(model, problems, SETTINGS, tmp_path)
+    counts = found.group_by("temperature", "problem_id").len()
+    assert counts.filter(pl.col("temperature") == 0)["len"].to_list() == [1] * 6
+    assert counts.filter(pl.col("temperature") > 0)["len"].to_list() == [3] * 6
+    assert found["model"].unique().to_list() == ["tiny"]
+    assert found.filter(pl.col("finish_reason") == "length")["token_count"].unique().to_list() in ([12], [])
+    assert read(tmp_path, "completions").equals(found)
+    assert read(tmp_path, "summary").equals(summarise(found))
+
+
+def test_an_interrupted_evaluation_goes_on_and_gives_the_same(model, problems, tmp_path, monkeypatch):
+    whole = evaluate_model(model, problems, SETTINGS, tmp_path / "whole")
+    asked, ask = [], Asker.ask
+
+    def count(self, chosen, temperature, place):
+        if len(asked) == 4 and "stopped" not in asked:
+            asked.append("stopped")
+            raise KeyboardInterrupt
+        asked.append((temperature, place))
+        return ask(self, chosen, temperature, place)
+
+    monkeypatch.setattr(Asker, "ask", count)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_model(model, problems, SETTINGS, tmp_path / "cut")
+    assert evaluate_model(model, problems, SETTINGS, tmp_path / "cut").equals(whole)
+    assert [part for part in asked if part != "stopped"] == [(t, p) for t in (0.0, 0.7) for p in (0, 2, 4)]
+    monkeypatch.setattr(Asker, "open", None)  # a finished one is read, no model is loaded
+    assert evaluate_model(model, problems, SETTINGS, tmp_path / "cut").equals(whole)
+
+
+def test_a_folder_of_another_evaluation_is_refused(model, problems, tmp_path):
+    evaluate_model(model, problems.head(2), SETTINGS, tmp_path)
+    with pytest.raises(RunError, match="problems"):
+        evaluate_model(model, problems, SETTINGS, tmp_path)
+    with pytest.raises(RunError, match="samples"):
+        evaluate_model(model, problems.head(2), SETTINGS.model_copy(update={"samples": 4}), tmp_path)
+
+
+def test_nothing_to_ask_is_an_error(model, problems, tmp_path):
+    with pytest.raises(EvaluateError, match="no row"):
+        evaluate_model(model, problems.head(0), SETTINGS, tmp_path / "a")
+    with pytest.raises(EvaluateError, match="over 2 tokens"):
+        evaluate_model(model, problems, SETTINGS.model_copy(update={"prompt_tokens": 2}), tmp_path / "b")
+    with pytest.raises(EvaluateError, match="no safetensors"):
+        evaluate_model(tmp_path, problems, SETTINGS, tmp_path / "c")
+
+
+def test_the_summary_agrees_with_counting_every_subset():
+    right = {"a": [1, 0, 0, 1], "b": [0, 0, 0, 0], "c": [1, 1, 1, 0]}
+    found = summarise(table(right))
+    shares = {}
+    for k in (1, 2, 4):
+        solved = [[any(chosen) for chosen in combinations(values, k)] for values in right.values()]
+        shares[k] = sum(sum(own) / len(own) for own in solved) / 3
+    passed = {k: value for metric, k, value in found.select("metric", "k", "value").iter_rows() if metric == "pass"}
+    assert passed == pytest.approx(shares)
+    vote = found.filter((pl.col("metric") == "majority") & (pl.col("k") == 4)).row(0, named=True)
+    assert vote["value"] == pytest.approx((0.5 + 0 + 1) / 3)  # a: two against two that agree
+    assert vote["low"] <= vote["value"] <= vote["high"]
+
+
+def test_a_timeout_is_no_sample_of_the_summary():
+    frame = table({"a": [1, 0], "b": [1, None]})
+    row = summarise(frame).filter((pl.col("metric") == "pass") & (pl.col("k") == 1)).row(0, named=True)
+    assert row["value"] == pytest.approx((0.5 + 1.0) / 2)
+    assert row["unknown"] == 1
+
+
+def test_a_run_is_called_by_its_folder():
+    assert name_of("runs/luffy/final") == "luffy"
+    assert name_of("Qwen/Qwen2.5-Math-1.5B") == "Qwen2.5-Math-1.5B"
+
+
+def table(right):
+    """COMPLETIONS at temperature 1: 1 answers the gold, 0 another number, None timed out."""
+    rows = [
+        {
+            "problem_id": name,
+            "model": "m",
+            "sample": sample,
+            "temperature": 1.0,
+            "gold": "7",
+            "prediction": {1: "7", 0: "8", None: None}[value],
+            "outcome": {1: "correct", 0: "wrong", None: "timeout"}[value],
+            "token_count": 5,
+            "finish_reason": "stop",
+        }
+        for name, values in right.items()
+        for sample, value in enumerate(values)
+    ]
+    return check(pl.DataFrame(rows, schema=COMPLETIONS), COMPLETIONS, "completions")
+
+
+def read(folder, name):
+    return pl.read_parquet(folder / f"{name}.parquet")
