@@ -28,6 +28,7 @@ _WORDED = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|boldsymbol|rm|bf|t
 _UNWRAP = re.compile(rf"^{_WORDED}\s*\{{([^{{}}]*)\}}$")
 _CHOICE = re.compile(r"^(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer) )?\(?([A-Z])(?:\)|[.:](?=\s|$)|$)\s*(.*)$", re.DOTALL)
 _CHOICE_IN_TEXT = re.compile(rf"^{_WORDED}\s*\{{\s*\(?([A-Z])[).:]?\s*\}}[.:)]?\s*(.*)$", re.DOTALL)
+_NEXT_CHOICE = re.compile(r"\([A-J]\)|(?:^|[\s,;])[B-J][.:)](?:\s|$)")
 _CLOCK = re.compile(r"^(\d{1,2}):([0-5]\d)\s*(?:([ap])\.?\s*m\.?)?$", re.IGNORECASE)
 _HOUR = re.compile(r"^(\d{1,2})\s*([ap])\.?\s*m\.?$", re.IGNORECASE)
 _BASED = re.compile(r"^\(?\s*([0-9A-Z]+)\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+)\s*\}*$")
@@ -107,7 +108,7 @@ def _signed_decimal(text: str) -> Node:
     return negate(decimal(text[1:])) if text[0] == "-" else decimal(text)
 
 
-def _read(text: str) -> Node:
+def _read(text: str, labelled: bool = False) -> Node:
     bare = text
     match = _UNWRAP.match(text)
     if match:
@@ -125,9 +126,9 @@ def _read(text: str) -> Node:
     if "d" in text and "frac" in text or "partial" in text:
         text = _DERIVATIVE.sub(_derivative, text)
     text = _ORDINAL.sub("", text)
-    label = _LABEL.match(text) if text[0].isalpha() or text[0] == "\\" else None
+    label = _LABEL.match(text) if not labelled and (text[0].isalpha() or text[0] == "\\") else None
     if label and "=" not in text[label.end() :]:
-        return _read(text[label.end() :])
+        return _read(text[label.end() :], labelled=True)
     if text[0] == "]" or text[-1] == "[":
         text = _OUTWARD.sub(_inward, text.replace(r"\left", "").replace(r"\right", ""))
     if "frac{\\" in text:
@@ -157,6 +158,8 @@ def _special(text: str, bare: str) -> Node | None:
         if bare[0] == "(" or bare[1:2] in ".:)" or text.startswith("\\"):
             if text.startswith("\\") and not text[match.start(2) - 1] in ")}.: ":
                 return None
+            if _NEXT_CHOICE.search(rest):
+                raise Unreadable("lists several choices")
             inner = read_answer(rest)
             if inner.tree is not None and not rest.startswith(("_", "^", "=", "+", "-", "*", "/", "(", "\\c", ",")):
                 return Node("choice", (inner.tree,), match[1])

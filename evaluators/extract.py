@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from evaluators.verdict import Policy
 
+LAST = 200_000  # characters at the end in which boxes are looked for
 TAIL = 8_000  # characters at the end in which an answer is looked for
 MAX_BOX = 20_000  # characters in a box
 MAX_BOXES = 40  # boxes looked at, from the last
@@ -98,7 +99,10 @@ _SPLIT_POWER = re.compile(r"\$ ?([a-zA-Z]{1,12}) ?\$\^")  # $15$ cm$^2$
 def extract(response: str, policy: Policy) -> Extracted | None:
     """The final answer of a response, None where it gives none."""
     text = after_thinking(response, policy)
-    if text is None or not text.strip():
+    if text is None:
+        return None
+    text = text[-LAST:]
+    if not text or text.isspace():
         return None
     if "answer>" in text:
         text = tagged(text)
@@ -142,8 +146,9 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
     """The last box, joined with those that stand in the same sentence or list."""
     boxes: list[tuple[int, int, str]] = []
     end = len(text)
-    for _ in range(MAX_BOXES):
-        start = max(text.rfind(name, 0, end) for name in _BOX_NAMES)
+    names = [name for name in _BOX_NAMES if name in text]
+    for _ in range(MAX_BOXES if names else 0):
+        start = max(text.rfind(name, 0, end) for name in names)
         if start < 0:
             break
         end = start

@@ -282,7 +282,7 @@ def surely_differ(a: Node, b: Node) -> bool:
 
 # 40 digits, with mpmath.
 
-MAX_WORK = 12_000  # steps of one comparison, about 30 ms; a function of 40 digits counts as ten
+MAX_WORK = 6_000  # steps of one comparison, about 20 ms; a function of 40 digits counts as ten
 _contexts = threading.local()  # mpmath's precision belongs to its context: one for each thread
 
 

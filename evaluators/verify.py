@@ -10,7 +10,7 @@ from typing import Any
 from evaluators.answer import Answer, read_answer
 from evaluators.compare import Comparison
 from evaluators.deadline import DeadlineExceeded
-from evaluators.extract import Extracted, extract, last_boxes
+from evaluators.extract import LAST, Extracted, extract, last_boxes
 from evaluators.normalize import words
 from evaluators.tree import Unreadable
 from evaluators.verdict import Outcome, Policy, Verdict
@@ -63,6 +63,7 @@ def read_gold(gold: str) -> Answer:
     """A gold as read, once: the content of its box or what follows `####` where it has one, else itself."""
     if len(gold) < 12 and "\\" not in gold:
         return read_answer(gold.strip())
+    gold = gold[-LAST:]
     if "\\boxed" in gold or "\\fbox" in gold:
         boxed = last_boxes(gold, DEFAULT)
         if boxed is not None:
