@@ -111,6 +111,22 @@ def mutated(generator: random.Random) -> str:
     return "".join(characters)
 
 
+def respelled(generator: random.Random) -> tuple[str, str]:
+    """An expression, and the same or nearly the same in another spelling: what the deeper tiers are for."""
+    text = expression(generator, generator.randrange(1, 5))
+    changes = (
+        lambda: f"\\boxed{{{text}}}",
+        lambda: f"\\boxed{{1 \\cdot ({text})}}",
+        lambda: f"\\boxed{{({text}) + x - x}}",
+        lambda: f"\\boxed{{\\frac{{2({text})}}{{2}}}}",
+        lambda: f"\\boxed{{({text})^2 / ({text})}}",
+        lambda: f"\\boxed{{\\sqrt{{({text})^2}}}}",
+        lambda: f"\\boxed{{({text}) + 10^{{-30}}}}",
+        lambda: text.replace("x", "y", 1),
+    )
+    return generator.choice(changes)(), text
+
+
 def raw(generator: random.Random) -> str | bytes:
     """Raw bytes, or the same as text in one of two ways."""
     data = generator.randbytes(generator.randrange(1, 60))
@@ -118,10 +134,11 @@ def raw(generator: random.Random) -> str | bytes:
 
 
 SOURCES: dict[str, tuple[Callable[[random.Random], str | bytes], float]] = {
-    "grammar": (phrase, 0.5),
-    "mutated grammar": (mutated, 0.35),
-    "raw bytes": (raw, 0.15),
+    "grammar": (phrase, 0.4),
+    "mutated grammar": (mutated, 0.3),
+    "raw bytes": (raw, 0.1),
 }
+RESPELLED_SHARE = 0.2
 
 
 class Tally:
@@ -197,6 +214,11 @@ def main() -> None:
                 tally.run("\\boxed{72}", second)
         total += count
         print(f"| {name} | {count:,} |", flush=True)
+    count = int(RESPELLED_SHARE * (arguments.strings - 2 * arguments.hypothesis))
+    for _ in range(0, count, 2):
+        tally.run(*respelled(generator))
+    total += count
+    print(f"| respelled grammar | {count:,} |", flush=True)
     count = fuzz_with_hypothesis(tally, arguments.hypothesis)
     total += count
     print(f"| hypothesis | {count:,} |\n")

@@ -14,11 +14,12 @@ DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 def bare_pairs():
     for path in sorted(CASES_FOLDER.glob("*.toml")):
-        if path.stem == "extraction":
+        if path.stem in ("extraction", "hedging"):  # responses, not bare answers
             continue
         for case in tomllib.loads(path.read_text(encoding="utf-8"))["cases"]:
             response = case["response"]
-            if response.startswith("\\boxed{") and response.endswith("}") and response.count("\\boxed") == 1:
+            boxed = response.startswith("\\boxed{") and response.endswith("}") and response.count("\\boxed") == 1
+            if boxed and "answer is" not in response:
                 yield case["gold"], response[len("\\boxed{") : -1]
 
 
