@@ -129,8 +129,8 @@ def check_states(states: ArrayLike, *, width: int | None = None) -> Floats:
         columns = np.flatnonzero(bad.any(0))
         raise StatesError(
             f"states hold {bad.sum()} NaN or infinite values in {bad.any(1).sum()} of {len(states)} rows and "
-            f"{len(columns)} of {states.shape[1]} columns, the first column {columns[0]}; drop those rows, or store the "
-            "states as bfloat16 or float32."
+            f"{len(columns)} of {states.shape[1]} columns, the first column {columns[0]}; drop those rows, or store "
+            "the states as bfloat16 or float32."
         )
     return np.ascontiguousarray(states)
 

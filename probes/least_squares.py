@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, lapack
 
 from probes.auc import fold_auc
@@ -39,7 +39,7 @@ class CrossValidation:
     inner_scores: Floats
 
 
-def fit(gram: ArrayLike, targets: ArrayLike, ridge: float) -> tuple[Floats, Floats]:
+def fit(gram: Floats, targets: Floats, ridge: float) -> tuple[Floats, Floats]:
     """Dual weights (m, n) and intercepts (m,) of the least-squares fits of targets (m, n) on one Gram (n, n)."""
     gram, targets = _check(gram, targets)
     factor = cho_factor(gram + ridge * np.eye(len(gram)), lower=True)
@@ -82,12 +82,12 @@ def without(inverse: Floats, rows: NDArray[np.bool_]) -> Floats:
 
 
 def cross_validate(
-    gram: ArrayLike | Sequence[ArrayLike],
-    labels: ArrayLike,
-    folds: ArrayLike,
+    gram: Floats | Sequence[Floats],
+    labels: Floats,
+    folds: Floats,
     ridges: Sequence[float],
     *,
-    inner: ArrayLike | None = None,
+    inner: Floats | None = None,
     score: Score = "auc",
 ) -> CrossValidation:
     """Nested cross-validation of every label vector at once; each decision equals that of a refit.
@@ -100,7 +100,7 @@ def cross_validate(
     score: what a ridge is chosen by: AUC within inner folds, accuracy of the sign, or minus the squared error.
     Raises ProblemError.
     """
-    grams = [gram] if np.ndim(gram[0]) == 1 else list(gram)  # type: ignore[index, arg-type]
+    grams: list[Floats] = [np.asarray(gram)] if np.ndim(gram[0]) == 1 else list(gram)
     _, labels = _check(grams[0], labels)
     folds = np.asarray(folds)
     outer = np.unique(folds)
@@ -136,7 +136,7 @@ def _solve(block: Floats, right: Floats) -> Floats:
     return cho_solve(cho_factor(block, lower=True), right)
 
 
-def _check(gram: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
+def _check(gram: Floats, labels: Floats) -> tuple[Floats, Floats]:
     gram, labels = np.asarray(gram, dtype=np.float64), np.atleast_2d(np.asarray(labels, dtype=np.float64))
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
         raise ProblemError(f"gram is {gram.shape}; expected (n, n).")
@@ -153,7 +153,7 @@ def _check(gram: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def _check_design(
-    labels: Floats, folds: NDArray[np.int64], grams: int, ridges: Sequence[float], inner: ArrayLike | None
+    labels: Floats, folds: NDArray[np.int64], grams: int, ridges: Sequence[float], inner: Floats | None
 ) -> NDArray[np.int64]:
     """The inner folds as an array, or ProblemError."""
     if folds.shape != labels.shape[1:]:
@@ -167,9 +167,9 @@ def _check_design(
         raise ProblemError(f"ridges are {list(ridges)}; expected one or more positive values.")
     if len(ridges) == 1:
         return np.zeros((len(outer), len(folds)), np.int64)
-    if np.shape(inner) != (len(outer), len(folds)):
-        raise ProblemError(f"inner is {np.shape(inner)}; expected ({len(outer)}, {len(folds)}): inner folds a split.")
     inner = np.asarray(inner)
+    if inner.shape != (len(outer), len(folds)):
+        raise ProblemError(f"inner is {inner.shape}; expected ({len(outer)}, {len(folds)}): inner folds a split.")
     for k, fold in enumerate(outer):
         if len(np.unique(inner[k, folds != fold])) < 2 or (inner[k, folds != fold] < 0).any():
             raise ProblemError(f"inner[{k}] must deal every training row of fold {fold} to one of at least 2 folds.")

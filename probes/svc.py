@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
@@ -56,13 +56,13 @@ class _OnGram(BaseEstimator):
         self.rows_ = states
         return gram(states, kernel=self.kernel_)
 
-    def _gram_rows(self, states: ArrayLike) -> Floats:
+    def _gram_rows(self, states: Any) -> Floats:
         """Kernel values of new rows against the training rows."""
         check_is_fitted(self)
-        states = validate_data(self, states, dtype=[np.float64, np.float32], reset=False)
+        checked: Floats = validate_data(self, states, dtype=[np.float64, np.float32], reset=False)
         if self.rows_ is None:
-            return states * states.dtype.type(self.kernel_.scale)
-        return gram(states, self.rows_, self.kernel_)
+            return checked * checked.dtype.type(self.kernel_.scale)
+        return gram(checked, self.rows_, self.kernel_)
 
 
 class KernelSVC(ClassifierMixin, _OnGram):
@@ -109,7 +109,7 @@ class KernelSVC(ClassifierMixin, _OnGram):
         self.tol = tol
         self.threads = threads
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: Any, y: Any) -> Self:
         """Fit on states (n, d), or on a Gram matrix (n, n) where precomputed, and n labels. Raises ValueError."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
@@ -137,18 +137,18 @@ class KernelSVC(ClassifierMixin, _OnGram):
         self._fit = fit
         return self
 
-    def pair_decisions(self, X: ArrayLike) -> Floats:
+    def pair_decisions(self, X: Any) -> Floats:
         """Decision values (n, pairs) of every pair of classes."""
         return decisions(self._gram_rows(X), self._fit).T
 
-    def decision_function(self, X: ArrayLike) -> Floats:
+    def decision_function(self, X: Any) -> Floats:
         """Decision values: (n,) of two classes; of more, (n, classes), votes of the pairs, ties by confidence."""
         pairs = self.pair_decisions(X)
         if len(self.classes_) == 2:
             return pairs[:, 0]
         return _ovr_decision_function(pairs > 0, pairs, len(self.classes_))
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
+    def predict(self, X: Any) -> NDArray[Any]:
         """The class of each row, (n,)."""
         values = self.decision_function(X)
         return self.classes_[(values > 0).astype(int) if values.ndim == 1 else values.argmax(1)]
@@ -180,7 +180,7 @@ class KernelLeastSquares(RegressorMixin, _OnGram):
         self.coef0 = coef0
         self.normalise = normalise
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: Any, y: Any) -> Self:
         """Fit on states (n, d), or on a Gram matrix (n, n) where precomputed, and n real targets. Raises ValueError."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True)
         if not self.ridge > 0:
@@ -189,6 +189,6 @@ class KernelLeastSquares(RegressorMixin, _OnGram):
         self.dual_coef_, self.intercept_ = weights[0], float(intercepts[0])
         return self
 
-    def predict(self, X: ArrayLike) -> Floats:
+    def predict(self, X: Any) -> Floats:
         """Predicted targets, (n,)."""
         return self._gram_rows(X) @ self.dual_coef_ + self.intercept_

@@ -31,7 +31,7 @@ def test_folds_as_empty_boxes_give_the_decisions_of_sliced_fits(kernel, cost):
     assert (fit.alpha[~train] == 0).all()
     assert fit.kkt_gap.max() <= 1e-7
     for f in range(4):
-        svc, theirs = libsvm(k, y, train[f], cost)
+        _, theirs = libsvm(k, y, train[f], cost)
         if fit.degenerate[f]:  # the bias is any point of an interval: compare up to it
             theirs = theirs - theirs.mean() + ours[f].mean()
         np.testing.assert_allclose(ours[f], theirs, atol=2e-5)
