@@ -9,6 +9,7 @@ from typing import Any
 from tracekit.cli import GATE_FAILED
 from tracekit.config import load_settings
 from tracekit.progress import draw_progress
+from tracekit.study.grid import PHASE, run_grid
 from tracekit.study.run import QUICK, run_study
 from tracekit.study.settings import StudySettings
 
@@ -31,6 +32,11 @@ def command_study(recipe: Path | None = None, *overrides: str) -> None:
     if recipe is not None and "=" in str(recipe) and not recipe.exists():  # `tracekit study output=…`
         recipe, overrides = None, (str(recipe), *overrides)
     settings = load_settings(StudySettings, recipe or QUICK, overrides)
+    if settings.grid:
+        with draw_progress() as progress:
+            run_grid(recipe or QUICK, overrides, settings.grid, progress=progress)
+        print(f"phase diagram: {settings.output / PHASE}")
+        return
     with draw_progress() as progress:
         result = run_study(settings, progress=progress)
     _print(settings, result)

@@ -229,3 +229,19 @@ def layer_figure(cells: pl.DataFrame, titles: dict[str, str], features: Sequence
         axes[0].set_ylabel("held-out AUC, linear SVM")
         axes[0].legend()
     return drawn[0]
+
+
+def phase_figure(table: pl.DataFrame, key: str) -> str:
+    """Greedy accuracy of each arm against one setting; means over the grid's other settings."""
+    titles = {arm: arm for arm in table["arm"].unique(maintain_order=True)}
+    numeric = table.schema[key].is_numeric()
+    with _drawing(8.4, 3.4) as (_, axes, drawn):
+        axis, means = axes[0], table.group_by("arm", key).agg(pl.col("value", "low", "high").mean())
+        _curves(axis, means, key, titles, colours_of(list(titles)))
+        if numeric and means[key].min() > 0:  # type: ignore[operator]
+            axis.set_xscale("log")
+        axis.set_xlabel(key)
+        axis.set_ylabel("greedy accuracy, %")
+        axis.set_ylim(-3, 103)
+        axis.legend()
+    return drawn[0]

@@ -85,6 +85,7 @@ class StudySettings(Settings):
     evaluation: Evaluation = Evaluation()
     gates: Gates = Gates()
     probing: Probing = Probing()
+    grid: dict[str, list[Any]] = {}  # key.sub → values: a study at each point (see tracekit.study.grid)
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySettings:

@@ -1,0 +1,79 @@
+"""The phase diagram: one study at each point of a grid of settings, and which method goes where.
+
+    [grid]
+    "world.habit" = [0.001, 0.003, 0.01, 0.03, 0.1]
+    "recipe.rollout.group_size" = [4, 8]
+
+Each point is a study in a folder of its own, resumable like any other; finished points are never repeated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tracekit.config import SettingsError, load_settings
+from tracekit.runs import Progress, no_progress, write_text
+from tracekit.study import figures
+from tracekit.study.page import Page
+from tracekit.study.run import run_study
+from tracekit.study.settings import IN_DISTRIBUTION, StudySettings
+from tracekit.tables import write_table
+
+PHASE, PHASE_DATA = "phase.html", "phase.parquet"
+
+
+def points_of(grid: dict[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the grid's values: key → value."""
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise SettingsError(f"grid.{key} is {values!r}; expected a list of at least one value.")
+    return [dict(zip(grid, combination)) for combination in itertools.product(*grid.values())]
+
+
+def run_grid(
+    recipe: Path, overrides: Sequence[str], grid: dict[str, Sequence[Any]], *, progress: Progress = no_progress
+) -> pl.DataFrame:
+    """Run the study of every point, write phase.parquet, phase.html and phase.md beside them, return the table.
+
+    Columns: the grid's keys, arm, seeds, value, low, high (greedy accuracy in distribution), gates_passed.
+    """
+    rows: list[dict[str, Any]] = []
+    points = points_of(grid)
+    output = load_settings(StudySettings, recipe, [*overrides, "grid={}"]).output
+    for done, point in enumerate(points):
+        progress("grid", done, len(points), _name(point))
+        laid = [f"{key}={json.dumps(value)}" for key, value in point.items()]
+        folder = json.dumps(str(output / _name(point)))
+        settings = load_settings(StudySettings, recipe, [*overrides, "grid={}", *laid, f"output={folder}"])
+        result = run_study(settings, progress=progress)
+        passed = all(gate["passed"] for gate in result["gates"])
+        for arm, measured in result["arms"].items():
+            rows.append({**point, "arm": arm, **measured[IN_DISTRIBUTION]["greedy"], "gates_passed": passed})
+    progress("grid", len(points), len(points))
+    table = pl.DataFrame(rows)
+    write_table(table, output / PHASE_DATA)
+    page = _page(table, list(grid))
+    write_text(output / PHASE, page.render())
+    write_text(output / "phase.md", page.render_markdown())
+    return table
+
+
+def _name(point: dict[str, Any]) -> str:
+    return "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in point.items())
+
+
+def _page(table: pl.DataFrame, keys: list[str]) -> Page:
+    failed = table.filter(~pl.col("gates_passed")).select(keys).unique().height
+    lead = "Greedy accuracy in distribution of each arm, at each point of the grid."
+    lead += f" At {failed} points a gate failed: nothing is concluded there." if failed else ""
+    page = Page("The phase diagram: which method goes where", lead)
+    page.section("Accuracy over the grid")
+    page.figure(figures.phase_figure(table, keys[0]), f"Greedy accuracy against {keys[0]}, 95 % intervals.", PHASE_DATA)
+    page.table(table)
+    return page
