@@ -174,7 +174,8 @@ def section_permutations() -> list[str]:
         f"n = {n}, 5 outer × 5 inner folds of 100 groups, 5 ridges, the ridge chosen by inner AUC for each "
         f"permutation; whole blocks of labels permuted. Ours, set-up included: {ours:.2f} s. scikit-learn's loop "
         f"(`KernelRidge` on the sliced Gram matrix, no intercept) on {few} of them, scaled up: "
-        f"{loop / few * count:.0f} s. Ratio {ratio:.0f} × (goal ≥ 250 ×). Largest difference from refitting: {apart:.1e} (goal ≤ 1e-10).",
+        f"{loop / few * count:.0f} s. "
+        f"Ratio {ratio:.0f} × (goal ≥ 250 ×). Largest difference from refitting: {apart:.1e} (goal ≤ 1e-10).",
     ]
 
 
