@@ -44,12 +44,13 @@ _ORDERED = frozenset(("<", ">", "<=", ">="))
 class Comparison:
     """One comparison of two trees; `tier` names the most expensive tier it came to."""
 
-    __slots__ = ("policy", "steps", "tier")
+    __slots__ = ("policy", "relating", "steps", "tier")
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.tier = 0
         self.steps = 0
+        self.relating = 0
         fresh_budget()
 
     @property
@@ -72,7 +73,7 @@ class Comparison:
             return self.texts(a, b)
         if "choice" in ops:
             return self.choices(a, b)
-        if "rel" in ops or (a.op == "list" and contains(a, "rel")) or (b.op == "list" and contains(b, "rel")):
+        if has_relations(a) or has_relations(b):
             return self.relations(a, b)
         if "quantity" in ops and not (COLLECTIONS & {*ops}):
             return self.quantities(a, b)
@@ -413,8 +414,11 @@ class Comparison:
 
     def relations(self, a: Node, b: Node) -> bool | None:
         self.reach(2)
+        self.relating += 1
+        if self.relating > 200:
+            raise TooLarge("the comparison takes too many steps")
         a, b = componentwise(drop_unknown(a)), componentwise(drop_unknown(b))
-        if a.op != "rel" and b.op != "rel" and not contains(a, "rel") and not contains(b, "rel"):
+        if not has_relations(a) and not has_relations(b):
             return self.equal(a, b)
         regions = self.regions(a, b) if self.names_region(a) or self.names_region(b) else None
         if regions is not None:
@@ -423,16 +427,10 @@ class Comparison:
             return self.two_relations(a, b)
         if a.op == "rel" or b.op == "rel":
             relation, other = (a, b) if a.op == "rel" else (b, a)
-            if other.op == "list" and contains(other, "rel") and not self.is_solved(relation):
-                return False
+            if has_relations(other):
+                return self.is_solved(relation) and self.unordered_relations(relation, other)
             value = self.answered(relation)
-            return (
-                False
-                if value is None
-                else self.equal(value, other)
-                if not contains(other, "rel")
-                else self.unordered_relations(relation, other)
-            )
+            return False if value is None else self.equal(value, other)
         return self.lists_of_relations(a, b)
 
     def names_region(self, node: Node) -> bool:
@@ -599,9 +597,9 @@ class Comparison:
     def lists_of_relations(self, a: Node, b: Node) -> bool | None:
         """`x = 1, y = 2` against itself in any order, against (1, 2), or `x = 1, x = 2` against {1, 2}."""
         a, b = self.spread(a), self.spread(b)
-        if a.op == b.op and contains(a, "rel") and contains(b, "rel"):
+        if a.op == b.op and has_relations(a) and has_relations(b):
             return self.unordered(a.args, b.args, distinct=False)
-        related, other = (a, b) if contains(a, "rel") else (b, a)
+        related, other = (a, b) if has_relations(a) else (b, a)
         if related.op in ("tuple", "set", "interval"):
             related = Node("list", related.args, ",")
         if not all(self.is_solved(arg) for arg in related.args if arg.op == "rel"):
@@ -695,10 +693,14 @@ def same_family(a: Node, b: Node) -> bool:
         return False
     step = second[1] / first[1]
     shift = (second[0] - first[0]) / first[1]
-    return bool(abs(abs(step) - 1) < _TINY and abs(shift - round(shift.real)) < _TINY)
+    return bool(abs(abs(step) - 1) < _TINY and near_integer(shift))
 
 
 _TINY = 1e-25
+
+
+def near_integer(value: Any) -> bool:
+    return bool(abs(value) < 1e12 and abs(value - round(value.real)) < _TINY)
 
 
 def _progression(node: Node, letter: str) -> tuple[Any, Any] | None:
@@ -710,8 +712,7 @@ def _progression(node: Node, letter: str) -> tuple[Any, Any] | None:
     other = point_of(symbols(node) - {letter}, 1, "positive")
     steady = value_at(node, {**other, letter: 1}, DIGITS) - value_at(node, {**other, letter: 0}, DIGITS)
     turns = step / value_at(PI, {}, DIGITS) * 360
-    whole = abs(turns - round(turns.real)) < _TINY
-    return (terms[0], step) if linear and whole and abs(steady - step) < _TINY else None
+    return (terms[0], step) if linear and near_integer(turns) and abs(steady - step) < _TINY else None
 
 
 def rows_of(cases: Node) -> list[Node]:
@@ -727,6 +728,11 @@ def as_quantity(node: Node) -> Node:
     if any(symbols(arg) for arg in rest):
         return node
     return Node("quantity", (rest[0] if len(rest) == 1 else Node("mul", rest),), parse_unit(node.args[-1].value))
+
+
+def has_relations(node: Node) -> bool:
+    """A relation, or a collection with one in it."""
+    return node.op == "rel" or (node.op in ("list", "tuple", "set") and any(map(has_relations, node.args)))
 
 
 def is_unknown(node: Node) -> bool:

@@ -467,7 +467,7 @@ class _Parser:
         if word in ("sqrt", "cbrt"):
             return self.plain_function(word)
         for name in _GLUED:
-            if word.startswith(name):  # "sinx", "pir"
+            if word.startswith(name) and len(word) > len(name):  # "sinx", "pir"
                 self.tokens[self.at : self.at] = [word[len(name) :]]
                 return self.word(name)
         if word.isupper() and 3 < len(word) < 8:
