@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from probes.auc import fold_auc
-from probes.bootstrap import draw_problems
+from probes.bootstrap import SCORED_DRAWS, draw_problems, score_draws
 from probes.equivalence import Effect, crossed_effect
 from probes.fits import linear_gram, make_splits
 from probes.permutation import permutation_p, permute_blocks
@@ -100,7 +100,7 @@ def compared(
     problems: int = 60,
     seeds: int = 5,
     width: int = 12,
-    draws: int = 100,
+    draws: int = 80,
     gain: float,
     seed_noise: float,
     own_noise: float,
@@ -116,17 +116,19 @@ def compared(
     common = clustered_noise(rng, of_row, width)
     common[:, 0] += 0.5 * labels
     splits = make_splits(of_row, labels[None], 5, 3, index)
-    counts = draw_problems(of_row, draws, index)
-    value, spread = np.zeros((2, seeds)), np.zeros((2, seeds, draws))
+    fitted = draw_problems(of_row, splits.outer, draws, index)
+    scored = draw_problems(of_row, splits.outer, SCORED_DRAWS, index + 10**6)
+    value, spread = np.zeros((2, seeds)), np.zeros((2, seeds, draws, 1 + SCORED_DRAWS))
     for arm in range(2):
         for seed in range(seeds):
             states = common + own_noise * clustered_noise(rng, of_row, width)
             states[:, 0] += (gain * arm + seed_noise * rng.standard_normal()) * labels
             grams = [linear_gram(states, s.train) for s in splits.splits]
-            held_out, ridges, _ = fit_least_squares(grams, labels[None], splits, RIDGES)
+            held_out, ridges, _ = fit_least_squares(grams, labels[None], splits, (3.0, 30.0))
             value[arm, seed] = fold_auc(held_out, labels[None], splits.outer)[0]
-            spread[arm, seed] = refit_least_squares(grams, labels[None], splits, ridges, counts)[:, 0]
-    effect = crossed_effect(value[1] - value[0], (spread[1] - spread[0]).T, problems)
+            refits = refit_least_squares(grams, labels[None], splits, ridges, fitted)
+            spread[arm, seed] = score_draws(refits, labels[None], splits.outer, fitted, scored)
+    effect = crossed_effect(value[1] - value[0], (spread[1] - spread[0]).transpose(1, 0, 2), problems)
     return effect.estimate, effect.seed_variance, effect.problem_variance
 
 

@@ -17,6 +17,8 @@ from typing import Literal
 import numpy as np
 from scipy import optimize, stats
 
+from probes.bootstrap import variance
+
 Verdict = Literal["changed", "equivalent", "inconclusive", "saturated"]
 
 
@@ -76,18 +78,18 @@ class Effect:
 
 
 def crossed_effect(differences: np.ndarray, draws: np.ndarray, problems: int) -> Effect:
-    """The effect of per-seed differences (S,) and their bootstrap draws over problems (draws, S), paired over seeds.
+    """The effect of per-seed differences (S,) and their draws over problems (draws, S, 1 + k), paired over seeds.
 
-    Draws that could not be refitted are NaN and left out.
+    draws: as `bootstrap.score_draws` has them; those that could not be refitted are NaN and left out.
     """
     seeds = len(differences)
-    draws = draws[np.isfinite(draws).all(1)]
+    draws = draws[np.isfinite(draws).all((1, 2))]
     if len(draws) < 2:
         return Effect(float(np.mean(differences)), 0.0, float("inf"), seeds, problems)
-    of_mean = float(draws.mean(1).var(ddof=1))
+    of_mean = variance(draws.mean(1))
     if seeds == 1:
         return Effect(float(differences[0]), 0.0, of_mean, 1, problems)
-    of_one = float(draws.var(0, ddof=1).mean())
+    of_one = float(np.mean([variance(draws[:, seed]) for seed in range(seeds)]))
     crossed = max(of_one - of_mean, 0.0) / (seeds - 1)  # σ²_seed×problem / S, already in the spread between seeds
     return Effect(
         estimate=float(np.mean(differences)),

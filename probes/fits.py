@@ -183,28 +183,23 @@ def _fit_by_gamma(
 
 
 def refit_hinge(grams: Sequence[Floats], targets: Floats, splits: Splits, costs: Floats, draws: Floats) -> Floats:
-    """(draws, targets) AUC of refits on bootstrap draws, C as chosen on the data as they stand.
+    """(draws, targets, n) held-out decisions of refits on bootstrap draws, C as chosen on the data as they stand.
 
-    draws: (draws, n) multiplicities. A row drawn twice is a box twice as high, and two rows of its fold's test:
-    copies never part. NaN where a draw leaves a fold with one class.
+    draws: (draws, n) multiplicities: a row drawn twice is a box twice as high. NaN where a draw leaves a fold's
+    training rows with one class.
     """
-    count, rows = draws.shape
-    score = np.zeros((count, *targets.shape))
-    usable = np.ones((count, len(targets)), bool)
+    rows = draws.shape[1]
+    score = np.full((len(draws), *targets.shape), np.nan)
     for k, (gram, split) in enumerate(zip(grams, splits.splits)):
         weight = draws * split.train
+        test = np.flatnonzero(~split.train)
         for t, target in enumerate(targets):
             positive = (weight * (target > 0)).sum(1)
             total = weight.sum(1)
             able = np.flatnonzero((positive > 0) & (positive < total))
-            usable[np.setdiff1d(range(count), able), t] = False
-            heavy, light = (
-                (total / (2 * positive.clip(1)))[:, None],
-                (total / (2 * (total - positive).clip(1)))[:, None],
-            )
+            heavy = (total / (2 * positive.clip(1)))[:, None]
+            light = (total / (2 * (total - positive).clip(1)))[:, None]
             boxes = costs[k, t] * weight * np.where(target > 0, heavy, light)
             fit = solve_batch(gram, np.broadcast_to(target, (len(able), rows)), boxes[able], tolerance=1e-2)
-            test = np.flatnonzero(~split.train)
             score[np.ix_(able, np.asarray([t]), test)] = decisions(gram[test], fit)[:, None]
-    auc = np.stack([fold_auc(score[:, t], targets[t][None], splits.outer, draws) for t in range(len(targets))], 1)
-    return np.where(usable, auc, np.nan)
+    return score

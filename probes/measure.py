@@ -11,7 +11,7 @@ import polars as pl
 
 from probes.alignment import Aligned
 from probes.auc import fold_auc
-from probes.bootstrap import draw_problems
+from probes.bootstrap import SCORED_DRAWS, draw_problems, score_draws
 from probes.features import Feature, FeatureError, Labels, label_rows
 from probes.fits import RIDGES, Floats, HingeCell, Splits, fit_hinge, linear_gram, make_splits, refit_hinge
 from probes.permutation import permute_blocks, swappable_blocks
@@ -25,7 +25,7 @@ class FeaturePlan:
 
     rows: (n,) of the aligned index. problems: (n,) problem of each row. groups: (n,) near-identical problems as
     one. targets: (c, n). repeats: one Splits a fold seed. taken: (permutations, n) block permutations. draws:
-    (draws, n) bootstrap multiplicities. token_labels: (1, n) random label of each token type (the control).
+    (draws, n) bootstrap multiplicities, scored: (k, n) those of the scored side alone. token_labels: (1, n) random label of each token type (the control).
     """
 
     feature: Feature
@@ -36,6 +36,7 @@ class FeaturePlan:
     repeats: tuple[Splits, ...]
     taken: np.ndarray
     draws: Floats
+    scored: Floats
     swappable: int
     token_labels: Floats
 
@@ -57,7 +58,7 @@ class FeaturePlan:
 class Cell:
     """What was measured of one model, seed and layer; AUCs are means over repeats and targets.
 
-    by_repeat: (repeats,). draws: name of a statistic → (draws,) bootstrap refits, in the band alone. null:
+    by_repeat: (repeats,). draws: name of a statistic → (draws, 1 + k) bootstrap refits, in the band alone. null:
     (permutations,) least-squares AUC under permuted blocks, `swept` the observed one. costs: (targets,) C (or ridge)
     chosen in the first split.
     """
@@ -122,7 +123,8 @@ def plan_feature(
         targets=targets,
         repeats=repeats,
         taken=permute_blocks(groups, settings.permutations, seed + 1),
-        draws=draw_problems(groups, settings.draws, seed + 2),
+        draws=draw_problems(groups, repeats[0].outer, settings.draws, seed + 2),
+        scored=draw_problems(groups, repeats[0].outer, SCORED_DRAWS, seed + 4),
         swappable=swappable_blocks(groups),
         token_labels=_token_labels(aligned.index["token_id"].gather(rows).to_numpy(), targets[0], seed + 3),
     )
@@ -271,7 +273,8 @@ def _fit(
 def _refit(grams: Sequence[Floats], plan: FeaturePlan, costs: Floats, settings: ProtocolSettings) -> Floats:
     hinge = plan.binary and settings.fit == "hinge"
     refit = refit_hinge if hinge else refit_least_squares
-    return refit(grams, plan.targets, plan.repeats[0], costs, plan.draws).mean(1)
+    scores = refit(grams, plan.targets, plan.repeats[0], costs, plan.draws)
+    return score_draws(scores, plan.targets, plan.repeats[0].outer, plan.draws, plan.scored)
 
 
 def _nonlinear(

@@ -50,13 +50,11 @@ def _nested(grams: Sequence[Floats], labels: Floats, splits: Splits, ridges: Seq
 def refit_least_squares(
     grams: Sequence[Floats], targets: Floats, splits: Splits, ridges: Floats, draws: Floats
 ) -> Floats:
-    """(draws, targets) AUC of weighted ridge refits on bootstrap draws, the ridge as chosen on the data as they stand.
+    """(draws, targets, n) held-out decisions of weighted ridge refits, the ridge as chosen on the data as they stand.
 
     ridges: (outer, targets) values. draws: (draws, n) multiplicities: a row drawn twice weighs twice.
     """
-    count, _ = draws.shape
-    score = np.empty((count, *targets.shape))
-    usable = np.ones((count, len(targets)), bool)
+    score = np.empty((len(draws), *targets.shape))
     for k, (gram, split) in enumerate(zip(grams, splits.splits)):
         features = _features(gram)
         design = np.hstack([features, np.ones((len(features), 1))])
@@ -67,11 +65,8 @@ def refit_least_squares(
             penalty[-1] = 1e-9  # the intercept is free
             moment = (weight * target) @ design
             beta = np.linalg.solve(normal + np.diag(penalty), moment[:, :, None])[:, :, 0]
-            score[:, t] = np.where(split.train, score[:, t], beta @ design.T)
-            positive = (weight * (target > 0)).sum(1)
-            usable[:, t] &= (positive > 0) & (positive < weight.sum(1))
-    auc = np.stack([fold_auc(score[:, t], targets[t][None], splits.outer, draws) for t in range(len(targets))], 1)
-    return np.where(usable, auc, np.nan)
+            score[:, t, ~split.train] = beta @ design[~split.train].T
+    return score
 
 
 def _weighted_products(design: Floats, weight: Floats) -> Floats:

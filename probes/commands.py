@@ -1,0 +1,171 @@
+"""The command `probe`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from probes.features import find_feature
+from probes.positions import POSITIONS, Position
+from probes.protocol import ProbeResult, Source, run_protocol
+from probes.report import answer, write_report
+from probes.settings import ProtocolSettings
+from probes.states import Reading, extract_states
+from tracekit import runs
+from tracekit.config import SettingsError, load_settings
+from tracekit.segment import segment_traces
+from tracekit.tables import STEPS, TableError, read_table
+
+
+def command_probe(
+    recipe: Path | None = None,
+    *overrides: str,
+    model: list[str],
+    traces: Path,
+    feature: list[str] | None = None,
+    steps: Path | None = None,
+    out: Path = Path("probe"),
+    token_budget: int = 8192,
+    untrained: bool = True,
+) -> None:
+    """Test which features became linearly separable in which model, on identical traces, and write the report.
+
+    Run again after a kill, it goes on where it stood. On several GPUs: accelerate launch -m tracekit.cli probe … .
+
+    Example: tracekit probe --model base=models/base --model sft=runs/sft/final --model rl=runs/luffy/final
+    --traces curated.parquet --feature step_correct --feature next_operator --out probe
+
+    Parameters
+    ----------
+    recipe
+        Protocol settings as TOML.
+    overrides
+        Protocol settings as key=value, such as band=[12,13,14] or permutations=199.
+    model
+        NAME=FOLDER of a causal LM with its tokenizer; the same name again for another seed. One is called base.
+    traces
+        Parquet with problem_id, trace_id, problem and response, and the columns that features are read from.
+    feature
+        A feature, or a column of your own in traces or steps.
+    steps
+        A STEPS table in Parquet; without it the responses are segmented and tagged by rules.
+    out
+        Folder of the states, the tables and the report.
+    token_budget
+        Padded tokens a forward pass.
+    untrained
+        Also probe the base's architecture with untrained weights, as a control.
+    """
+    if recipe is not None and "=" in str(recipe):  # no recipe, overrides alone
+        recipe, overrides = None, (str(recipe), *overrides)
+    settings = load_settings(ProtocolSettings, recipe, overrides)
+    if feature:
+        settings = settings.model_copy(update={"features": tuple(feature)})
+    models = name_models(model, settings.base)
+    asked = read_traces(traces)
+    known = read_table(steps, STEPS) if steps is not None else segment_traces(asked)
+    with progress_line() as progress:
+        states = extract_models(models, asked, known, out, settings, token_budget, untrained, progress)
+        result = run_protocol(Source(traces.stem, asked, known, states), settings, progress=progress)
+    page = write_report(result, out)
+    console = Console()
+    console.print(effects_drawn(result))
+    console.print(answer(result), markup=False)
+    console.print(f"{page}", markup=False)
+
+
+def name_models(arguments: Sequence[str], base: str) -> dict[str, list[Path]]:
+    """NAME=FOLDER arguments → name → one folder for each training seed. Raises SettingsError."""
+    models: dict[str, list[Path]] = {}
+    for argument in arguments:
+        name, equals, folder = argument.partition("=")
+        if not equals or not name or not folder:
+            raise SettingsError(f"--model {argument!r}; expected NAME=FOLDER, such as base=models/base.")
+        models.setdefault(name, []).append(Path(folder))
+    if base not in models:
+        raise SettingsError(f"no --model is named {base}; name the one to compare with: --model {base}=FOLDER.")
+    return models
+
+
+def read_traces(path: Path) -> pl.DataFrame:
+    """Traces with their problems: any Parquet with the four columns. Raises TableError."""
+    if not path.is_file():
+        raise TableError(f"{path} does not exist; expected traces as Parquet.")
+    try:
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise TableError(f"{path} is not readable as Parquet ({error}).") from error
+    absent = [c for c in ("problem_id", "trace_id", "problem", "response") if c not in frame.columns]
+    if absent:
+        raise TableError(f"{path} has no column {', '.join(absent)}; a curated set has all four.")
+    return frame
+
+
+def extract_models(
+    models: dict[str, list[Path]],
+    traces: pl.DataFrame,
+    steps: pl.DataFrame,
+    out: Path,
+    settings: ProtocolSettings,
+    token_budget: int,
+    untrained: bool,
+    progress: runs.Progress,
+) -> dict[str, list[Path]]:
+    """States of every model and seed at the positions that the features need; name → folders."""
+    positions = needed_positions(settings, traces, steps)
+    states: dict[str, list[Path]] = {}
+    for name, folders in models.items():
+        for seed, folder in enumerate(folders):
+            reading = Reading(positions, token_budget=token_budget, log_probs=name == settings.base and seed == 0)
+            target = out / "states" / f"{name}-{seed}"
+            states.setdefault(name, []).append(target)
+            extract_states(folder, traces, steps, target, reading, progress=progress)
+    if untrained and settings.untrained not in models:
+        reading = Reading(positions, token_budget=token_budget, untrained=settings.seed)
+        target = out / "states" / settings.untrained
+        extract_states(models[settings.base][0], traces, steps, target, reading, progress=progress)
+        states[settings.untrained] = [target]
+    return states
+
+
+def needed_positions(settings: ProtocolSettings, traces: pl.DataFrame, steps: pl.DataFrame) -> tuple[Position, ...]:
+    """The positions that the features are probed at, in their usual order."""
+    if settings.position is not None:
+        return (settings.position,)
+    wanted = {find_feature(name, traces, steps).position for name in settings.features}
+    return tuple(p for p in POSITIONS if p in wanted)
+
+
+def effects_drawn(result: ProbeResult) -> Table:
+    """The primary estimand as a table for the terminal."""
+    drawn = Table("feature", "contrast", "Δ AUC", "95 % interval", "verdict")
+    for row in result.tables["effects"].filter(pl.col("estimand") == "delta").iter_rows(named=True):
+        drawn.add_row(
+            row["feature"],
+            f"{row['a']} − {row['b']}",
+            f"{row['effect']:+.3f}",
+            f"{row['low']:+.3f} … {row['high']:+.3f}",
+            row["verdict"],
+        )
+    return drawn
+
+
+@contextmanager
+def progress_line() -> Iterator[runs.Progress]:
+    """A progress callback that draws one line a stage: what is done and its note."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=Console(stderr=True)) as drawn:
+        tasks = {}
+
+        def progress(stage: str, done: int, total: int, note: str = "") -> None:
+            if stage not in tasks:
+                tasks[stage] = drawn.add_task(stage, total=total or None, note=note)
+            drawn.update(tasks[stage], completed=done, total=total or None, note=note)
+
+        yield progress
