@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from tracekit.tables import write_table
 PHASE, PHASE_DATA = "phase.html", "phase.parquet"
 
 
-def points_of(grid: dict[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def points_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every combination of the grid's values: key → value."""
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
@@ -37,7 +37,7 @@ def points_of(grid: dict[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def run_grid(
-    recipe: Path, overrides: Sequence[str], grid: dict[str, Sequence[Any]], *, progress: Progress = no_progress
+    recipe: Path, overrides: Sequence[str], grid: Mapping[str, Sequence[Any]], *, progress: Progress = no_progress
 ) -> pl.DataFrame:
     """Run the study of every point, write phase.parquet, phase.html and phase.md beside them, return the table.
 
