@@ -58,7 +58,7 @@ class VirtualList {
     }
     row.hidden = false;
     row.dataset.place = place;
-    row.id = `${this.space.id || "row"}-${place}`;
+    row.id = `row-${place}`;
     row.setAttribute("aria-posinset", place + 1);
     row.setAttribute("aria-setsize", this.items.length);
     this.mark(row, place);
