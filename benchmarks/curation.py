@@ -153,7 +153,7 @@ def memory(work: Path, peer_python: str | None) -> str:
         os.link(table, shards / f"{shard}.parquet")
     code = (
         "import sys, time, resource; from pathlib import Path; from tracekit.measures import measure_file, QUICK\n"
-        "began = time.perf_counter(); measure_file(Path(sys.argv[1]) / '*.parquet', Path(sys.argv[2]), QUICK)\n"
+        "began = time.perf_counter(); measure_file(Path(sys.argv[1]), Path(sys.argv[2]), QUICK)\n"
         "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     out = work / "measured.parquet"
@@ -310,7 +310,7 @@ def kill(work: Path, peer_python: str | None, times: int = 20) -> str:
         f'sources=["{table}"]',
         "filters.outcomes=['correct', 'wrong']",
         "verify.batch=500",
-        "verify.workers=1",
+        "workers=1",
     ]
     command = [sys.executable, "-c", _CURATE, *overrides]
     began = time.perf_counter()

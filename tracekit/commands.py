@@ -45,7 +45,7 @@ def command_curate(
     """
     settings = _with_map(load_settings(CurateSettings, _recipe(recipe), overrides), map)
     if dry_run:
-        _draw("plan", ("stage", "state", "estimate"), plan(settings))
+        draw("plan", ("stage", "state", "estimate"), plan(settings))
         return
     with _bars() as report:
         run = curate(settings, progress=report)
@@ -67,7 +67,7 @@ def command_why(run: Path, row_id: str) -> None:
     """
     story = ledger.why(run, row_id)
     columns = ("row_id", "stage", "rule", "measured", "threshold", "verdict", "reason")
-    _draw(row_id, columns, [tuple(map_text(v) for v in row) for row in story.select(columns).iter_rows()])
+    draw(row_id, columns, [tuple(map_text(v) for v in row) for row in story.select(columns).iter_rows()])
     trace = pl.scan_parquet(run / "traces.parquet").filter(pl.col("trace_id").is_in(story["row_id"].implode()))
     for response in trace.select("response").collect()["response"]:
         console.print(response, markup=False, highlight=False)
@@ -106,8 +106,8 @@ def command_diff(run_a: Path, run_b: Path, *, rows: int = 20) -> None:
     """
     changed = ledger.diff(run_a, run_b)
     counts = changed.group_by("a", "b").len().sort("len", descending=True)
-    _draw(f"{changed.height} traces differ", (str(run_a), str(run_b), "traces"), list(counts.iter_rows()))
-    _draw(
+    draw(f"{changed.height} traces differ", (str(run_a), str(run_b), "traces"), list(counts.iter_rows()))
+    draw(
         "the first",
         ("trace", str(run_a), str(run_b)),
         list(changed.head(rows).select("trace_id", "a", "b").iter_rows()),
@@ -120,9 +120,9 @@ def draw_funnel(funnel: dict[str, Any]) -> None:
         (s["stage"], f"{s['traces']:,}", f"{s['problems']:,}", f"{s['dropped']:,}", _listed(s["reasons"]))
         for s in funnel["funnel"]
     ]
-    _draw("funnel", ("stage", "traces", "problems", "dropped", "why"), lines)
+    draw("funnel", ("stage", "traces", "problems", "dropped", "why"), lines)
     authors = [(a, *(f"{n:,}" for n in row.values())) for a, row in funnel["by_author"].items()]
-    _draw("authors", ("author", "read", "correct", "wrong", "kept"), authors)
+    draw("authors", ("author", "read", "correct", "wrong", "kept"), authors)
     for fact in ("unverifiable_golds", "disagreements"):
         console.print(f"{fact.replace('_', ' ')}: {_listed(funnel[fact]) or 'none'}")
     console.print(
@@ -154,7 +154,8 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
-def _draw(title: str, columns: tuple[str, ...], rows: list[Any]) -> None:
+def draw(title: str, columns: tuple[str, ...], rows: list[Any]) -> None:
+    """A table on the console; cells are shown as they are."""
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*(map_text(cell) for cell in row))

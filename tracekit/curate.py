@@ -60,6 +60,7 @@ class CurateSettings(Settings):
     tokenizer: a folder or file with tokenizer.json, or a hub name; without one, tokens are words.
     audit_golds: drop problems whose gold cannot be verified, before anything is held against it.
     pass_rate_author: whose samples the pass rate counts; everybody's where empty.
+    workers: processes that segment and verify; 0: one a core.
     validation: share of problems held back, duplicates of one problem on one side.
     """
 
@@ -68,6 +69,7 @@ class CurateSettings(Settings):
     data: Path = Path()
     seed: int = 0
     sources: tuple[SourceSettings, ...] = Field(default=(), min_length=0)
+    workers: int = 0
     tokenizer: str | None = None
     audit_golds: bool = True
     verify: VerifySettings = VerifySettings()
@@ -107,7 +109,7 @@ def curate(settings: CurateSettings, *, progress: Progress = no_progress) -> Pat
 
 def recipe_hash(settings: CurateSettings) -> str:
     """What decides the curated set: every setting but where it is written to."""
-    return digest(settings.model_dump(mode="json", exclude={"output", "stages", "data"}))
+    return digest(settings.model_dump(mode="json", exclude={"output", "stages", "data", "workers"}))
 
 
 def card_facts(settings: CurateSettings, funnel: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from tracekit.contamination import contaminated
 from tracekit.duplicates import exact_duplicates, near_duplicates
-from tracekit.measures import measure
+from tracekit.measures import measure_file
 from tracekit.runs import Progress, no_progress
-from tracekit.segment import segment_traces
+from tracekit.segment_worker import segment_in_processes
 from tracekit.sources import SourceError, SourceSettings, iterate_source, read_source, source_files
 from tracekit.stages import Plan, Stages, file_digest
 from tracekit.tables import STEPS, VERDICTS, Schema
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Raised when a stage's code changes what it writes: older folders of that stage are then made anew.
 VERSIONS = {"sources": 1, "segment": 1, "measures": 1, "golds": 1, "verify": 1, "duplicates": 1, "contamination": 1}
 #: Traces segmented between two writes to disk.
-SEGMENT_BATCH = 5000
+SEGMENT_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Measured:
 def measure_all(settings: CurateSettings, stages: Stages, progress: Progress) -> Measured:
     """Run or find every measuring stage."""
     sources = _sources(settings, stages, progress)
-    segments = _segments(sources, stages, progress)
+    segments = _segments(settings, sources, stages, progress)
     measures = _measures(settings, sources, segments, stages, progress)
     golds = _golds(settings, sources, stages, progress)
     verdicts = _verdicts(settings, sources, golds, stages, progress)
@@ -140,14 +140,14 @@ def _source_inputs(source: SourceSettings, data: Path) -> dict[str, Any]:
     return {**source.model_dump(mode="json"), "files": files}
 
 
-def _segments(sources: Path, stages: Stages, progress: Progress) -> Path:
+def _segments(settings: CurateSettings, sources: Path, stages: Stages, progress: Progress) -> Path:
     """Steps as the source gives them, segmented here where it gives none."""
 
     def work(batch: pl.DataFrame) -> pl.DataFrame:
         given = pl.scan_parquet(sources / "given_steps.parquet")
         given_here = given.filter(pl.col("trace_id").is_in(batch["trace_id"].implode())).collect()
         rest = batch.filter(~pl.col("trace_id").is_in(given_here["trace_id"].unique().implode()))
-        return pl.concat([given_here, segment_traces(rest)])
+        return pl.concat([given_here, segment_in_processes(rest, settings.workers)])
 
     traces = pl.scan_parquet(sources / "traces.parquet").select("trace_id", "response")
     inputs = {"version": VERSIONS["segment"], "sources": sources.name}
@@ -158,7 +158,7 @@ def _measures(settings: CurateSettings, sources: Path, segments: Path, stages: S
     def make(folder: Path) -> None:
         progress("measures", 0, 1, "")
         traces = pl.scan_parquet(sources / "traces.parquet")
-        measure(traces).sink_parquet(folder / "text.parquet")
+        measure_file(sources / "traces.parquet", folder / "text.parquet")
         table = pl.read_parquet(folder / "text.parquet")
         (folder / "text.parquet").unlink()
         counts = pl.col("words")
@@ -199,9 +199,7 @@ def _step_measures(steps: pl.LazyFrame) -> pl.DataFrame:
 def _golds(settings: CurateSettings, sources: Path, stages: Stages, progress: Progress) -> Path:
     def make(folder: Path) -> None:
         problems = pl.read_parquet(sources / "problems.parquet")
-        audit_golds(problems, workers=settings.verify.workers, progress=progress).write_parquet(
-            folder / "golds.parquet"
-        )
+        audit_golds(problems, workers=settings.workers, progress=progress).write_parquet(folder / "golds.parquet")
 
     return stages.build(
         "golds", {"version": VERSIONS["golds"], "sources": sources.name, **_verifier("evaluators")}, make
@@ -221,7 +219,7 @@ def _verdicts(settings: CurateSettings, sources: Path, golds: Path, stages: Stag
     for name in dict.fromkeys((settings.verify.verifier, *settings.verify.also)):
 
         def work(batch: pl.DataFrame, name: Any = name) -> pl.DataFrame:
-            return verify_traces(batch, name, workers=settings.verify.workers)
+            return verify_traces(batch, name, workers=settings.workers)
 
         inputs = {"version": VERSIONS["verify"], "sources": sources.name, **_verifier(name)}
         batch = settings.verify.batch

@@ -31,35 +31,37 @@ _DISPLAY = re.compile(r"```.*?(?:```|\Z)|\$\$.*?\$\$|\\\[.*?\\\]|\\begin\{(\w+\*
 _BLANK_LINE = re.compile(r"\n[ \t]*\n\s*")
 _NEWLINE = re.compile(r"\s*\n\s*")
 
-# Looked for in this order: the first that matches names the step.
+# Looked for in this order: the first that matches names the step. A pattern is tried only where one of its keys
+# stands in the lower-cased step: finding a word is thirty times as fast as trying a pattern at every character.
 _KIND_MARKERS = (
     (
         "conclusion",
-        re.compile(r"\\boxed\b|^\s*####|^\s*A:|\b(?:final answer|the answer is|in conclusion)\b", re.I | re.M),
+        ("\\boxed", "####", "a:", "final answer", "the answer is", "in conclusion"),
+        re.compile(r"\\boxed\b|^\s*####|^\s*a:|\b(?:final answer|the answer is|in conclusion)\b", re.M),
     ),
     (
         "backtracking",
+        ("wait", "hold on", "no,", "hmm", "oops", "actually", "i made a", "that", "let me", "scratch that", "go back"),
         re.compile(
-            r"^\W*(?:wait|hold on|no,|hmm|oops|actually)\b|\b(?:i made (?:a|an) (?:mistake|error)|that(?:'s| is) "
+            r"^\W*(?:wait|hold on|no,|hmm|oops|actually)\b|\b(?:i made an? (?:mistake|error)|that(?:'s| is) "
             r"(?:wrong|not right|incorrect)|let me (?:re(?:do|think|consider|start|compute|calculate)|start over|"
-            r"try again)|scratch that|go back)\b",
-            re.I,
+            r"try again)|scratch that|go back)\b"
         ),
     ),
     (
         "verification",
+        ("check", "verif", "confirm", "make sure", "substitut", "plug", "sanity"),
         re.compile(
             r"\b(?:check(?:s|ing|ed)?|verif(?:y|ies|ying|ication|ied)|double-check|confirm(?:s|ing)?|make sure|"
-            r"substitut(?:e|ing) back|plug(?:ging)? (?:it |this |that )?back|sanity)\b",
-            re.I,
+            r"substitut(?:e|ing) back|plug(?:ging)? (?:it |this |that )?back|sanity)\b"
         ),
     ),
     (
         "exploration",
+        ("alternatively", "maybe", "perhaps", "suppose", "what if", "another", "try", "could", "one ", "consider"),
         re.compile(
             r"^\W*(?:alternatively|maybe|perhaps|suppose|what if)\b|\b(?:another (?:way|approach|method|idea)|"
-            r"let me try|let's try|let us try|we could|i could|could we|one (?:way|approach|idea)|consider the case)\b",
-            re.I,
+            r"let me try|let's try|let us try|we could|i could|could we|one (?:way|approach|idea)|consider the case)\b"
         ),
     ),
 )
@@ -157,9 +159,13 @@ def _step(response: str, start: int, end: int) -> Step:
 
 
 def _kind(text: str, calculates: bool) -> str:
-    for kind, marker in _KIND_MARKERS:
-        if marker.search(text):
-            return kind
+    lowered = text.lower()
+    for kind, keys, marker in _KIND_MARKERS:
+        for key in keys:
+            if key in lowered:
+                if marker.search(lowered):
+                    return kind
+                break
     # What neither computes nor is marked tells again what is given or known.
     return "calculation" if calculates or _HAS_CALCULATION.search(text) else "restatement"
 

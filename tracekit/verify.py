@@ -28,13 +28,11 @@ class VerifierError(ValueError):
 class VerifySettings(Settings):
     """verifier decides; `also` gives second opinions for the table of disagreements.
 
-    workers: processes that verify; 0: as many as there are cores.
     batch: traces verified between two writes to disk: what a kill can cost.
     """
 
     verifier: Verifier = "evaluators"
     also: tuple[Verifier, ...] = ()
-    workers: int = 0
     batch: int = 10_000
 
 

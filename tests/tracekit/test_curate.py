@@ -49,7 +49,7 @@ def recipe(tmp_path: Path) -> CurateSettings:
         "data": tmp_path,
         "sources": ["traces.jsonl"],
         "contamination": {"benchmarks": ["benchmark.jsonl"]},
-        "verify": {"workers": 1},
+        "workers": 1,
         "export": {"formats": ["luffy", "trl-dpo"]},
         "select": {"pairs": 1},
     }
@@ -207,8 +207,9 @@ def test_a_killed_curation_goes_on_to_the_same_bytes(tmp_path: Path, recipe: Cur
     whole = contents(curate(recipe))
     toml = tmp_path / "recipe.toml"
     toml.write_text(
-        f'data = "{tmp_path}"\nsources = ["traces.jsonl"]\n[contamination]\nbenchmarks = ["benchmark.jsonl"]\n'
-        '[verify]\nworkers = 1\n[export]\nformats = ["luffy", "trl-dpo"]\n[select]\npairs = 1\n'
+        f'workers = 1\ndata = "{tmp_path}"\nsources = ["traces.jsonl"]\n'
+        '[contamination]\nbenchmarks = ["benchmark.jsonl"]\n'
+        '[export]\nformats = ["luffy", "trl-dpo"]\n[select]\npairs = 1\n'
     )
     command = [sys.executable, "-c", _CURATE, str(toml), f"output={tmp_path / 'killed'}"]
     stages = tmp_path / "killed" / "stages"

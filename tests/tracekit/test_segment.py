@@ -100,3 +100,15 @@ def test_every_annotation_of_gsm8k_is_exact_and_some_of_its_prose_is_not() -> No
     statuses = {c.status for answer in answers for c in calculator_annotations(answer)}
     assert statuses == {"exact"}
     assert sum(s.correct is False for answer in answers for s in segment(answer)) > 0
+
+
+def test_several_interpreters_give_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tracekit import segment_worker
+
+    traces = pl.DataFrame(
+        {"trace_id": [f"t{i}" for i in range(7)], "response": [f"a\n{i}+1={i + 1}" for i in range(7)]}
+    )
+    monkeypatch.setattr(segment_worker, "WORTH_A_WORKER", 0)
+    assert segment_worker.segment_in_processes(traces, 2).equals(segment_traces(traces))
+    with pytest.raises(segment_worker.WorkerError, match="trace_id"):
+        segment_worker.segment_in_processes(traces.drop("trace_id"), 2)
