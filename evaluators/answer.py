@@ -47,12 +47,18 @@ _CONDITION = re.compile(
     r"|\\text ?\{[^{}]*\binteger[^{}]*\})[ .)}]*$"
     r"|(?:[,; (]|\\text ?\{|\\quad)(?:where|for|with) [^{}]{0,60}\binteger[^{}]{0,40}\}?\)?\.?$"
 )
-_LABEL = re.compile(r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}\s*[=:]|\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is)\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)")
+_LABEL = re.compile(r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is)\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)")
 _DERIVATIVE = re.compile(
     r"\\[dt]?frac ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?(?:\^ ?\{? ?(\d) ?\}?)? ?([a-zA-Z]?(?:_\{?\w+\}?)?) ?\}"
     r" ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?([a-zA-Z]) ?(?:\^ ?\{? ?\d ?\}?)? ?\}"
 )
 _ORDINAL = re.compile(r"(?<=\d)(?:\^ ?\{? ?(?:\\(?:text|mathrm|textrm) ?\{)?|\\text ?\{ ?)?(?:st|nd|rd|th)\b(?: ?\}){0,2}")
+_TIMES = re.compile(r"(?<=\d) ?x ?(?=10 ?(?:\^|\*\*))|(?<=\d) x (?=\d)")
+_CURRENCY = re.compile(r"(USD|EUR|GBP|INR|Rs|CNY|RMB|JPY)\.? ?(?=\d)")
+_ALL_BUT = re.compile(
+    r"(?:\\text ?\{ ?)?all (?:reals?|real (?:numbers?|values?))(?: of \$?[a-z]\$?| [a-z])? (?:except|excluding|but|other than)(?: for)? ?\}? ?(?=\S)(.*)$",
+    re.IGNORECASE,
+)
 _YES_FIRST = re.compile(r"^(yes|no|true|false)\s*[,.;:]", re.IGNORECASE)
 _APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|\\sim|~|≈|about|approximately|roughly)\s*", re.IGNORECASE)
 
@@ -126,6 +132,16 @@ def _read(text: str, labelled: bool = False) -> Node:
     if "d" in text and "frac" in text or "partial" in text:
         text = _DERIVATIVE.sub(_derivative, text)
     text = _ORDINAL.sub("", text)
+    if "x" in text:
+        text = _TIMES.sub(r"\\times ", text)
+    currency = _CURRENCY.match(text)
+    if currency:
+        return Node("quantity", (_read(text[currency.end() :]),), parse_unit(currency[1]))
+    excepted = _ALL_BUT.match(text)
+    if excepted:
+        removed = _read(excepted[1], labelled=True)
+        removed = removed if removed.op in ("set", "list") else Node("set", (removed,))
+        return Node("minus", (Node("const", (), "R"), Node("set", removed.args)))
     label = _LABEL.match(text) if not labelled and (text[0].isalpha() or text[0] == "\\") else None
     if label and "=" not in text[label.end() :]:
         return _read(text[label.end() :], labelled=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from evaluators.numeric import DIGITS, PRIME, Rational, Undefined, digits_needed, exact, fresh_budget, point_of, residue, surely_differ, value_at
 from evaluators.order import merge
+from evaluators.parse import summed
 from evaluators.structure import (
     COLLECTIONS,
     UNKNOWN,
@@ -320,6 +321,11 @@ class Comparison:
         regions = self.regions(a, b)
         if regions is not None:
             return regions
+        if "quantity" in (a.op, b.op):
+            several, other = (a, b) if b.op == "quantity" else (b, a)
+            whole = together(several)
+            if whole is not None:
+                return self.equal(whole, other)
         vectors = vector(a), vector(b)
         if vectors[0] is not None and vectors[1] is not None and "matrix" in (a.op, b.op):
             return len(vectors[0]) == len(vectors[1]) and self.all(list(zip(vectors[0], vectors[1])))
@@ -606,7 +612,8 @@ class Comparison:
             return False
         names = [arg.args[0] if arg.op == "rel" else None for arg in related.args]
         values = tuple(arg.args[1] if arg.op == "rel" else arg for arg in related.args)
-        if len(set(names)) == 1:
+        roots = {str(name.value).split("_")[0] for name in names if name is not None and name.op == "sym"}
+        if len(set(names)) == 1 or (len(roots) == 1 and None not in names and other.op != "tuple"):
             return self.equal(Node("list", values, related.value), other)
         if other.op == "tuple" or other.op == "list":
             given = [value for _, value in sorted(zip(map(str, names), values), key=lambda pair: pair[0])]
@@ -728,6 +735,18 @@ def as_quantity(node: Node) -> Node:
     if any(symbols(arg) for arg in rest):
         return node
     return Node("quantity", (rest[0] if len(rest) == 1 else Node("mul", rest),), parse_unit(node.args[-1].value))
+
+
+def together(node: Node) -> Node | None:
+    """`3 hours and 30 minutes` as one quantity, None for other lists."""
+    if node.op != "list" or node.value != "and" or any(arg.op != "quantity" for arg in node.args):
+        return None
+    whole = node.args[0]
+    for part in node.args[1:]:
+        if part.value.dimension != whole.value.dimension or part.value.factor >= whole.value.factor:
+            return None
+        whole = Node("quantity", (summed(whole, part),), whole.value)
+    return whole
 
 
 def has_relations(node: Node) -> bool:

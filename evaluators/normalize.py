@@ -18,7 +18,7 @@ _SIGNS = {
     "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
     "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ", "→": r"\to ", "∣": "|", "∖": r"\setminus ",
     "∨": r"\lor ", "∧": r"\land ", "…": r"\ldots ", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"', "″": "''",
-    "％": r"\%", "﹪": r"\%", "，": ", ", "、": ", ", "；": "; ", "。": ".", "：": ":", "∶": ":", "【": "[", "】": "]",
+    "％": r"\%", "﹪": r"\%", "，": ",", "、": ", ", "；": "; ", "。": ".", "：": ":", "∶": ":", "【": "[", "】": "]",
     "ℯ": "e", "ⅈ": "i", "µ": r"\mu ", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "∂": r"\partial ", "⟹": r"\implies ",
     "⇒": r"\implies ", "Ø": r"\emptyset ", "¢": r"\text{ cents}", "\x00": " ",
     "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ", "ζ": r"\zeta ",
@@ -106,6 +106,7 @@ def strip_wrappers(text: str) -> str:
 
 _GROUPED_BY_TEX = re.compile(r"(?<=\d)(?: ?,? ?\\!|\{,\}|\\,|,\\!|\\ |~) ?(?=\d{3}(?!\d))")
 _GROUPED_BY_SPACE = re.compile(r"(?<![\d.,_^}])(?<!\\frac )[1-9]\d{0,2}(?: \d{3})+(?![\d/])")
+_GROUPED_BY_QUOTE = re.compile(r"(?<=\d)'(?=\d{3}(?!\d))")
 _COMMA_RUN = re.compile(r"(?<![\d.,])\d+(?:,\d+)+")
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+")
 
@@ -117,6 +118,8 @@ def join_thousands(text: str) -> str:
     """
     if "\\" in text or "~" in text or "{,}" in text:
         text = _GROUPED_BY_TEX.sub("", text)
+    if "'" in text:
+        text = _GROUPED_BY_QUOTE.sub("", text)
     if " " in text:
         text = _GROUPED_BY_SPACE.sub(lambda match: match[0].replace(" ", ""), text)
     if "," in text:

@@ -249,6 +249,11 @@ class _Parser:
                 return None
             self.wrap()
             return Node("fn", (left, self.expression(QUANTITY)), "mod")
+        if token in _MONEY and left.op in ("num", "dec"):
+            self.at += 1
+            return Node("quantity", (left,), parse_unit(_MONEY[token]))
+        if left.op == "quantity" and token[0].isdigit():
+            return self.compound(left)
         if self.unit_ahead(left, token):
             return self.unit(left) if power < QUANTITY else None
         if self.starts_operand(left, token) and power < PRODUCT + 1:
@@ -302,21 +307,21 @@ class _Parser:
     def unit(self, left: Node) -> Node:
         """A value with the unit behind it."""
         start = self.at
+        open_brace = False
         while self.at < len(self.tokens):
             token = self.tokens[self.at]
-            is_text = token[0] == "\\" and token[-1] == "}" and not _text_separator(token)
-            is_word = (
-                token.isalpha()
-                and token not in ("or", "and", "in")
-                or token in ("/", "^", r"\circ", ".", r"\cdot", "-")
-            )
-            is_exponent = (
-                self.at > start
-                and (token in "{}" or token.isdigit())
-                and not token == "}"
-                or (token == "}" and "{" in self.tokens[start : self.at])
-            )
-            if not (is_text or is_word or is_exponent):
+            before = self.tokens[self.at - 1]
+            if token == "{" or token == "}":
+                if (token == "{") != (before == "^") and not (token == "}" and open_brace):
+                    break
+                open_brace = token == "{"
+            elif token.isdigit():
+                if before not in ("^", "{", "-"):
+                    break
+            elif token.isalpha():
+                if token in ("or", "and") or (token == "in" and self.at > start):
+                    break
+            elif token not in _UNIT_SIGNS and not (token[0] == "\\" and token[-1] == "}" and not _text_separator(token)):
                 break
             self.at += 1
         text = " ".join(self.tokens[start : self.at])
@@ -332,6 +337,14 @@ class _Parser:
         if "percent" in text.lower():
             return Node("percent", (left,))
         return Node("quantity", (left,), unit)
+
+    def compound(self, left: Node) -> Node:
+        """3 hours 30 minutes as hours."""
+        number = self.operand()
+        right = self.unit(number) if self.unit_ahead(number, self.peek() or " ") else number
+        if right.op != "quantity" or right.value.dimension != left.value.dimension:
+            raise Unreadable("cannot read two quantities as one")
+        return Node("quantity", (summed(left, right),), left.value)
 
     def degrees(self, left: Node) -> Node:
         """Degrees of an angle, or of temperature where C or F follows."""
@@ -849,6 +862,7 @@ class _Parser:
         return self.expression(LIST)
 
 
+_UNIT_SIGNS = frozenset(("/", "^", r"\circ", ".", r"\cdot", "-"))
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SCALE = re.compile(r"(?:\\(?:text|mathrm|mbox)\s*\{)?\s*(hundred|thousand|million|billion|trillion)\b\s*\}?", re.IGNORECASE)
 _SETLIKE = frozenset(("tuple", "interval", "set", "union", "inter", "minus"))
@@ -870,6 +884,12 @@ _COMMANDS: dict[str, Callable[[_Parser], Node]] = {
     r"\|": lambda parser: parser.absolute(),
     r"\vert": lambda parser: parser.absolute(),
 }
+
+
+def summed(left: Node, right: Node) -> Node:
+    """The sum of two quantities that measure the same, in units of the first."""
+    ratio = Node("num", (), right.value.factor / left.value.factor)
+    return _add(left.args[0], _multiply(right.args[0], ratio))
 
 
 def _text_separator(token: str) -> str:

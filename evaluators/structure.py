@@ -59,6 +59,8 @@ def _choose(node: Node, signs: list[bool], first: bool) -> Node:
 
 def is_variable(node: Node) -> bool:
     """A variable alone, or a function applied to variables: what an equation can define."""
+    if node.op == "fn" and node.value == "abs" and node.args[0].op == "sym":
+        return node.args[0].value.isupper()  # |S| = 4 counts a set
     return node.op == "sym" or (node.op == "fn" and str(node.value).endswith("()"))
 
 
