@@ -14,8 +14,10 @@ from evaluators.deadline import DeadlineExceeded, Worker, WorkerDied
 from evaluators.verdict import Outcome, Policy, Verdict
 from evaluators.verify import verify
 
-#: Below this many pairs the workers' start (about half a second) costs more than it saves.
-SMALL_BATCH = 2000
+#: A list is begun in this process. What is left after the trial goes to workers where it would take longer than
+#: their start and the pipes cost: half a second and about 20 µs a pair, measured.
+TRIAL_SECONDS = 1.0
+WORTH_SECONDS = 4.0
 #: Pairs a worker is sent at once: enough that the pipe costs little beside the verdicts.
 CHUNK = 64
 #: A verdict takes at most the policy's deadline; a worker silent for this much longer is stuck.
@@ -41,8 +43,8 @@ def verify_batch(
     """One verdict a pair, in the order given.
 
     responses, golds: of equal length; anything that is not text gets the outcome `verify` gives it.
-    workers: interpreters to share the work; None: one a core for large lists, none for small ones; 0 or 1: none,
-        verify in this process.
+    workers: interpreters to share the work; 0 or 1: none, verify in this process. None: begin in this process, and
+        share the rest among one a core where it would take more than WORTH_SECONDS.
     progress: called as progress("verify", done, total, note) on the calling thread, at most ten times a second.
 
     A worker that dies is replaced and its case tried once more; a case that ends two workers gets TIMEOUT.
@@ -53,18 +55,37 @@ def verify_batch(
         raise ValueError(f"found {len(responses)} responses and {len(golds)} golds; give one gold a response")
     policy = policy or Policy()
     report = _Reporter(progress, len(golds))
-    if workers is None:
-        workers = (os.cpu_count() or 1) if len(golds) >= SMALL_BATCH else 1
-    if workers <= 1:
-        verdicts = []
-        for response, gold in zip(responses, golds):
-            verdicts.append(verify(response, gold, policy=policy))
-            report(len(verdicts))
-    else:
-        verdicts = _Batch(responses, golds, policy).run(workers, report)
+    verdicts: list[Verdict] = []
+    if workers is None or workers <= 1:
+        trial = TRIAL_SECONDS if workers is None and (os.cpu_count() or 1) > 1 else None
+        _verify_here(responses, golds, policy, report, verdicts, trial)
+    if len(verdicts) < len(golds):
+        rest = _Batch(responses[len(verdicts) :], golds[len(verdicts) :], policy)
+        verdicts += rest.run(workers or os.cpu_count() or 1, report, len(verdicts))
     report(len(golds), last=True)
     warn_of_unparsed_golds(verdicts)
     return verdicts
+
+
+def _verify_here(
+    responses: Sequence[Any],
+    golds: Sequence[Any],
+    policy: Policy,
+    report: _Reporter,
+    verdicts: list[Verdict],
+    trial_seconds: float | None,
+) -> None:
+    """Append verdicts until all are there, or until the trial says that workers would be worth their start."""
+    started = time.monotonic()
+    for response, gold in zip(responses, golds):
+        verdicts.append(verify(response, gold, policy=policy))
+        report(len(verdicts))
+        if trial_seconds is not None and len(verdicts) % CHUNK == 0:
+            taken = time.monotonic() - started
+            if taken > trial_seconds:
+                if taken * (len(golds) / len(verdicts) - 1) > WORTH_SECONDS:
+                    return
+                trial_seconds = None
 
 
 def warn_of_unparsed_golds(verdicts: Sequence[Verdict], shown: int = 5) -> None:
@@ -106,7 +127,7 @@ class _Batch:
         self.done = 0
         self.fault: BaseException | None = None
 
-    def run(self, workers: int, report: _Reporter) -> list[Verdict]:
+    def run(self, workers: int, report: _Reporter, done_before: int) -> list[Verdict]:
         threads = [threading.Thread(target=self._feed, daemon=True) for _ in range(min(workers, len(self.golds)))]
         for thread in threads:
             thread.start()
@@ -114,7 +135,7 @@ class _Batch:
             for thread in threads:
                 while thread.is_alive():
                     thread.join(0.05)
-                    report(self.done)
+                    report(done_before + self.done)
         except BaseException as interruption:
             self.fault = interruption  # the threads stop at their next chunk
             raise

@@ -24,6 +24,18 @@ def test_the_verdicts_are_those_of_verify_in_order(workers):
     assert [verdict.correct for verdict in verdicts] == EXPECTED
 
 
+def test_what_a_trial_shows_to_be_long_work_is_shared(monkeypatch):
+    monkeypatch.setattr(batch, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(batch, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    shared = []
+    run = batch._Batch.run
+    monkeypatch.setattr(batch._Batch, "run", lambda self, *rest: shared.append(len(self.golds)) or run(self, *rest))
+    verdicts = verify_batch(RESPONSES, GOLDS)
+    assert shared == [len(GOLDS) - batch.CHUNK]
+    assert [verdict.correct for verdict in verdicts] == EXPECTED
+
+
 def test_the_policy_reaches_the_workers():
     responses, golds = ["\\boxed{5 km}"] * 4, ["5"] * 4
     assert all(verdict.correct for verdict in verify_batch(responses, golds, workers=2))
