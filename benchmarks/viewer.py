@@ -99,7 +99,9 @@ def make_run(folder: Path, traces: int, characters: int, seed: int = 0) -> None:
             "gold": [problems["gold"][n // SAMPLES] for n in range(traces)],
         }
     ).with_columns(
-        method=pl.lit("rational"), reason=pl.lit("The answers are equal as fractions."), verifier=pl.lit("evaluators")
+        method=pl.lit("rational"),
+        reason=pl.lit("The answers were compared as fractions."),
+        verifier=pl.lit("evaluators"),
     )
     write_table(conform(verdicts, VERDICTS, "verdicts"), folder / "verdicts.parquet")
     outcome = verdicts.select(row_id="trace_id", outcome="outcome")

@@ -110,6 +110,17 @@ def test_a_trace_without_its_problem_is_shown(tmp_path: Path) -> None:
     assert len(index["rows"]["id"]) == 4
 
 
+def test_a_collection_that_nobody_has_judged_yet_is_shown(tmp_path: Path) -> None:
+    curation(tmp_path, [TRACE] * 4)
+    for file in tmp_path.iterdir():
+        if file.name not in ("problems.parquet", "traces.parquet"):
+            file.unlink()
+    page = build_view(tmp_path)
+    rows = data(page, "index")["rows"]
+    assert rows["outcome"] == rows["status"] == rows["drop"] == [-1] * 4
+    assert len(data(page, "traces-0")["traces"][0]["steps"]) == 4 * 4  # found while the page was written
+
+
 def test_the_same_run_makes_the_same_page(tmp_path: Path) -> None:
     run = curation(tmp_path, [TRACE] * 4)
     first = {f.name: f.read_bytes() for f in build_view(run).parent.rglob("*") if f.is_file()}

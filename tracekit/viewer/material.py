@@ -35,6 +35,19 @@ ROWS: Schema = {
     "advantage": pl.Float32,
 }
 
+#: The side tables of a curation, as far as the page reads them.
+DUPLICATES: Schema = {"kind": pl.String, "left": pl.String, "right": pl.String, "jaccard": pl.Float64}
+CONTAMINATION: Schema = {
+    "problem_id": pl.String,
+    "benchmark": pl.String,
+    "problem": pl.String,
+    "benchmark_problem": pl.String,
+    "shared": pl.Int64,
+    "ngram": pl.String,
+}
+DISAGREEMENTS: Schema = {"trace_id": pl.String, "ours": pl.String, "other": pl.String, "other_says": pl.String}
+
+#: Responses read from disk at a time.
 _BATCH = 1024
 
 
@@ -66,18 +79,6 @@ class Material:
         for file in self.files:
             for batch in parquet.ParquetFile(file).iter_batches(_BATCH, columns=["response"]):
                 yield [text or "" for text in batch.column(0).to_pylist()]
-
-
-DUPLICATES: Schema = {"kind": pl.String, "left": pl.String, "right": pl.String, "jaccard": pl.Float64}
-CONTAMINATION: Schema = {
-    "problem_id": pl.String,
-    "benchmark": pl.String,
-    "problem": pl.String,
-    "benchmark_problem": pl.String,
-    "shared": pl.Int64,
-    "ngram": pl.String,
-}
-DISAGREEMENTS: Schema = {"trace_id": pl.String, "ours": pl.String, "other": pl.String, "other_says": pl.String}
 
 
 def read_material(run: Path) -> Material:
@@ -131,10 +132,9 @@ def _curation(run: Path) -> Material:
         raise ViewError(f"{run}/traces.parquet is not readable as a table of traces: {error}") from error
     verdicts = _optional(run / "verdicts.parquet", VERDICTS)
     rows = traces.drop("token_count").rename({"trace_id": "row_id"}).with_columns(teacher=pl.lit(True))
-    first = verdicts.unique("trace_id", keep="first", maintain_order=True)
-    rows = rows.join(
-        first.select("trace_id", "outcome", "prediction"), left_on="row_id", right_on="trace_id", how="left"
-    )
+    first = verdicts.unique("trace_id", keep="first", maintain_order=True).select("trace_id", "outcome", "prediction")
+    # The order of rows is the order of responses on disk: every join here keeps it.
+    rows = rows.join(first, left_on="row_id", right_on="trace_id", how="left", maintain_order="left")
     rows = _with_fates(run, rows)
     rows = rows.with_columns(token_count=_token_counts(run, traces))
     return Material(

@@ -50,9 +50,5 @@ const dom = (() => {
         el("tbody", {}, rows.map((row) => el("tr", {}, cells(row))))));
   }
 
-  function announce(text) {
-    document.getElementById("announce").textContent = text;
-  }
-
-  return { el, chip, outcomeChip, sign, tone, words, number, percent, many, table, announce };
+  return { el, chip, outcomeChip, sign, tone, words, number, percent, many, table };
 })();

@@ -4,6 +4,7 @@
 const pairsView = (() => {
   const { el } = dom;
   const KINDS = { contamination: "Contaminated", problem: "Problems alike", trace: "Traces alike" };
+  const SHINGLE = 5; // words; the curation's default for near duplicates
   let list;
   let panel;
   let current = -1;
@@ -38,7 +39,7 @@ const pairsView = (() => {
       const pair = await tracekit.pair(place);
       const [left, right] = await texts(pair);
       if (place !== current) return;
-      const words = pair.kind === "contamination" ? 8 : 5;
+      const words = pair.ngram ? pair.ngram.trim().split(/\s+/).length : SHINGLE;
       const [leftNode, rightNode] = marked(left, right, words);
       panel.closest(".traces").classList.add("opened");
       panel.replaceChildren(

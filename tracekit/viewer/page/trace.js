@@ -139,7 +139,7 @@ const traceView = (() => {
   function stepNode(step, text, kind) {
     const prose = el("div", { class: "prose" });
     maths.fill(prose, text);
-    return el("div", { class: `step ${kind}${step.correct === 0 ? " faulty" : ""}`, id: null, "data-step": step.number },
+    return el("div", { class: `step ${kind}${step.correct === 0 ? " faulty" : ""}`, "data-step": step.number },
       el("div", { class: "gutter" }, el("span", { class: "kind" }, kind),
         step.correct === 0 ? el("span", { class: "fault" }, "✗ arithmetic") : null),
       prose);
