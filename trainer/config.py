@@ -102,7 +102,6 @@ class EngineSettings(Settings):
     kind: Literal["embedded", "vllm", "vllm-server"] = "embedded"
     rows: PositiveInt = 512  # embedded: completions in flight at once
     urls: tuple[str, ...] = ("http://127.0.0.1:8000",)  # vllm-server
-    weight_update: Literal["disk", "memory"] = "memory"  # vllm-server
     memory_fraction: PositiveFloat = Field(default=0.4, le=1.0)  # vllm: of the device's memory
     tensor_parallel: PositiveInt = 1  # vllm
     sleep: bool = True  # vllm: give the cache's memory back during updates

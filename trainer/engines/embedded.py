@@ -231,8 +231,11 @@ class _Flight:
         self.unfinished = int(self.going.sum())
 
     def drop_finished(self) -> Tensor:
-        """Take ended rows out; returns which places of the batch stay."""
-        kept = self.going.nonzero().squeeze(-1)
+        """Take ended rows out, the last rows moving into their places; returns which row each place now holds."""
+        places = torch.arange(len(self.going), device=self.going.device)
+        front, back = self.going[: self.unfinished], self.going[self.unfinished :]
+        kept = places[: self.unfinished].clone()
+        kept[~front] = places[self.unfinished :][back]
         self.active, self.going, self.positions = self.active[kept], self.going[kept], self.positions[kept]
         self.mask = None if self.mask is None else self.mask[kept]
         return kept

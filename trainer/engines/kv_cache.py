@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -52,10 +53,12 @@ class PreallocatedLayer(DynamicLayer):
         self.rows *= repeats
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Move the rows `indices` to the front."""
+        """Row i becomes what row `indices[i]` was; rows that stay in place are not copied."""
+        moved = (indices != torch.arange(len(indices), device=indices.device)).nonzero().squeeze(-1)
+        sources = indices[moved]
         for buffer in (self.keys, self.values):
             written = buffer[: self.rows, :, : self.length]
-            buffer[: len(indices), :, : self.length] = written.index_select(0, indices)
+            written.index_copy_(0, moved, written.index_select(0, sources))
         self.rows = len(indices)
 
     def _repeated(self, prompts: Tensor, repeats: int) -> Tensor:

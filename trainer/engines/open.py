@@ -15,4 +15,24 @@ def open_engine(settings: TrainSettings, model: PreTrainedModel, pad_token_id: i
         from trainer.engines.embedded import EmbeddedEngine
 
         return EmbeddedEngine(model, rows=settings.engine.rows, pad_token_id=pad_token_id)
-    raise ValueError(f"engine.kind {kind} is not part of this version; set it to embedded.")
+    assert settings.model is not None, "a rollout engine outside the process is built from a model folder or hub name"
+    length = settings.data.prompt_tokens + settings.data.response_tokens
+    engine: Engine
+    if kind == "vllm":
+        from trainer.engines.vllm import VllmEngine
+
+        engine = VllmEngine(
+            settings.model,
+            max_length=length,
+            dtype=settings.dtype,
+            memory_fraction=settings.engine.memory_fraction,
+            tensor_parallel=settings.engine.tensor_parallel,
+            sleep=settings.engine.sleep,
+            trust_remote_code=settings.trust_remote_code,
+        )
+    else:
+        from trainer.engines.vllm_server import VllmServerEngine
+
+        engine = VllmServerEngine(settings.engine.urls, settings.model, settings.output / "weights")
+    engine.load_weights(model.state_dict().items())  # a resumed run's are newer than those of its starting model
+    return engine
