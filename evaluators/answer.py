@@ -29,11 +29,20 @@ _UNWRAP = re.compile(rf"^{_WORDED}\s*\{{([^{{}}]*)\}}$")
 _CHOICE = re.compile(r"^(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer) )?\(?([A-Z])(?:\)|[.:](?=\s|$)|$)\s*(.*)$", re.DOTALL)
 _CHOICE_IN_TEXT = re.compile(rf"^{_WORDED}\s*\{{\s*\(?([A-Z])[).:]?\s*\}}[.:)]?\s*(.*)$", re.DOTALL)
 _NEXT_CHOICE = re.compile(r"\([A-J]\)|(?:^|[\s,;])[B-J][.:)](?:\s|$)")
+_CHOICES = re.compile(r"(?:[ ,;]|and\b|or\b|\\text ?\{ ?(?:and|or) ?\}|\(?[A-J]\b[).]?)+")
+_ANSWER_IS = re.compile(r"^(?:so |thus |therefore,? )?(?:the )?(?:final |correct )?answer is:? (?=\S)", re.IGNORECASE)
+_SPACED = re.compile(r"(?:\\q?quad\s*)+")
+_SYSTEM = re.compile(
+    r"\\left\s*\\\{\s*\\begin\s*\{(?:array|aligned|matrix|gathered)\}\s*(?:\{[lcr| ]*\})?(.*?)\\end\s*\{\w+\}\s*\\right\s*\.?$",
+    re.DOTALL,
+)
 _CLOCK = re.compile(r"^(\d{1,2}):([0-5]\d)\s*(?:([ap])\.?\s*m\.?)?$", re.IGNORECASE)
 _HOUR = re.compile(r"^(\d{1,2})\s*([ap])\.?\s*m\.?$", re.IGNORECASE)
-_BASED = re.compile(r"^\(?\s*([0-9A-Z]+)\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+)\s*\}*$")
+_BASED = re.compile(r"^\(?\s*([0-9A-Za-z]+)\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+)\s*\}*$")
 _IN_BASE = re.compile(r"^([0-9A-Z]+)\s*\(?\s*(?:in )?base[- ]?(\w+)\s*\)?$", re.IGNORECASE)
-_MEASURED = re.compile(r"^(-?[\d.,/]+) ([a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?(?:\s*[/* ]\s*[a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?)*)$")
+_MEASURED = re.compile(
+    r"^(-?[\d.,/]+) ([a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?(?:\s*[/* ]\s*[a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?)*)$"
+)
 _OUTWARD = re.compile(r"([\[\]])([^\[\]]+,[^\[\]]+)([\[\]])")  # ]a, b[
 _UNIT_FRACTION = re.compile(
     r"\\[dt]?frac\s*\{\s*(\\(?:text|mathrm|mbox|rm)\s*\{[^{}]*\}[^{}]{0,8})\s*\}\s*\{\s*(\\(?:text|mathrm|mbox|rm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?)\s*\}"
@@ -47,12 +56,16 @@ _CONDITION = re.compile(
     r"|\\text ?\{[^{}]*\binteger[^{}]*\})[ .)}]*$"
     r"|(?:[,; (]|\\text ?\{|\\quad)(?:where|for|with) [^{}]{0,60}\binteger[^{}]{0,40}\}?\)?\.?$"
 )
-_LABEL = re.compile(r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is)\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)")
+_LABEL = re.compile(
+    r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is)\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
+)
 _DERIVATIVE = re.compile(
     r"\\[dt]?frac ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?(?:\^ ?\{? ?(\d) ?\}?)? ?([a-zA-Z]?(?:_\{?\w+\}?)?) ?\}"
     r" ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?([a-zA-Z]) ?(?:\^ ?\{? ?\d ?\}?)? ?\}"
 )
-_ORDINAL = re.compile(r"(?<=\d)(?:\^ ?\{? ?(?:\\(?:text|mathrm|textrm) ?\{)?|\\text ?\{ ?)?(?:st|nd|rd|th)\b(?: ?\}){0,2}")
+_ORDINAL = re.compile(
+    r"(?<=\d)(?:\^ ?\{? ?(?:\\(?:text|mathrm|textrm) ?\{)?|\\text ?\{ ?)?(?:st|nd|rd|th)\b(?: ?\}){0,2}"
+)
 _TIMES = re.compile(r"(?<=\d) ?x ?(?=10 ?(?:\^|\*\*))|(?<=\d) x (?=\d)")
 _CURRENCY = re.compile(r"(USD|EUR|GBP|INR|Rs|CNY|RMB|JPY)\.? ?(?=\d)")
 _ALL_BUT = re.compile(
@@ -121,12 +134,17 @@ def _read(text: str, labelled: bool = False) -> Node:
         bare = strip_wrappers(match[1])
         if not bare:
             raise Unreadable("is empty")
+        bare = _ANSWER_IS.sub("", bare)
     special = _special(text, bare)
     if special is not None:
         return special
     text = text if match is None else bare
     if "$" in text:
         text = _without_dollars(text)
+    if "quad" in text and text.count("=") > 1:
+        text = _SPACED.sub(" , ", text)
+    if r"\right" in text and r"\begin" in text:
+        text = _SYSTEM.sub(r"\\begin{cases}\1\\end{cases}", text)
     if "~" in text:
         text = text.replace("~", " ")
     if "d" in text and "frac" in text or "partial" in text:
@@ -174,6 +192,8 @@ def _special(text: str, bare: str) -> Node | None:
         if bare[0] == "(" or bare[1:2] in ".:)" or text.startswith("\\"):
             if text.startswith("\\") and not text[match.start(2) - 1] in ")}.: ":
                 return None
+            if _CHOICES.fullmatch(rest):
+                return None
             if _NEXT_CHOICE.search(rest):
                 raise Unreadable("lists several choices")
             inner = read_answer(rest)
@@ -187,8 +207,8 @@ def _special(text: str, bare: str) -> Node | None:
         match = _BASED.match(text)
         if match and (match[1][0].isdigit() or (match[1].isalpha() and match[2] == "16")):
             return based_number(match[1], match[2])
-    if bare[-1:].isalnum() or bare[-1:] == ")":
-        match = _IN_BASE.match(bare)
+    if "base" in bare:
+        match = _IN_BASE.match(re.sub(r"\\text ?\{([^{}]*)\}", r"\1", bare))
         if match:
             return based_number(match[1].upper(), match[2])
     if not _MATHEMATICAL.search(bare) or text.startswith("\\text"):

@@ -9,7 +9,19 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from evaluators.numeric import DIGITS, PRIME, Rational, Undefined, digits_needed, exact, fresh_budget, point_of, residue, surely_differ, value_at
+from evaluators.numeric import (
+    DIGITS,
+    PRIME,
+    Rational,
+    Undefined,
+    digits_needed,
+    exact,
+    fresh_budget,
+    point_of,
+    residue,
+    surely_differ,
+    value_at,
+)
 from evaluators.order import merge
 from evaluators.parse import summed
 from evaluators.structure import (
@@ -37,6 +49,7 @@ _ROUNDING = ("floor", "ceil")
 _COUNTS = frozenset("nmkjlNMK")
 _DISCRETE = frozenset(("sum", "product", "factorial", "factorial2", "binomial", "floor", "ceil", "mod", "gcd", "lcm"))
 _WRITTEN = frozenset(("dec", "deg"))  # what equals more than its own value
+_TRIGONOMETRY = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _LOOSE = Policy(significant_digits=1, symbolic=False)
 _SCALAR = frozenset("dummy num dec sym const add mul pow root fn percent deg base".split())
 _ORDERED = frozenset(("<", ">", "<=", ">="))
@@ -76,6 +89,8 @@ class Comparison:
             return self.choices(a, b)
         if has_relations(a) or has_relations(b):
             return self.relations(a, b)
+        if "list" in ops and "mul" in ops and all(is_letter(part) for node in (a, b) for part in node.args):
+            return set(a.args) == set(b.args)  # A, B, C as ABC
         if "quantity" in ops and not (COLLECTIONS & {*ops}):
             return self.quantities(a, b)
         if "clock" in ops or "ratio" in ops:
@@ -150,9 +165,10 @@ class Comparison:
         if left == right:
             return True
         if a.op == "percent" or b.op == "percent":
-            if not self.policy.percent_as_number or a.op == b.op:
-                return False
-            return left * 100 == right if a.op == "percent" else right * 100 == left
+            if self.policy.percent_as_number and a.op != b.op:
+                if (left * 100 == right) if a.op == "percent" else (right * 100 == left):
+                    return True
+            a, b = shifted(a), shifted(b)
         if a.op == "dec" and b.op == "dec":
             coarse, fine = (a, right) if a.value[1] < b.value[1] else (b, left)
             return a.value[1] != b.value[1] and shows(coarse, fine, self.policy.significant_digits + 2)
@@ -201,6 +217,8 @@ class Comparison:
             same = self.at_points(a, b, names)
         if not same and names and same_family(a, b):
             return True
+        if same is False and (has_plain_log(a) or has_plain_log(b)):
+            return self.expressions(in_tens(a), in_tens(b))  # log is to base e or 10
         if same is None and self.policy.symbolic:
             return self.symbolically(a, b)
         return same
@@ -754,10 +772,37 @@ def has_relations(node: Node) -> bool:
     return node.op == "rel" or (node.op in ("list", "tuple", "set") and any(map(has_relations, node.args)))
 
 
+def has_plain_log(node: Node) -> bool:
+    return any(part.op == "fn" and part.value == "log" and len(part.args) == 1 for part in walk(node))
+
+
+def in_tens(node: Node) -> Node:
+    """The tree with logarithms of no stated base to base 10."""
+    if not node.args:
+        return node
+    name = "lg" if node.op == "fn" and node.value == "log" and len(node.args) == 1 else node.value
+    return Node(node.op, tuple(map(in_tens, node.args)), name)
+
+
+def shifted(node: Node) -> Node:
+    """A percentage of a decimal as the decimal that it is."""
+    if node.op == "percent" and node.args[0].op == "dec":
+        mantissa, places, digits = node.args[0].value
+        return Node("dec", (), (mantissa, places + 2, digits))
+    return node
+
+
+def is_letter(node: Node) -> bool:
+    return node.op == "sym" and node.value in "ABCDEFGHIJ"
+
+
 def is_unknown(node: Node) -> bool:
     """A sum, product or quotient of variables alone, such as a + b: what a problem asks for."""
     return all(
-        part.op in ("sym", "add", "mul") or part == MINUS_ONE or (part.op == "pow" and part.args[1] == MINUS_ONE)
+        part.op in ("sym", "add", "mul")
+        or part == MINUS_ONE
+        or (part.op == "fn" and part.value in _TRIGONOMETRY)
+        or (part.op == "pow" and part.args[1] == MINUS_ONE)
         for part in walk(node)
     )
 

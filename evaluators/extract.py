@@ -30,7 +30,9 @@ _BOX_NAMES = (r"\boxed", r"\fbox", r"\framebox")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _UNBRACED = re.compile(r"\$|\\?[^\s$,;]{1,200}")
 _UNCLOSED = re.compile(r"[^\n$]{1,200}")
-_NEXT_ITEM = re.compile(r"[\s$.,;]{0,9}(?:\\[\])])?\s{0,9}\n[ \t]{0,9}(?:\d{1,2}[.)]|[-*•]|\([a-z\d]\))[\s$]{0,9}(?:\\[\[(])?\s{0,9}")
+_NEXT_ITEM = re.compile(
+    r"[\s$.,;]{0,9}(?:\\[\])])?\s{0,9}\n[ \t]{0,9}(?:\d{1,2}[.)]|[-*•]|\([a-z\d]\))[\s$]{0,9}(?:\\[\[(])?\s{0,9}"
+)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\$|$)|\n\s*\n|\\\]")
 _CORRECTION = re.compile(
     r"\b(?:wait|wrong|incorrect|mistake|correction|correct(?:ed)? (?:is|answer)|actually|instead|rather|sorry|oops|hmm|"
@@ -51,11 +53,16 @@ _ANSWER = re.compile(
     r"| ?[:：=]| ?\*\*\s{0,3}[:：\n]|[ \t]{0,3}\n| ?\*\* (?:is|are)\b)",
     re.IGNORECASE,
 )
-_ROOTS = re.compile(r"\b(?:solutions|roots|zeros|values|zeroes)(?: (?:of|for|to) [^.:\n]{0,40})? are\b:?", re.IGNORECASE)
-_OPTION = re.compile(r"\b(?:option|choice) ?(?:is|:) ?:?|\b(?:choose|select|pick)(?: option)?(?= \*{0,2}\(?[A-J]\b)", re.IGNORECASE)
+_ROOTS = re.compile(
+    r"\b(?:solutions|roots|zeros|values|zeroes)(?: (?:of|for|to) [^.:\n]{0,40})? are\b:?", re.IGNORECASE
+)
+_OPTION = re.compile(
+    r"\b(?:option|choice) ?(?:is|:) ?:?|\b(?:choose|select|pick)(?: option)?(?= \*{0,2}\(?[A-J]\b)", re.IGNORECASE
+)
 _CHINESE = re.compile(r"(?:答案|结果)(?:是|为|：|:)+")
 _LABEL = re.compile(
-    r"^[ \t]*(?:\*\*)?(?:(?:A|Ans|Answer|ANSWER|Final Answer|Result|Solution|Output)(?:\*\*)?[ \t]?[:：]|Ans\.)(?:\*\*)?", re.MULTILINE
+    r"^[ \t]*(?:\*\*)?(?:(?:A|Ans|Answer|ANSWER|Final Answer|Result|Solution|Output)(?:\*\*)?[ \t]?[:：]|Ans\.)(?:\*\*)?",
+    re.MULTILINE,
 )
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _HASHED_ANSWER = re.compile(r"[-−+±$€£¥\\(\[{.\d√π∞]|[A-J]\)?\.?$")
@@ -69,7 +76,8 @@ _NUMBER = re.compile(
     r"(?<![\w.])[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:/\d+)?(?:[eE][-+]?\d+)?(?: ?\\?%)?(?!\d)"
 )
 _PLAIN = re.compile(
-    r"[(\[] ?[-−]?[\d.]+(?:/\d+)?(?: ?, ?[-−]?[\d./]+)+ ?[)\]]|(?<![\w.:])\d{1,2}:[0-5]\d(?: ?[ap]\.?m\.?)?(?![\w:])|" + _NUMBER.pattern,
+    r"[(\[] ?[-−]?[\d.]+(?:/\d+)?(?: ?, ?[-−]?[\d./]+)+ ?[)\]]|(?<![\w.:])\d{1,2}:[0-5]\d(?: ?[ap]\.?m\.?)?(?![\w:])|"
+    + _NUMBER.pattern,
     re.IGNORECASE,
 )
 _MARKS = re.compile(r"[\n:#*$：]|答案|结果")
@@ -80,12 +88,16 @@ _SENTENCE = re.compile(
     re.IGNORECASE,
 )
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
-_STOP = re.compile(r"\n|(?<=[^.\s])\.(?=\s+[A-Z\\$*]|\s*$)|\.(?=\s(?:I hope|Therefore|So|Thus|This|We|Let))|[!?](?=\s|$)|<\|")
+_STOP = re.compile(
+    r"\n|(?<=[^.\s])\.(?=\s+[A-Z\\$*]|\s*$)|\.(?=\s(?:I hope|Therefore|So|Thus|This|We|Let))|[!?](?=\s|$)|<\|"
+)
 _AFTER = re.compile(
-    r",? (?:because|since|as|so|which|where|when|but|given|after|for which|that)\b| \((?:since|because|as)\b", re.IGNORECASE
+    r",? (?:because|since|as|so|which|where|when|but|given|after|for which|that)\b| \((?:since|because|as)\b",
+    re.IGNORECASE,
 )
 _GLUE = re.compile(r"\s{0,3}(?:,\s{0,3}(?:and|or)\b|,|;|and\b|or\b|&)\s{0,3}", re.IGNORECASE)
 _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly|could be|might be|candidates?|not)\b", re.IGNORECASE)
+_QUALIFIED = re.compile(r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $")
 _COMMAND = re.compile(r"\\[a-zA-Z]+ ?(?:\{[^{}]{0,200}\})?")
 _FILLER = re.compile(
     r"(?:[ \t:*_>]|\n\s{0,5}(?:[-•] )?|\\(?=\n)|&|(?:therefore|thus|so|hence|(?:equals? (?:to)?)|exactly|simply|just|indeed|still)\b,?)*",
@@ -211,7 +223,12 @@ def belong_together(between: str) -> bool:
     """Whether two boxes with this text between them are one answer."""
     if _NEXT_ITEM.fullmatch(between):
         return True
-    if len(between) > 200 or _SENTENCE_END.search(between) or "\n" in between.strip(" \n") or _CORRECTION.search(between):
+    if (
+        len(between) > 200
+        or _SENTENCE_END.search(between)
+        or "\n" in between.strip(" \n")
+        or _CORRECTION.search(between)
+    ):
         return False
     return not _CONSEQUENCE.search(_NAMED.sub(" ", between)) and "\n\n" not in between
 
@@ -261,6 +278,8 @@ def statement_after(text: str, start: int) -> str:
         around = sentence[: inside[0].start()] + sentence[inside[-1].end() :]
         if not re.search(r"\d", around):
             return formulas_from(sentence, first_of_run(inside, sentence))
+    if sentence.endswith("}") and sentence.count("{") < sentence.count("}"):
+        sentence = sentence[:-1]
     return sentence.rstrip(".").strip()
 
 
@@ -358,7 +377,11 @@ def last_number(text: str) -> Extracted | None:
         pass
     if last is None:
         return None
-    return Extracted(candidates_around(text, last.start(), last.end(), _NUMBER) or last[0], "number")
+    qualified = _QUALIFIED.search(text, max(0, last.start() - 20), last.start()) if len(text) < 60 else None
+    return Extracted(
+        candidates_around(text, last.start(), last.end(), _NUMBER) or (qualified[0] if qualified else "") + last[0],
+        "number",
+    )
 
 
 def candidates_around(text: str, start: int, end: int, pattern: re.Pattern[str]) -> str:

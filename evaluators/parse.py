@@ -178,6 +178,9 @@ class _Parser:
                 if power >= SUM:
                     break
                 self.at += 1
+                if left.op == "const" and token == "-" and self.peek() == r"\{":
+                    left = Node("minus", (left, self.expression(SUM)))  # R - {0}
+                    continue
                 right = self.expression(SUM)
                 left = _add(left, right if token == "+" else negate(right))
             elif token == "^" or token == "**":
@@ -279,7 +282,14 @@ class _Parser:
         if token in _LEVEL_OF_OPENER:
             return token != "[" or left.op not in ("tuple", "interval", "set", "list")
         if char == "\\":
-            return not (token in _SEPARATORS or _text_separator(token) or token in _CLOSERS or token in _OVER or token == r"\mid" or token.startswith(r"\end"))
+            return not (
+                token in _SEPARATORS
+                or _text_separator(token)
+                or token in _CLOSERS
+                or token in _OVER
+                or token == r"\mid"
+                or token.startswith(r"\end")
+            )
         return False
 
     # Units.
@@ -321,7 +331,9 @@ class _Parser:
             elif token.isalpha():
                 if token in ("or", "and") or (token == "in" and self.at > start):
                     break
-            elif token not in _UNIT_SIGNS and not (token[0] == "\\" and token[-1] == "}" and not _text_separator(token)):
+            elif token not in _UNIT_SIGNS and not (
+                token[0] == "\\" and token[-1] == "}" and not _text_separator(token)
+            ):
                 break
             self.at += 1
         text = " ".join(self.tokens[start : self.at])
@@ -410,10 +422,17 @@ class _Parser:
         if token == "|":
             return self.absolute()
         if token in _MONEY:
-            return Node("quantity", (self.expression(QUANTITY),), parse_unit(_MONEY[token]))
+            return self.money(_MONEY[token])
         if token in ("=", "<", ">", "<=", ">="):
             return Node("rel", (Node("sym", (), "?"), self.expression(RELATION)), (RELATIONS[token],))
         raise Unreadable(f"cannot read {token!r}")
+
+    def money(self, currency: str) -> Node:
+        """An amount behind its sign, with million or dollars behind it."""
+        amount = self.expression(QUANTITY)
+        if self.at < len(self.tokens) and self.unit_ahead(amount, self.peek()):
+            amount = self.unit(amount)
+        return amount if amount.op == "quantity" else Node("quantity", (amount,), parse_unit(currency))
 
     def numeral(self, token: str) -> Node:
         if token.isdigit():
@@ -473,6 +492,8 @@ class _Parser:
             return self.plain_function(word)
         if word in CONSTANTS:
             value = CONSTANTS[word]
+            if word == "I" and self.at > 1 and self.tokens[self.at - 2] == "*":
+                value = "i"
             if value in ("pi", "oo", "e", "i") and self.peek() != "_":
                 return Node("const", (), value)
         if len(word) == 1 or word in GREEK:
@@ -541,7 +562,7 @@ class _Parser:
             self.close(closer)
             return Node("fn", (inside,), function)
         if token in _MONEY:
-            return Node("quantity", (self.expression(QUANTITY),), parse_unit(_MONEY[token]))
+            return self.money(_MONEY[token])
         if token in RELATIONS:
             return Node("rel", (Node("sym", (), "?"), self.expression(RELATION)), (RELATIONS[token],))
         if token in _ACCENTS:
@@ -619,7 +640,8 @@ class _Parser:
             len(inside) == 1
             and inside[0].isalpha()
             and len(inside[0]) > 1
-            and inside[0] not in _PLAIN_FUNCTIONS and inside[0] not in FUNCTIONS
+            and inside[0] not in _PLAIN_FUNCTIONS
+            and inside[0] not in FUNCTIONS
         ):
             if command in ("mathrm", "operatorname", "mathit", "mathbf") and len(inside[0]) < 5:
                 return self.symbol(inside[0])
@@ -688,6 +710,14 @@ class _Parser:
         self.bars -= 1
         self.close("|")
         return Node("fn", (inside,), "abs")
+
+    def norm(self, closer: str) -> Node:
+        """A norm or absolute value between command bars."""
+        end = self.tokens.index(closer, self.at) if closer in self.tokens[self.at :] else -1
+        if end < 0:
+            raise Unreadable(f"found a bar without its {closer}")
+        self.tokens[end] = "|"
+        return self.absolute()
 
     def braces(self) -> Node:
         r"""A set in \{ \}; what follows a bar or colon is its condition."""
@@ -822,6 +852,8 @@ class _Parser:
             while self.at < len(self.tokens) and not self.accept("}"):
                 self.at += 1
         rows = self.rows()
+        if name in ("cases", "dcases", "rcases") and all(len(row) == 1 and row[0].op == "rel" for row in rows):
+            return Node("list", tuple(row[0] for row in rows), ",")  # a system
         if name in ("cases", "dcases", "rcases"):
             return Node("cases", tuple(cell for row in rows for cell in row))
         if name in ("aligned", "align", "gathered", "split", "equation", "gather"):
@@ -864,7 +896,9 @@ class _Parser:
 
 _UNIT_SIGNS = frozenset(("/", "^", r"\circ", ".", r"\cdot", "-"))
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SCALE = re.compile(r"(?:\\(?:text|mathrm|mbox)\s*\{)?\s*(hundred|thousand|million|billion|trillion)\b\s*\}?", re.IGNORECASE)
+_SCALE = re.compile(
+    r"(?:\\(?:text|mathrm|mbox)\s*\{)?\s*(hundred|thousand|million|billion|trillion)\b\s*\}?", re.IGNORECASE
+)
 _SETLIKE = frozenset(("tuple", "interval", "set", "union", "inter", "minus"))
 _NOT_WORDING = frozenset("begin end mathbb mathcal mathfrak vec hat tilde bar dot ddot".split())
 _PLAIN_FUNCTIONS = frozenset(
@@ -881,8 +915,9 @@ _COMMANDS: dict[str, Callable[[_Parser], Node]] = {
     r"\lbrack": lambda parser: parser.bracket("["),
     r"\pm": lambda parser: Node("pm", (parser.expression(UNARY),)),
     r"\mp": lambda parser: Node("mp", (parser.expression(UNARY),)),
-    r"\|": lambda parser: parser.absolute(),
-    r"\vert": lambda parser: parser.absolute(),
+    r"\|": lambda parser: parser.norm(r"\|"),
+    r"\vert": lambda parser: parser.norm(r"\vert"),
+    r"\lVert": lambda parser: parser.norm(r"\rVert"),
 }
 
 
@@ -950,6 +985,7 @@ _BASE_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
 
 def based_number(digits: str, base: str) -> Node:
     """A number written in a base. Raises Unreadable where the digits do not belong to it."""
+    base = base.strip("() ")
     size = int(base) if base.isdigit() and len(base) < 3 else _BASE_WORDS.get(base.lower(), 0)
     if not 2 <= size <= 36 or len(digits) > MAX_DIGITS:
         raise Unreadable(f"cannot read {base!r} as a base")

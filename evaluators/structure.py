@@ -12,7 +12,9 @@ MINUS_INFINITY = negate(INFINITY)
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _REAL_LINE = frozenset(("R", "Re"))
 UNKNOWN = Node("sym", (), "?")
-COLLECTIONS = frozenset(("list", "tuple", "set", "interval", "union", "inter", "minus", "matrix", "row", "builder", "cases"))
+COLLECTIONS = frozenset(
+    ("list", "tuple", "set", "interval", "union", "inter", "minus", "matrix", "row", "builder", "cases")
+)
 
 
 class Piece(NamedTuple):
@@ -59,8 +61,11 @@ def _choose(node: Node, signs: list[bool], first: bool) -> Node:
 
 def is_variable(node: Node) -> bool:
     """A variable alone, or a function applied to variables: what an equation can define."""
-    if node.op == "fn" and node.value == "abs" and node.args[0].op == "sym":
-        return node.args[0].value.isupper()  # |S| = 4 counts a set
+    if node.op == "fn" and node.value == "abs":
+        inside = node.args[0].args if node.args[0].op == "mul" else node.args
+        return all(
+            part.op == "sym" and (part.value.isupper() or part.value[:3] == "vec") for part in inside
+        )  # |S| = 4 counts
     return node.op == "sym" or (node.op == "fn" and str(node.value).endswith("()"))
 
 
@@ -186,7 +191,12 @@ def _solved(node: Node) -> tuple[str, list[Piece]] | None:
 def _within(inside: Node, radius: Node, sign: str) -> tuple[str, list[Piece]] | None:
     """The set of |x - a| < r and its like."""
     parts = inside.args if inside.op == "add" else (inside,)
-    if parts[0].op != "sym" or any(symbols(part) for part in parts[1:]) or symbols(radius) or sign not in ("<", "<=", ">", ">="):
+    if (
+        parts[0].op != "sym"
+        or any(symbols(part) for part in parts[1:])
+        or symbols(radius)
+        or sign not in ("<", "<=", ">", ">=")
+    ):
         return None
     middle = negate(Node("add", parts[1:])) if parts[1:] else Node("num", (), 0)
     low, high = Node("add", (middle, negate(radius))), Node("add", (middle, radius))
@@ -215,7 +225,14 @@ def determinant(node: Node) -> Node | None:
         (a, b), (c, d) = cells
         return Node("add", (Node("mul", (a, d)), negate(Node("mul", (b, c)))))
     terms = []
-    for first, second, third, sign in ((0, 1, 2, 1), (1, 2, 0, 1), (2, 0, 1, 1), (2, 1, 0, -1), (1, 0, 2, -1), (0, 2, 1, -1)):
+    for first, second, third, sign in (
+        (0, 1, 2, 1),
+        (1, 2, 0, 1),
+        (2, 0, 1, 1),
+        (2, 1, 0, -1),
+        (1, 0, 2, -1),
+        (0, 2, 1, -1),
+    ):
         term = Node("mul", (cells[0][first], cells[1][second], cells[2][third]))
         terms.append(term if sign > 0 else negate(term))
     return Node("add", tuple(terms))

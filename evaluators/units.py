@@ -92,11 +92,14 @@ _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS_AFTER = {"squared": 2, "cubed": 3}
 # Letters that measure when written as text, `5 \text{ m}`, and are variables in `5m`.
 VARIABLE_LIKE = frozenset("m g s h l L N J W V A K M u B pt mi min mo cl dl".split()) - {"min", "mi", "mo"}
-_PLAIN_WORDS = frozenset(name for name in _SIMPLE if name not in VARIABLE_LIKE) | frozenset(_COMPOUND) | frozenset(_POWERS)
+_PLAIN_WORDS = (
+    frozenset(name for name in _SIMPLE if name not in VARIABLE_LIKE) | frozenset(_COMPOUND) | frozenset(_POWERS)
+)
 _WRAPPER = re.compile(
     r"\\(?:text|mathrm|mbox|hbox|textrm|textbf|mathbf|operatorname|rm|mathit|textit|textup)\b|[{}~]|\\[,;:! ]"
 )
 _PIECE = re.compile(r"([A-Za-z°$€£¥₹\-]+)(?:\s*\^\s*\(?([+-]?\d+)\)?|(\d)\b)?|([/*])|(\S)")
+_MINUS = re.compile(r"- +(?=\d)")
 _NOT_UNITS = frozenset(
     "or and not if then is are was were the no yes none true false even odd only all where for with than left right "
     "when both either undefined infinity pi".split()
@@ -140,6 +143,7 @@ def parse_unit(text: str) -> Unit | None:
         plain.replace(r"\circ", "°").replace("^ ° ", " °").replace("^ °", "°").replace("° C", "°C").replace("° F", "°F")
     )
     plain = plain.replace("\\$", "$").replace("\\", " ")
+    plain = _MINUS.sub("-", plain)
     powers: dict[str, int] = {}
     factor = Fraction(1)
     sign, next_power, words = 1, 1, 0
