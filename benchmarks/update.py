@@ -5,7 +5,8 @@
 The same model, rows, loss and budget of tokens a forward pass. Padded: rows as they come, each as long as the longest
 of the batch. Ours: the trainer's own update. Rewards are drawn for 64 problems whose solve rates are spread as
 Beta(½, ½), 8 rows each, so some 40 % of the groups are all right or all wrong; response lengths are
-log-normal, cut at the limit. Time is one thread's own, so that other work on the machine does not count. Prints each of the two parts alone, both, and the gradients' difference.
+log-normal, cut at the limit. Time is one thread's own, so that other work on the machine does not count. Prints
+each of the two parts alone, both, and the gradients' difference.
 """
 
 from __future__ import annotations
@@ -63,8 +64,11 @@ def padded(rows: Sequence[Row], scorer: TokenScorer, loss_of: PolicyLoss, totals
     for start in range(0, len(rows), BUDGET // longest):
         batch = collate([*rows[start : start + BUDGET // longest], Row([0] * longest, longest)], 0)
         kept = slice(0, -1)  # the last row is there for its length alone
-        parts: dict[str, Any] = {name: getattr(batch, name) for name in Batch.__slots__}
-        batch = Batch(**{name: None if part is None else part[kept] for name, part in parts.items()})
+        parts: dict[str, Any] = {}
+        for name in Batch.__slots__:
+            part = getattr(batch, name)
+            parts[name] = None if part is None else part[kept]
+        batch = Batch(**parts)
         log_prob, entropy = scorer(batch.input_ids, batch.completion_mask)
         loss, _ = loss_of(batch, log_prob, entropy, totals)
         loss.backward()  # type: ignore[no-untyped-call]
