@@ -98,7 +98,7 @@ def test_micro_batches_and_packing_do_not_change_the_result(world_folder, tmp_pa
         torch.testing.assert_close(tensor, finals[1][name], rtol=1e-3, atol=2e-5)
 
 
-def run_in_background(settings):
+def run_in_background(settings, environment=None):
     code = (
         "import sys, json\n"
         "from tracekit.config import build_settings\n"
@@ -106,11 +106,10 @@ def run_in_background(settings):
         "from trainer.train import train\n"
         "train(build_settings(TrainSettings, json.loads(sys.argv[1]), 'test'))\n"
     )
-    tree = settings.model_dump_json(exclude_none=True)
     return subprocess.Popen(
-        [sys.executable, "-c", code, tree],
+        [sys.executable, "-c", code, settings.model_dump_json(exclude_none=True)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
         stderr=subprocess.DEVNULL,
     )
 
