@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import random
 import statistics
@@ -223,7 +224,10 @@ def report(traces: int, characters: int, written: float, size: dict[str, float],
         f"| write the page | {written:.0f} s | |",
         f"| index / all shards | {size['index']:.1f} MB / {size['all']:.0f} MB | |",
         "",
-        f"{browser}, headless, software rendering; {platform.machine()}, 2 cores; polars {versions()['polars']}.",
+        f"{browser}, headless, software rendering; {platform.machine()}, 2 cores, load average "
+        f"{os.getloadavg()[0]:.1f}; polars {versions()['polars']}.",
+        "",
+        "Frames are late where other processes hold the cores: own work is what the page adds to a frame.",
         "",
     ]
     return "\n".join(lines)

@@ -254,10 +254,7 @@ def test_pairs_stand_side_by_side_with_their_shared_words_marked(browser, curate
     tab = opened(browser, curated_page, "pair/0")
     tab.wait("document.querySelector('.columns mark')")
     marks = tab.evaluate("[...document.querySelectorAll('mark')].map((n) => n.textContent)")
-    assert marks == [
-        "the quick brown fox jumps over the lazy dog",
-        "the quick brown fox jumps over the lazy dog,",
-    ] or all("quick brown fox jumps over the lazy" in mark for mark in marks)
+    assert marks == ["the quick brown fox jumps over the lazy"] * 2
     assert "AIME" in text_of(tab, ".columns > :last-child")
     assert ran_clean(tab)
 

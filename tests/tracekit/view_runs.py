@@ -78,8 +78,17 @@ def side_tables(folder: Path, words: str, count: int) -> None:
     pairs = [("problem", "p0", "p1", 0.95)] if (folder / "problems.parquet").exists() and count > 2 else []
     pairs += [("trace", "t0", "t1", 1.0)] if count > 1 else []
     write_table(pl.DataFrame(pairs, DUPLICATES, orient="row"), folder / "duplicates.parquet")
-    shared = "the quick brown fox jumps over the lazy dog"
-    found = [("p0", f"AIME {words}", f"Here {shared} {words}", f"There {shared}, {words}", 2, shared)]
+    shared = "the quick brown fox jumps over the lazy"
+    found = [
+        (
+            "p0",
+            f"AIME {words}",
+            f"Here {shared} dog {words}",
+            f"There {shared} cat {words}",
+            2,
+            shared.removesuffix(" dog"),
+        )
+    ]
     write_table(pl.DataFrame(found, CONTAMINATION, orient="row"), folder / "contamination.parquet")
     differing = [("t0", "correct", f"math-verify {words}", "wrong")]
     write_table(pl.DataFrame(differing, DISAGREEMENTS, orient="row"), folder / "disagreements.parquet")
