@@ -152,9 +152,10 @@ def memory(work: Path, peer_python: str | None) -> str:
     for shard in range(10):
         os.link(table, shards / f"{shard}.parquet")
     code = (
-        "import sys, time, resource; from pathlib import Path; from tracekit.measures import measure_file, QUICK\n"
+        "import re, sys, time; from pathlib import Path; from tracekit.measures import measure_file, QUICK\n"
         "began = time.perf_counter(); measure_file(Path(sys.argv[1]), Path(sys.argv[2]), QUICK)\n"
-        "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        # VmHWM and not ru_maxrss, which a child inherits from the process that started it
+        "print(time.perf_counter() - began, re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])"
     )
     out = work / "measured.parquet"
     done = subprocess.run(

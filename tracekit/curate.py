@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 from pydantic import Field
@@ -27,7 +27,7 @@ from tracekit.ledger import find
 from tracekit.runs import Progress, commit, no_progress, versions, write_text
 from tracekit.select import SelectSettings
 from tracekit.sources import SourceSettings
-from tracekit.stages import Stages, digest, sweep
+from tracekit.stages import Stages, digest, full_disk_told, sweep
 from tracekit.tables import CURATED, LEDGER, write_table
 from tracekit.verify import VerifySettings, disagreements
 
@@ -61,6 +61,7 @@ class CurateSettings(Settings):
     audit_golds: drop problems whose gold cannot be verified, before anything is held against it.
     pass_rate_author: whose samples the pass rate counts; everybody's where empty.
     workers: processes that segment and verify; 0: one a core.
+    engine: "ray" shares the batches of these stages out over a Ray cluster; the results are the same.
     validation: share of problems held back, duplicates of one problem on one side.
     """
 
@@ -70,6 +71,7 @@ class CurateSettings(Settings):
     seed: int = 0
     sources: tuple[SourceSettings, ...] = Field(default=(), min_length=0)
     workers: int = 0
+    engine: Literal["local", "ray"] = "local"
     tokenizer: str | None = None
     audit_golds: bool = True
     verify: VerifySettings = VerifySettings()
@@ -80,6 +82,11 @@ class CurateSettings(Settings):
     select: SelectSettings = SelectSettings()
     validation: float = 0.0
     export: ExportSettings = ExportSettings()
+
+    @property
+    def local_workers(self) -> int:
+        """Processes a batch may use: under Ray one, for the batches themselves run side by side."""
+        return 1 if self.engine == "ray" else self.workers
 
 
 class CurationError(ValueError):
@@ -101,15 +108,16 @@ def curate(settings: CurateSettings, *, progress: Progress = no_progress) -> Pat
     progress("decide", 0, 1, "")
     decisions = decide_all(settings, measured, restored(run))
     progress("decide", 1, 1, "")
-    _publish(settings, run, measured, decisions)
-    export(run, decisions.curated, decisions.pairs, settings.export, card_facts(settings, decisions.funnel))
+    with full_disk_told(run):
+        _publish(settings, run, measured, decisions)
+        export(run, decisions.curated, decisions.pairs, settings.export, card_facts(settings, decisions.funnel))
     progress("export", 1, 1, "")
     return run
 
 
 def recipe_hash(settings: CurateSettings) -> str:
     """What decides the curated set: every setting but where it is written to."""
-    return digest(settings.model_dump(mode="json", exclude={"output", "stages", "data", "workers"}))
+    return digest(settings.model_dump(mode="json", exclude={"output", "stages", "data", "workers", "engine"}))
 
 
 def card_facts(settings: CurateSettings, funnel: dict[str, Any]) -> dict[str, Any]:

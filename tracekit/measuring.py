@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from tracekit.contamination import contaminated
 from tracekit.duplicates import exact_duplicates, near_duplicates
 from tracekit.measures import measure_file
+from tracekit.ray_engine import for_each_on_ray
 from tracekit.runs import Progress, no_progress
 from tracekit.segment_worker import segment_in_processes
 from tracekit.sources import SourceError, SourceSettings, iterate_source, read_source, source_files
-from tracekit.stages import Plan, Stages, file_digest
+from tracekit.stages import Plan, Stages, digest, file_digest
 from tracekit.tables import STEPS, VERDICTS, Schema
 from tracekit.tokens import count_tokens, tokenizer_digest
 from tracekit.verify import audit_golds, policy_digest, verifier_version, verify_traces
@@ -64,14 +65,15 @@ def measure_all(settings: CurateSettings, stages: Stages, progress: Progress) ->
     return Measured(files, settings.tokenizer or "words (split at white space)")
 
 
-#: Characters a second on one core, measured on two laptop-class cores, by which a plan is estimated.
+#: Characters a second on one core, by which a plan is estimated: measured with benchmarks/curation.py's tables
+#: and GSM8K on a 2-core virtual machine.
 SPEEDS = {
     "sources": 60e6,
-    "segment": 4e6,
+    "segment": 7e6,
     "measures": 60e6,
     "golds": 50e6,
-    "verify": 1e6,
-    "duplicates": 25e6,
+    "verify": 4e6,
+    "duplicates": 40e6,
     "contamination": 50e6,
 }
 
@@ -137,7 +139,7 @@ def _check_unique(traces: Path) -> None:
 
 def _source_inputs(source: SourceSettings, data: Path) -> dict[str, Any]:
     files = [(file.name, file_digest(file)) for file in files_of(source, data)]
-    return {**source.model_dump(mode="json"), "files": files}
+    return {**source.model_dump(mode="json", exclude={"licence"}), "files": files}
 
 
 def _segments(settings: CurateSettings, sources: Path, stages: Stages, progress: Progress) -> Path:
@@ -147,11 +149,12 @@ def _segments(settings: CurateSettings, sources: Path, stages: Stages, progress:
         given = pl.scan_parquet(sources / "given_steps.parquet")
         given_here = given.filter(pl.col("trace_id").is_in(batch["trace_id"].implode())).collect()
         rest = batch.filter(~pl.col("trace_id").is_in(given_here["trace_id"].unique().implode()))
-        return pl.concat([given_here, segment_in_processes(rest, settings.workers)])
+        return pl.concat([given_here, segment_in_processes(rest, settings.local_workers)])
 
     traces = pl.scan_parquet(sources / "traces.parquet").select("trace_id", "response")
     inputs = {"version": VERSIONS["segment"], "sources": sources.name}
-    return _in_batches(stages, "segment", inputs, traces, SEGMENT_BATCH, work, "steps", STEPS, progress)
+    batches = Batches(traces, SEGMENT_BATCH, work, "steps", STEPS)
+    return _in_batches(stages, "segment", inputs, batches, settings.engine, progress)
 
 
 def _measures(settings: CurateSettings, sources: Path, segments: Path, stages: Stages, progress: Progress) -> Path:
@@ -219,11 +222,11 @@ def _verdicts(settings: CurateSettings, sources: Path, golds: Path, stages: Stag
     for name in dict.fromkeys((settings.verify.verifier, *settings.verify.also)):
 
         def work(batch: pl.DataFrame, name: Any = name) -> pl.DataFrame:
-            return verify_traces(batch, name, workers=settings.workers)
+            return verify_traces(batch, name, workers=settings.local_workers)
 
         inputs = {"version": VERSIONS["verify"], "sources": sources.name, **_verifier(name)}
-        batch = settings.verify.batch
-        parts.append(_in_batches(stages, "verify", inputs, traces, batch, work, "verdicts", VERDICTS, progress))
+        batches = Batches(traces, settings.verify.batch, work, "verdicts", VERDICTS)
+        parts.append(_in_batches(stages, "verify", inputs, batches, settings.engine, progress))
     if len(parts) == 1:
         return parts[0]
 
@@ -317,36 +320,39 @@ CONTAMINATION: Schema = {
 }
 
 
+@dataclass(frozen=True)
+class Batches:
+    """How a stage is made batch by batch: `work` turns a frame of `size` rows of `traces` into rows of `schema`."""
+
+    traces: pl.LazyFrame
+    size: int
+    work: Callable[[pl.DataFrame], pl.DataFrame]
+    table: str
+    schema: Schema
+
+
 def _in_batches(
-    stages: Stages,
-    name: str,
-    inputs: dict[str, Any],
-    traces: pl.LazyFrame,
-    size: int,
-    work: Callable[[pl.DataFrame], pl.DataFrame],
-    table: str,
-    schema: Schema,
-    progress: Progress,
+    stages: Stages, name: str, inputs: dict[str, Any], batches: Batches, engine: str, progress: Progress
 ) -> Path:
-    """A stage made of batches, each a small stage of its own until all are there: a kill costs one batch."""
-    batches: list[Path] = []
+    """A stage made of batches, each a small stage of its own until all are there: a kill costs the one at work."""
+    made: list[Path] = []
+    parts_name = f"{name}.batch-{digest({**inputs, 'size': batches.size})}"
+
+    def make_batch(start: int) -> Path:
+        def make(part: Path) -> None:
+            batches.work(batches.traces.slice(start, batches.size).collect()).write_parquet(part / "part.parquet")
+
+        return stages.build(parts_name, {"start": start, "size": batches.size}, make)
 
     def make(folder: Path) -> None:
-        total = traces.select(pl.len()).collect().item()
-        for start in range(0, total, size):
-
-            def make_batch(part: Path, start: int = start) -> None:
-                work(traces.slice(start, size).collect()).write_parquet(part / f"{table}.parquet")
-
-            batches.append(stages.build(f"{name}.batch", {**inputs, "start": start, "size": size}, make_batch))
-            progress(name, min(start + size, total), total, "")
-        pl.scan_parquet([b / f"{table}.parquet" for b in batches], schema=schema).sink_parquet(
-            folder / f"{table}.parquet"
-        )
+        total = batches.traces.select(pl.len()).collect().item()
+        starts = list(range(0, total, batches.size))
+        for path in for_each_on_ray(starts, make_batch) if engine == "ray" else map(make_batch, starts):
+            made.append(path)
+            progress(name, min(len(made) * batches.size, total), total, "")
+        parts = [path / "part.parquet" for path in made]
+        pl.scan_parquet(parts, schema=batches.schema).sink_parquet(folder / f"{batches.table}.parquet")
 
     final = stages.build(name, inputs, make)
-    for batch in batches:  # the whole stage stands: its batches are no longer needed
-        for file in batch.iterdir():
-            file.unlink()
-        batch.rmdir()
+    stages.discard(parts_name)  # the whole stage stands: its batches are no longer needed
     return final

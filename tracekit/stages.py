@@ -6,14 +6,18 @@ reach keeps its name, and is not made again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Stages:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
-            make(partial)
+            with full_disk_told(self.folder):
+                make(partial)
             try:
                 os.replace(partial, final)
             except OSError:
@@ -48,6 +53,11 @@ class Stages:
         """Where the stage with these inputs stands, made or not."""
         return self.folder / f"{name}-{digest(inputs)}"
 
+    def discard(self, name: str) -> None:
+        """Remove every stage of that name."""
+        for path in self.folder.glob(f"{name}-*"):
+            shutil.rmtree(path)
+
 
 @dataclass(frozen=True)
 class Plan(Stages):
@@ -60,6 +70,20 @@ class Plan(Stages):
         path = self.path(name, inputs)
         self.stages[name] = self.stages.get(name, True) and path.is_dir()
         return path
+
+    def discard(self, name: str) -> None:
+        """Nothing is removed."""
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """polars wraps a full disk in errors of its own: told as the OSError it is."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        if "No space left" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
 
 
 def sweep(folder: Path) -> None:

@@ -223,14 +223,21 @@ def test_a_killed_curation_goes_on_to_the_same_bytes(tmp_path: Path, recipe: Cur
     assert contents(tmp_path / "killed") == whole
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(28, "No space left on device"),
+        pl.exceptions.ComputeError("parquet: No space left on device (os error 28)"),
+    ],
+)
 def test_a_full_disk_leaves_what_was_done_and_a_clear_error(
-    recipe: CurateSettings, monkeypatch: pytest.MonkeyPatch
+    recipe: CurateSettings, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    def full(self: pl.DataFrame, *args: object, **options: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(*args: object, **options: object) -> None:
+        raise fault
 
     with monkeypatch.context() as patched:
-        patched.setattr("tracekit.measuring.audit_golds", lambda *a, **k: full(pl.DataFrame()))
+        patched.setattr("tracekit.measuring.audit_golds", full)
         with pytest.raises(OSError, match="No space left"):
             curate(recipe)
     standing = {p.name.rpartition("-")[0] for p in (recipe.output / "stages").iterdir()}
@@ -261,3 +268,22 @@ def test_the_gsm8k_recipe_curates_real_solutions(tmp_path: Path) -> None:
     assert told["by_author"]["human"]["correct"] == told["by_author"]["human"]["read"] == 600
     assert told["disagreements"] == {}  # with the data set's own flags
     assert told["funnel"][-1]["traces"] > 700
+
+
+def test_ray_gives_the_same_bytes_as_this_machine(tmp_path: Path, recipe: CurateSettings) -> None:
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    small = recipe.model_copy(update={"verify": recipe.verify.model_copy(update={"batch": 3})})
+    local = contents(curate(small))
+    remote = contents(curate(small.model_copy(update={"engine": "ray", "output": tmp_path / "ray"})))
+    for files in (local, remote):
+        files.pop("run.json")  # names the engine
+    assert remote == local
+
+
+def test_without_ray_its_engine_says_which_extra_adds_it(recipe: CurateSettings) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("ray"):
+        pytest.skip("Ray is installed")
+    with pytest.raises(ValueError, match=r"pip install '.\[ray\]'"):
+        curate(recipe.model_copy(update={"engine": "ray"}))
