@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
+from evaluators.batch import Progress
 from evaluators.tree import Node
 from evaluators.verdict import Outcome, Policy
 from evaluators.verify import read_gold, verify
-
-Progress = Callable[[str, int, int, str], None]
 
 #: Answers that a policy without a thought gives.
 GUESSES = ("0", "1", "2", "-1", "10", "A", "B", "C", "D", "E", "yes", "no", "True", "False", "\\text{no solution}", "x")
@@ -85,9 +85,9 @@ def audit_golds(
         else:
             kind = type(gold).__name__
             findings.append(Finding(row, repr(gold)[:80], Fault.UNPARSED, f"The gold is {kind}; expected text."))
-    usable = []
+    usable, decoys = [], [*GUESSES, *list(rows_of)[:FREQUENT]]
     for done, (gold, rows) in enumerate(rows_of.items(), 1):
-        faults = _faults_of(gold, list(rows_of), policy)
+        faults = _faults_of(gold, decoys, policy)
         findings += [Finding(row, gold, fault, detail) for row in rows for fault, detail in faults]
         if Fault.UNPARSED not in {fault for fault, _ in faults}:
             usable.append(gold)
@@ -95,7 +95,7 @@ def audit_golds(
             progress("audit", done, len(rows_of), "")
     if prompts is not None:
         findings += _echoes(usable, rows_of, prompts, policy)
-    constants = _constants(usable, rows_of, len(golds), policy)
+    constants = _constants(usable, rows_of, policy)
     findings += _solved_by_constants(constants, rows_of, len(golds), constant_share)
     findings.sort(key=lambda finding: (finding.row, finding.fault))
     shares = tuple((answer, sum(len(rows_of[gold]) for gold in solved) / len(golds)) for answer, solved in constants)
@@ -106,7 +106,7 @@ def ambiguity(gold: str) -> str | None:
     """A sentence that names the two readings of a gold; None where there is one."""
     answer = read_gold(gold)
     text, tree = answer.key, answer.tree
-    if re.fullmatch(r"[A-Zei]", text):
+    if re.fullmatch(r"[EIei]", text):
         return f"{text} is an option's letter, or a variable or constant of that name."
     if re.fullmatch(r"-?\d{1,3},\d{3}", text):
         return f"{text} is one number with a separator, or a list of two."
@@ -131,7 +131,7 @@ def _is_open_pair(tree: Node, text: str) -> bool:
     return len(values) == 2 and values[0] < values[1]
 
 
-def _faults_of(gold: str, golds: Sequence[str], policy: Policy) -> list[tuple[Fault, str]]:
+def _faults_of(gold: str, decoys: Sequence[str], policy: Policy) -> list[tuple[Fault, str]]:
     answer = read_gold(gold)
     itself = verify(f"\\boxed{{{answer.source}}}", gold, policy=policy)
     if itself.outcome is Outcome.UNPARSED_GOLD or answer.tree is None:
@@ -144,19 +144,17 @@ def _faults_of(gold: str, golds: Sequence[str], policy: Policy) -> list[tuple[Fa
     readings = ambiguity(gold)
     if readings is not None:
         faults.append((Fault.AMBIGUOUS, readings))
-    paying = _paying_list(answer.source, gold, golds, policy)
+    paying = _paying_list(answer.source, gold, decoys, policy)
     if paying is not None:
         faults.append((Fault.LIST, f"A list of candidates scores: {paying!r:.120}."))
     return faults
 
 
-def _paying_list(answer: str, gold: str, golds: Sequence[str], policy: Policy) -> str | None:
+def _paying_list(answer: str, gold: str, decoys: Sequence[str], policy: Policy) -> str | None:
     """A response that lists the gold among other answers and scores; None where none does."""
-    near = [other for other in (*GUESSES, *golds[:FREQUENT]) if "," not in other and "\n" not in other]
-    decoys = [other for other in near if not verify(f"\\boxed{{{other}}}", gold, policy=policy).correct][:2]
-    if len(decoys) < 2:
-        return None
-    one, two = decoys
+    others = (decoy for decoy in decoys if "," not in decoy and "\n" not in decoy)
+    wrong = (other for other in others if not verify(f"\\boxed{{{other}}}", gold, policy=policy).correct)
+    one, two = islice(wrong, 2)  # there are two: GUESSES are no synonyms
     lists = (
         f"\\boxed{{{one}, {answer}, {two}}}",
         f"\\boxed{{{one} \\text{{ or }} {answer}}}",
@@ -178,9 +176,7 @@ def _echoes(
     ]
 
 
-def _constants(
-    golds: Sequence[str], rows_of: dict[str, list[int]], total: int, policy: Policy
-) -> list[tuple[str, list[str]]]:
+def _constants(golds: Sequence[str], rows_of: dict[str, list[int]], policy: Policy) -> list[tuple[str, list[str]]]:
     """Each constant tried and the golds it solves, those that solve most rows first; equivalent ones once."""
     frequent = Counter({gold: len(rows_of[gold]) for gold in golds if "\n" not in gold}).most_common(FREQUENT)
     found: list[tuple[str, list[str]]] = []

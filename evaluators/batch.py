@@ -25,6 +25,7 @@ GRACE_SECONDS = 30.0
 #: Address space of one batch worker.
 MEMORY_BYTES = 4 * 1024**3
 
+#: Called by long work as progress(stage, done, total, note).
 Progress = Callable[[str, int, int, str], None]
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from evaluators.audit import Audit, Fault, audit_golds
-from evaluators.batch import verify_batch
+from evaluators.batch import Progress, verify_batch
 from evaluators.verdict import Outcome, Policy, Verdict
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def command_audit_gold(
 
 
 @contextmanager
-def progress_bar(stage: str) -> Iterator[Callable[[str, int, int, str], None]]:
+def progress_bar(stage: str) -> Iterator[Progress]:
     """A progress callback drawn as a bar on standard error, where that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
