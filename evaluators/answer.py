@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from evaluators.grammar import based_number, decimal
 from evaluators.normalize import MAX_ANSWER, ascii_signs, join_thousands, number_word, strip_wrappers, words
-from evaluators.parse import based_number, decimal, parse
+from evaluators.parse import parse
 from evaluators.tokens import CONSTANTS, FUNCTIONS, GREEK
 from evaluators.tree import EMPTY_SET, Node, TooLarge, Unreadable, negate
 from evaluators.units import parse_unit
@@ -147,7 +148,7 @@ def _read(text: str, labelled: bool = False) -> Node:
         text = _SYSTEM.sub(r"\\begin{cases}\1\\end{cases}", text)
     if "~" in text:
         text = text.replace("~", " ")
-    if "d" in text and "frac" in text or "partial" in text:
+    if ("d" in text and "frac" in text) or "partial" in text:
         text = _DERIVATIVE.sub(_derivative, text)
     text = _ORDINAL.sub("", text)
     if "x" in text:
@@ -190,7 +191,7 @@ def _special(text: str, bare: str) -> Node | None:
         if not rest:
             return Node("choice", (), match[1])
         if bare[0] == "(" or bare[1:2] in ".:)" or text.startswith("\\"):
-            if text.startswith("\\") and not text[match.start(2) - 1] in ")}.: ":
+            if text.startswith("\\") and text[match.start(2) - 1] not in ")}.: ":
                 return None
             if _CHOICES.fullmatch(rest):
                 return None

@@ -320,6 +320,7 @@ def formulas_from(text: str, first: re.Match[str]) -> str:
 
 
 def content_of(formula: re.Match[str]) -> str:
+    """What stands between the delimiters of a formula."""
     return next(group for group in formula.groups() if group is not None).strip()
 
 
@@ -372,11 +373,10 @@ def last_emphasis(text: str) -> Extracted | None:
 
 def last_number(text: str) -> Extracted | None:
     """The last number; where its sentence offers several with "or", all of them."""
-    last = None
-    for last in _PLAIN.finditer(text):
-        pass
-    if last is None:
+    found = list(_PLAIN.finditer(text))
+    if not found:
         return None
+    last = found[-1]
     qualified = _QUALIFIED.search(text, max(0, last.start() - 20), last.start()) if len(text) < 60 else None
     return Extracted(
         candidates_around(text, last.start(), last.end(), _NUMBER) or (qualified[0] if qualified else "") + last[0],

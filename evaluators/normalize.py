@@ -152,11 +152,29 @@ def words(text: str) -> str:
     return _ARTICLE.sub("", text)
 
 
-_UNITS_OF_TEN = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
+_UNITS_OF_TEN = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_SMALL = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
 _NUMBER_WORDS = {word: value for value, word in enumerate(_SMALL)}
 _NUMBER_WORDS |= {word: 10 * value for value, word in enumerate(_UNITS_OF_TEN, start=2)}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}

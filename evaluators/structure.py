@@ -249,9 +249,8 @@ def rows(node: Node) -> tuple[tuple[Node, ...], ...] | None:
             arg.op in ("tuple", "interval") and len(arg.args) == len(node.args[0].args) and _is_row(arg)
             for arg in node.args
         )
-    ):
-        if _is_row(node):
-            return tuple(arg.args for arg in node.args)
+    ) and _is_row(node):
+        return tuple(arg.args for arg in node.args)
     return None
 
 

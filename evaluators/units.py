@@ -91,7 +91,9 @@ _COMPOUND = {
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS_AFTER = {"squared": 2, "cubed": 3}
 # Letters that measure when written as text, `5 \text{ m}`, and are variables in `5m`.
-VARIABLE_LIKE = frozenset("m g s h l L N J W V A K M u B pt mi min mo cl dl".split()) - {"min", "mi", "mo"}
+VARIABLE_LIKE = frozenset(
+    ["m", "g", "s", "h", "l", "L", "N", "J", "W", "V", "A", "K", "M", "u", "B", "pt", "mi", "min", "mo", "cl", "dl"]
+) - {"min", "mi", "mo"}
 _PLAIN_WORDS = (
     frozenset(name for name in _SIMPLE if name not in VARIABLE_LIKE) | frozenset(_COMPOUND) | frozenset(_POWERS)
 )
@@ -101,8 +103,39 @@ _WRAPPER = re.compile(
 _PIECE = re.compile(r"([A-Za-z°$€£¥₹\-]+)(?:\s*\^\s*\(?([+-]?\d+)\)?|(\d)\b)?|([/*])|(\S)")
 _MINUS = re.compile(r"- +(?=\d)")
 _NOT_UNITS = frozenset(
-    "or and not if then is are was were the no yes none true false even odd only all where for with than left right "
-    "when both either undefined infinity pi".split()
+    [
+        "or",
+        "and",
+        "not",
+        "if",
+        "then",
+        "is",
+        "are",
+        "was",
+        "were",
+        "the",
+        "no",
+        "yes",
+        "none",
+        "true",
+        "false",
+        "even",
+        "odd",
+        "only",
+        "all",
+        "where",
+        "for",
+        "with",
+        "than",
+        "left",
+        "right",
+        "when",
+        "both",
+        "either",
+        "undefined",
+        "infinity",
+        "pi",
+    ]
 )
 
 
