@@ -135,7 +135,7 @@ def _faults_of(gold: str, decoys: Sequence[str], policy: Policy) -> list[tuple[F
     answer = read_gold(gold)
     itself = verify(f"\\boxed{{{answer.source}}}", gold, policy=policy)
     if itself.outcome is Outcome.UNPARSED_GOLD or answer.tree is None:
-        return [(Fault.UNPARSED, (answer.error and f"The gold {answer.error}.") or itself.reason)]
+        return [(Fault.UNPARSED, (answer.error and f"The gold cannot be read: {answer.error}.") or itself.reason)]
     if not itself.correct:
         return [(Fault.UNPARSED, f"The gold does not verify against itself: {itself.reason}")]
     faults = []
