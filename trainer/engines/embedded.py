@@ -25,8 +25,8 @@ from trainer.engines.kv_cache import PreallocatedCache
 from trainer.engines.protocol import Rollout, Sampling
 from trainer.engines.sampling import choose
 
-#: Finished rows leave the batch once they are this share of it: below, moving the cache costs more than it saves.
-COMPACTION_SHARE = 0.06
+#: Finished rows leave the batch once they are this share of it. Measured on one CPU thread: flat from 0.005 to 0.04.
+COMPACTION_SHARE = 0.02
 
 #: Layer types whose state is keys and values alone.
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
