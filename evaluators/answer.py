@@ -9,7 +9,7 @@ from evaluators.grammar import based_number, decimal
 from evaluators.normalize import MAX_ANSWER, ascii_signs, join_thousands, number_word, strip_wrappers, words
 from evaluators.parse import parse
 from evaluators.tokens import CONSTANTS, FUNCTIONS, GREEK
-from evaluators.tree import EMPTY_SET, Node, TooLarge, Unreadable, negate
+from evaluators.tree import EMPTY_SET, INFINITY, Node, TooLarge, Unreadable, negate
 from evaluators.units import parse_unit
 
 
@@ -62,7 +62,7 @@ _LABEL = re.compile(
 )
 _DERIVATIVE = re.compile(
     r"\\[dt]?frac ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?(?:\^ ?\{? ?(\d) ?\}?)? ?([a-zA-Z]?(?:_\{?\w+\}?)?) ?\}"
-    r" ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?([a-zA-Z]) ?(?:\^ ?\{? ?\d ?\}?)? ?\}"
+    r" ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?([a-zA-Z]) ?(?:\^ ?\{? ?(\d) ?\}?)? ?\}"
 )
 _ORDINAL = re.compile(
     r"(?<=\d)(?:\^ ?\{? ?(?:\\(?:text|mathrm|textrm) ?\{)?|\\text ?\{ ?)?(?:st|nd|rd|th)\b(?: ?\}){0,2}"
@@ -72,6 +72,10 @@ _CURRENCY = re.compile(r"(USD|EUR|GBP|INR|Rs|CNY|RMB|JPY)\.? ?(?=\d)")
 _ALL_BUT = re.compile(
     r"(?:\\text ?\{ ?)?all (?:reals?|real (?:numbers?|values?))(?: of \$?[a-z]\$?| [a-z])? (?:except|excluding|but|other than)(?: for)? ?\}? ?(?=\S)(.*)$",
     re.IGNORECASE,
+)
+_DECORATION = re.compile(
+    r"\\(?:textcolor|color|colorbox|tag\*?|label|hspace\*?|vspace\*?|phantom|hphantom|vphantom) ?\{[^{}]*\}"
+    r"|\\(?:underline|uline|mathstrut|displaystyle|textstyle|ensuremath)\b"
 )
 _YES_FIRST = re.compile(r"^(yes|no|true|false)\s*[,.;:]", re.IGNORECASE)
 _APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|\\sim|~|≈|about|approximately|roughly)\s*", re.IGNORECASE)
@@ -99,6 +103,8 @@ _UNDEFINED = frozenset(
 _REALS = frozenset(
     ("all real numbers", "all reals", "all real x", "real numbers", "reals", "all real values", "mathbb r")
 )
+_POSITIVE = frozenset(("all positive real numbers", "positive real numbers", "positive reals", "all positive reals"))
+_POSITIVE_REALS = re.compile(r"\\mathbb ?\{?R\}? ?(?:\^ ?\{? ?\+ ?\}?|_ ?\{? ?(?:\+|> ?0) ?\}?)$")
 _INFINITE = frozenset(("infinity", "infinite", "infinitely many", "infinitely many solutions"))
 _YES = {"true": "true", "yes": "yes", "false": "false", "no": "no"}
 _NAMES = frozenset(FUNCTIONS) | frozenset(CONSTANTS) | GREEK
@@ -113,7 +119,10 @@ def read_answer(source: str) -> Answer:
         return Answer(source, source, _signed_decimal(source), "")
     if len(source) > MAX_ANSWER:
         return Answer(source, source, None, f"is {len(source)} characters long; answers are read up to {MAX_ANSWER}")
-    text = strip_wrappers(ascii_signs(source)).removeprefix("####").strip()
+    text = ascii_signs(source)
+    if "\\" in text:
+        text = _DECORATION.sub("", text)
+    text = without_braces(strip_wrappers(text).removeprefix("####").strip())
     if not text:
         return Answer(source, "", None, "is empty")
     try:
@@ -122,6 +131,15 @@ def read_answer(source: str) -> Answer:
         return Answer(source, text, None, str(error))
     except Unreadable as error:
         return Answer(source, text, _as_text(text), str(error))
+
+
+def without_braces(text: str) -> str:
+    """{5} as 5; {1, 2} stays, for it is a set."""
+    while text[:1] == "{" and text[-1:] == "}" and "," not in text and text.find("}") > text.rfind("{", 1):
+        text = text[1:-1].strip()
+        if "{" in text:
+            break
+    return text if text[:2] != "{\\" or text[-2:] != "}}" or text.count("{") != 2 else text[1:-1].strip()
 
 
 def _signed_decimal(text: str) -> Node:
@@ -146,6 +164,8 @@ def _read(text: str, labelled: bool = False) -> Node:
         text = _SPACED.sub(" , ", text)
     if r"\right" in text and r"\begin" in text:
         text = _SYSTEM.sub(r"\\begin{cases}\1\\end{cases}", text)
+    if "mathbb" in text:
+        text = _POSITIVE_REALS.sub(r"(0, \\infty)", text)
     if "~" in text:
         text = text.replace("~", " ")
     if ("d" in text and "frac" in text) or "partial" in text:
@@ -238,6 +258,8 @@ def _phrase(text: str) -> Node | None:
         return EMPTY_SET
     if key in _UNDEFINED:
         return Node("text", (), "undefined")
+    if key in _POSITIVE :
+        return Node("interval", (Node("num", (), 0), INFINITY), "()")
     if key in _REALS:
         return Node("const", (), "R")
     if key in _YES:
@@ -266,8 +288,11 @@ def _as_text(text: str) -> Node | None:
 
 
 def _derivative(match: re.Match[str]) -> str:
-    """dy/dx as one symbol."""
-    return rf"\dot{{{match[1] or 1}:{match[2]}:{match[3]}}}"
+    """dy/dx as one symbol; where the orders above and below differ, it is none."""
+    if (match[1] or "1") != (match[4] or "1"):
+        return match[0]
+    name = match[2].replace("{", "").replace("}", "")
+    return rf"\dot{{{match[1] or 1}:{name}:{match[3]}}}"
 
 
 def _without_condition(text: str) -> str:

@@ -59,6 +59,10 @@ _ROOTS = re.compile(
 _OPTION = re.compile(
     r"\b(?:option|choice) ?(?:is|:) ?:?|\b(?:choose|select|pick)(?: option)?(?= \*{0,2}\(?[A-J]\b)", re.IGNORECASE
 )
+_CHOSEN = re.compile(
+    r"\b(?:option|choice|answer) ?\*{0,2}\(?([A-J])\)?\*{0,2} (?:is|must be|seems) (?:the |therefore |thus )?(?:correct|right|best|answer)\b", re.IGNORECASE
+)
+_DENIED = re.compile(r"(?:\bnot|n't|\bcannot|\bnever)\b(?: be| equal)?[ $]{0,3}$")
 _CHINESE = re.compile(r"(?:答案|结果)(?:是|为|：|:)+")
 _LABEL = re.compile(
     r"^[ \t]*(?:\*\*)?(?:(?:A|Ans|Answer|ANSWER|Final Answer|Result|Solution|Output)(?:\*\*)?[ \t]?[:：]|Ans\.)(?:\*\*)?",
@@ -92,7 +96,7 @@ _STOP = re.compile(
     r"\n|(?<=[^.\s])\.(?=\s+[A-Z\\$*]|\s*$)|\.(?=\s(?:I hope|Therefore|So|Thus|This|We|Let))|[!?](?=\s|$)|<\|"
 )
 _AFTER = re.compile(
-    r",? (?:because|since|as|so|which|where|when|but|given|after|for which|that)\b| \((?:since|because|as)\b",
+    r",? (?:because|since|as|so|which|where|when|but|given|after|for which|that|not|rather than|instead of)\b| \((?:since|because|as)\b",
     re.IGNORECASE,
 )
 _GLUE = re.compile(r"\s{0,3}(?:,\s{0,3}(?:and|or)\b|,|;|and\b|or\b|&)\s{0,3}", re.IGNORECASE)
@@ -243,6 +247,9 @@ def last_statement(text: str) -> Extracted | None:
             content = _CALCULATION.sub("", match[1]).strip()
             if _HASHED_ANSWER.match(content) or (content and not text[match.end() :].strip()):  # and no heading
                 return Extracted(content, "hashes")
+    chosen = list(_CHOSEN.finditer(text))
+    if chosen:
+        return Extracted(chosen[-1][1], "statement")
     ends = [match.end() for match in _LABEL.finditer(text)]
     lowered = text.lower()
     if "answer" in lowered:
@@ -377,6 +384,8 @@ def last_number(text: str) -> Extracted | None:
     if not found:
         return None
     last = found[-1]
+    if _DENIED.search(text, max(0, last.start() - 20), last.start()):
+        return None
     qualified = _QUALIFIED.search(text, max(0, last.start() - 20), last.start()) if len(text) < 60 else None
     return Extracted(
         candidates_around(text, last.start(), last.end(), _NUMBER) or (qualified[0] if qualified else "") + last[0],

@@ -92,8 +92,11 @@ def pieces(node: Node) -> tuple[str, list[Piece]] | None:
         return "", [Piece(arg, arg, True, True) for arg in node.args]
     if op == "const" and node.value in _REAL_LINE:
         return "", [Piece(MINUS_INFINITY, INFINITY, False, False)]
-    if op == "union" or (op == "list" and node.value == "or"):
+    if op == "union":
         return _united([pieces(arg) for arg in node.args])
+    if op == "list" and node.value == "or":
+        united = _united([pieces(arg) for arg in node.args])
+        return united if united is None or all(arg.op == "rel" for arg in node.args) or _apart(united[1]) else None
     if op == "minus":
         return _without(*node.args)
     if op == "inter":
@@ -131,6 +134,14 @@ def _met(parts: list[tuple[str, list[Piece]] | None]) -> tuple[str, list[Piece]]
             return None
         first = met
     return names.pop(), first
+
+
+def _apart(parts: list[Piece]) -> bool:
+    """Whether stretches have gaps between them: overlapping alternatives are a hedge, no set."""
+    from evaluators.order import merge
+
+    merged = merge(parts)
+    return merged is None or len(merged) == len(parts)
 
 
 def _without(whole: Node, removed: Node) -> tuple[str, list[Piece]] | None:
