@@ -32,6 +32,7 @@ def trl_loss(options, arrays):
     extra = options["args"]
     accelerator = SimpleNamespace(num_processes=1, sync_gradients=False, gather=lambda x: x, reduce=lambda x, **_: x)
     trainer = SimpleNamespace(
+        model=SimpleNamespace(training=True),
         _get_per_token_logps_and_entropies=lambda *_, **__: (arrays["log_prob"], arrays["entropy"], None),
         aux_loss_enabled=False,
         top_entropy_quantile=1.0,
@@ -66,7 +67,7 @@ def trl_loss(options, arrays):
         "ref_per_token_logps": arrays["ref_log_prob"],
         "num_items_in_batch": arrays["mask"].sum(),
     }
-    return trainer_module.GRPOTrainer._compute_loss(trainer, SimpleNamespace(training=True), inputs)
+    return trainer_module.GRPOTrainer._compute_loss(trainer, trainer.model, inputs)
 
 
 def draw(rng, kind, level):
