@@ -20,6 +20,7 @@ from tracekit.tables import CURATED, read_table
 from trainer import losses, models
 from trainer.checkpoint import LoopState
 from trainer.config import TrainSettings
+from trainer.flops import model_cost
 from trainer.models import TokenScorer
 from trainer.optimization import apply_update, learning_rate, trained_parameters
 from trainer.ranks import rank, sum_gradients, world_size
@@ -77,7 +78,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     total = settings.steps or math.ceil(settings.epochs * len(examples) / per_step)
     scorer = TokenScorer(training.model)
     log = RunLog(training.folder, settings.log, training.state.step, settings.model_dump(mode="json"))
-    parameters = models.parameter_count(training.model)
+    cost = model_cost(models.plain_model(training.model))
     for step in range(training.state.step, total):
         started = time.perf_counter()
         chosen = [examples[i] for i in rows_of_step(step, per_step, len(examples), settings.seed)]
@@ -94,7 +95,8 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
         sum_gradients(trained_parameters(training.optimizer))
         lr = learning_rate(step, total, settings.optimizer)
         norm = apply_update(training.optimizer, lr, settings.optimizer.max_grad_norm, step)
-        tokens = sum(len(row.token_ids) for example in chosen for row in example.rows)
+        sizes = [(len(row.token_ids), row.scored_tokens) for example in chosen for row in example.rows]
+        tokens = sum(length for length, _ in sizes)
         seconds = time.perf_counter() - started
         means = averages.means()
         metrics = {
@@ -103,7 +105,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
             "gradient_norm": norm,
             "tokens": tokens,
             "tokens_per_second": tokens / seconds,
-            "flops": 6 * parameters * tokens,  # Kaplan et al. 2020: forward and backward, attention left out
+            "flops": cost.training(sizes),
             "seconds": seconds,
             "skipped_rows": skipped.total(),
         }
