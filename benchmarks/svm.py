@@ -258,10 +258,9 @@ def main() -> None:
     if unknown := set(wanted) - set(SECTIONS):
         sys.exit(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}.")
     OUT.parent.mkdir(exist_ok=True)
-    kept = read_sections()
     with threadpool_limits(1):
-        for name in wanted:
-            kept[name] = "\n".join(SECTIONS[name]())
+        measured = {name: "\n".join(SECTIONS[name]()) for name in wanted}
+    kept = read_sections() | measured
     used = versions()
     head = (
         "# SVM solvers\n\n`python benchmarks/svm.py hinge rbf permutations parity`. CPU seconds of one process, one "

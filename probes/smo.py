@@ -75,8 +75,11 @@ def _start(gram: Floats, labels: Floats, boxes: Floats, start: Floats | None) ->
     elif np.shape(start) != labels.shape:
         raise ProblemError(f"warm_start is {np.shape(start)}; expected {labels.shape}: one row a problem.")
     alpha = labels * np.clip(np.asarray(start, dtype=gram.dtype) * labels, 0, boxes)
-    residuals = labels - alpha @ gram if alpha.any() else labels.copy()
-    batch_balance(gram, labels, boxes, alpha, residuals)
+    if not alpha.any():
+        return alpha, labels.copy()
+    residuals = labels - alpha @ gram
+    heavy = np.sign(alpha.sum(1, dtype=np.float64, keepdims=True)).astype(gram.dtype)
+    batch_balance(gram, alpha, residuals, np.argsort(heavy * residuals))  # the row best on its own side goes first
     return alpha, residuals
 
 

@@ -122,6 +122,12 @@ def test_identical_rows_of_opposite_class_end():
     assert abs(smo.decisions(k, fit)).max() < 1
 
 
+def test_a_tolerance_below_the_precision_ends_and_reports_its_gap():
+    k, y = problem()
+    fit = smo.solve_batch(k.astype(np.float32), y, 10.0, tolerance=1e-12)
+    assert 1e-12 < fit.kkt_gap[0] < 1e-3
+
+
 @pytest.mark.parametrize(
     ("labels", "boxes", "message"),
     [
