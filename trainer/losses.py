@@ -154,7 +154,7 @@ def dpo_loss(policy_margin: Tensor, ref_margin: Tensor, beta: float, label_smoot
 
 
 def truncated_importance(log_prob: Tensor, sampled_log_prob: Tensor, cap: float) -> Tensor:
-    """min(p/p_engine, cap), detached: corrects for an engine whose log-probs differ from the trainer's (B, T)."""
+    """min(p/p_engine, cap), detached: corrects for an engine whose log-probs differ from the trainer's; any shape."""
     return (log_prob - sampled_log_prob).exp().clamp(max=cap).detach()
 
 

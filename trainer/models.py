@@ -183,10 +183,5 @@ def _head_is_plain(model: PreTrainedModel) -> bool:
     return bool(torch.allclose(head(hidden).float(), logits.float(), rtol=1e-4, atol=1e-5))
 
 
-def parameter_count(model: nn.Module) -> int:
-    """Parameters of a module; tied ones count once."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

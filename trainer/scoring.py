@@ -10,6 +10,7 @@ import torch
 from trainer import models
 from trainer.config import RolloutSettings, TrainSettings
 from trainer.engines.protocol import Engine
+from trainer.losses import truncated_importance
 from trainer.models import TokenScorer
 from trainer.problems import Problem
 from trainer.rollout import Group, Sample, training_row
@@ -102,8 +103,7 @@ def _truncated(rollout: RolloutSettings) -> bool:
 
 
 def _importance(trainer: Sequence[float], engine: Sequence[float], cap: float) -> list[float]:
-    difference = torch.tensor(trainer) - torch.tensor(engine)
-    weights: list[float] = difference.exp().clamp(max=cap).tolist()
+    weights: list[float] = truncated_importance(torch.tensor(trainer), torch.tensor(engine), cap).tolist()
     return weights
 
 

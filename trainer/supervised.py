@@ -75,6 +75,8 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     examples, skipped = load_examples(training)
     objective = preference_objective(settings) if settings.method == "dpo" else language_objective
     per_step = settings.batch.rows
+    if per_step < world_size():
+        raise SequenceError(f"batch.rows is {per_step}; {world_size()} ranks need at least one row each.")
     total = settings.steps or math.ceil(settings.epochs * len(examples) / per_step)
     scorer = TokenScorer(training.model)
     log = RunLog(training.folder, settings.log, training.state.step, settings.model_dump(mode="json"))
