@@ -193,19 +193,24 @@ class _Pool:
     def ask(self, payload: Any, seconds: float) -> tuple[str, Any]:
         until = time.monotonic() + seconds - min(CLEANUP_SECONDS, seconds / 10)
         try:
-            return self._ask_once(payload, until)
+            return self._ask_once(payload, until, seconds / 2)
         except WorkerDied:  # killed from outside, or by this case: the second time tells
             pass
         try:
-            return self._ask_once(payload, until)
+            return self._ask_once(payload, until, seconds / 2)
         except WorkerDied as error:
             raise DeadlineExceeded(f"the case ended its worker twice; {error}") from error
 
-    def _ask_once(self, payload: Any, until: float) -> tuple[str, Any]:
+    def _ask_once(self, payload: Any, until: float, least: float) -> tuple[str, Any]:
         worker = self._take(until)
         healthy = False
         try:
-            until += self._wait_ready(worker, until)
+            if self.was_ready:
+                worker.wait_ready(until - time.monotonic())
+            else:  # a process's first case is not failed for the start of its worker
+                worker.wait_ready()
+                self.was_ready = True
+                until = max(until, time.monotonic() + least)
             worker.send(payload)
             kind, value = worker.receive(until)
             healthy = kind != "memory"
@@ -215,16 +220,6 @@ class _Pool:
         finally:
             self._give_back(worker, healthy)
         return kind, value
-
-    def _wait_ready(self, worker: Worker, until: float) -> float:
-        """Wait for a start within the deadline; seconds the case is given back: of the process's first start alone."""
-        started = time.monotonic()
-        if self.was_ready:
-            worker.wait_ready(until - started)
-            return 0.0
-        worker.wait_ready()
-        self.was_ready = True
-        return time.monotonic() - started
 
     def warm_up(self, wait: bool) -> None:
         with self.changed:
