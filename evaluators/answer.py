@@ -34,7 +34,8 @@ _CHOICES = re.compile(r"(?:[ ,;]|and\b|or\b|\\text ?\{ ?(?:and|or) ?\}|\(?[A-J]\
 _ANSWER_IS = re.compile(r"^(?:so |thus |therefore,? )?(?:the )?(?:final |correct )?answer is:? (?=\S)", re.IGNORECASE)
 _SPACED = re.compile(r"(?:\\q?quad\s*)+")
 _SYSTEM = re.compile(
-    r"\\left\s*\\\{\s*\\begin\s*\{(?:array|aligned|matrix|gathered)\}\s*(?:\{[lcr| ]*\})?(.*?)\\end\s*\{\w+\}\s*\\right\s*\.?$",
+    r"\\left\s*\\\{\s*\\begin\s*\{(?:array|aligned|matrix|gathered)\}\s*(?:\{[lcr| ]*\})?(.*?)"
+    r"\\end\s*\{\w+\}\s*\\right\s*\.?$",
     re.DOTALL,
 )
 _CLOCK = re.compile(r"^(\d{1,2}):([0-5]\d)\s*(?:([ap])\.?\s*m\.?)?$", re.IGNORECASE)
@@ -52,16 +53,20 @@ _MODULE = re.compile(r"\b(?:np|numpy|math|sympy|sp|cmath|mpmath|mp)\.(?=[a-zA-Z]
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,40})\}|(\d))")
 _DOTS = re.compile(r"(?<=\d)\s*(?:\\l?dots|\\cdots|\.{3,})$")
 _CONDITION = re.compile(
-    r"(?:[,; (]|\\quad|\\qquad|\\,|\\;|\\text ?\{)(?:where |for |with |and |all |any |some |every |each |\\text ?\{[^{}]*\}|\\forall|\\quad|\\,|[ {}(])*"
-    r"[a-z](?: ?, ?[a-z])? ?(?:\\in ?\\?(?:mathbb|mathbf|Bbb|mathrm)? ?\{? ?[ZN]\}?(?: ?\^ ?\{?[+*]\}?|_\+|_\{?\\?(?:ge|geq)? ?0\}?)?"
+    r"(?:[,; (]|\\quad|\\qquad|\\,|\\;|\\text ?\{)(?:where |for |with |and |all |any |some |every |each |"
+    r"\\text ?\{[^{}]*\}|\\forall|\\quad|\\,|[ {}(])*"
+    r"[a-z](?: ?, ?[a-z])? ?(?:\\in ?\\?(?:mathbb|mathbf|Bbb|mathrm)? ?\{? ?[ZN]\}?(?: ?\^ ?\{?[+*]\}?|"
+    r"_\+|_\{?\\?(?:ge|geq)? ?0\}?)?"
     r"|\\text ?\{[^{}]*\binteger[^{}]*\})[ .)}]*$"
     r"|(?:[,; (]|\\text ?\{|\\quad)(?:where|for|with) [^{}]{0,60}\binteger[^{}]{0,40}\}?\)?\.?$"
 )
 _LABEL = re.compile(
-    r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is)\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
+    r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|"
+    r"\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is)\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
 )
 _DERIVATIVE = re.compile(
-    r"\\[dt]?frac ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?(?:\^ ?\{? ?(\d) ?\}?)? ?([a-zA-Z]?(?:_\{?\w+\}?)?) ?\}"
+    r"\\[dt]?frac ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?(?:\^ ?\{? ?(\d)"
+    r" ?\}?)? ?([a-zA-Z]?(?:_\{?\w+\}?)?) ?\}"
     r" ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?([a-zA-Z]) ?(?:\^ ?\{? ?(\d) ?\}?)? ?\}"
 )
 _ORDINAL = re.compile(
@@ -70,7 +75,8 @@ _ORDINAL = re.compile(
 _TIMES = re.compile(r"(?<=\d) ?x ?(?=10 ?(?:\^|\*\*))|(?<=\d) x (?=\d)")
 _CURRENCY = re.compile(r"(USD|EUR|GBP|INR|Rs|CNY|RMB|JPY)\.? ?(?=\d)")
 _ALL_BUT = re.compile(
-    r"(?:\\text ?\{ ?)?all (?:reals?|real (?:numbers?|values?))(?: of \$?[a-z]\$?| [a-z])? (?:except|excluding|but|other than)(?: for)? ?\}? ?(?=\S)(.*)$",
+    r"(?:\\text ?\{ ?)?all (?:reals?|real (?:numbers?|values?))(?: of \$?[a-z]\$?| [a-z])? (?:except|"
+    r"excluding|but|other than)(?: for)? ?\}? ?(?=\S)(.*)$",
     re.IGNORECASE,
 )
 _DECORATION = re.compile(
@@ -211,7 +217,7 @@ def _special(text: str, bare: str) -> Node | None:
         if not rest:
             return Node("choice", (), match[1])
         if bare[0] == "(" or bare[1:2] in ".:)" or text.startswith("\\"):
-            if text.startswith("\\") and text[match.start(2) - 1] not in ")}.: ":
+            if match.string.startswith("\\") and match.string[match.start(2) - 1] not in ")}.: ":
                 return None
             if _CHOICES.fullmatch(rest):
                 return None
@@ -258,7 +264,7 @@ def _phrase(text: str) -> Node | None:
         return EMPTY_SET
     if key in _UNDEFINED:
         return Node("text", (), "undefined")
-    if key in _POSITIVE :
+    if key in _POSITIVE:
         return Node("interval", (Node("num", (), 0), INFINITY), "()")
     if key in _REALS:
         return Node("const", (), "R")

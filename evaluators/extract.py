@@ -60,12 +60,15 @@ _OPTION = re.compile(
     r"\b(?:option|choice) ?(?:is|:) ?:?|\b(?:choose|select|pick)(?: option)?(?= \*{0,2}\(?[A-J]\b)", re.IGNORECASE
 )
 _CHOSEN = re.compile(
-    r"\b(?:option|choice|answer) ?\*{0,2}\(?([A-J])\)?\*{0,2} (?:is|must be|seems) (?:the |therefore |thus )?(?:correct|right|best|answer)\b", re.IGNORECASE
+    r"\b(?:option|choice|answer) ?\*{0,2}\(?([A-J])\)?\*{0,2} (?:is|must be|seems) (?:the |therefore |"
+    r"thus )?(?:correct|right|best|answer)\b",
+    re.IGNORECASE,
 )
 _DENIED = re.compile(r"(?:\bnot|n't|\bcannot|\bnever)\b(?: be| equal)?[ $]{0,3}$")
 _CHINESE = re.compile(r"(?:答案|结果)(?:是|为|：|:)+")
 _LABEL = re.compile(
-    r"^[ \t]*(?:\*\*)?(?:(?:A|Ans|Answer|ANSWER|Final Answer|Result|Solution|Output)(?:\*\*)?[ \t]?[:：]|Ans\.)(?:\*\*)?",
+    r"^[ \t]*(?:\*\*)?(?:(?:A|Ans|Answer|ANSWER|Final Answer|Result|Solution|Output)(?:\*\*)?[ \t]?[:：]|"
+    r"Ans\.)(?:\*\*)?",
     re.MULTILINE,
 )
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
@@ -77,7 +80,8 @@ _FORMULA = re.compile(
     r"|\\\(((?:[^\\]|\\(?![()])){1,1000})\\\)|\\\[((?:[^\\]|\\(?![\[\]])){1,2000})\\\]"
 )
 _NUMBER = re.compile(
-    r"(?<![\w.])[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:/\d+)?(?:[eE][-+]?\d+)?(?: ?\\?%)?(?!\d)"
+    r"(?<![\w.])[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+    r"(?:/\d+)?(?:[eE][-+]?\d+)?(?: ?\\?%)?(?!\d)"
 )
 _PLAIN = re.compile(
     r"[(\[] ?[-−]?[\d.]+(?:/\d+)?(?: ?, ?[-−]?[\d./]+)+ ?[)\]]|(?<![\w.:])\d{1,2}:[0-5]\d(?: ?[ap]\.?m\.?)?(?![\w:])|"
@@ -96,7 +100,8 @@ _STOP = re.compile(
     r"\n|(?<=[^.\s])\.(?=\s+[A-Z\\$*]|\s*$)|\.(?=\s(?:I hope|Therefore|So|Thus|This|We|Let))|[!?](?=\s|$)|<\|"
 )
 _AFTER = re.compile(
-    r",? (?:because|since|as|so|which|where|when|but|given|after|for which|that|not|rather than|instead of)\b| \((?:since|because|as)\b",
+    r",? (?:because|since|as|so|which|where|when|but|given|after|for which|that|not|rather than|"
+    r"instead of)\b| \((?:since|because|as)\b",
     re.IGNORECASE,
 )
 _GLUE = re.compile(r"\s{0,3}(?:,\s{0,3}(?:and|or)\b|,|;|and\b|or\b|&)\s{0,3}", re.IGNORECASE)
@@ -104,7 +109,8 @@ _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly|could be|might be|ca
 _QUALIFIED = re.compile(r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $")
 _COMMAND = re.compile(r"\\[a-zA-Z]+ ?(?:\{[^{}]{0,200}\})?")
 _FILLER = re.compile(
-    r"(?:[ \t:*_>]|\n\s{0,5}(?:[-•] )?|\\(?=\n)|&|(?:therefore|thus|so|hence|(?:equals? (?:to)?)|exactly|simply|just|indeed|still)\b,?)*",
+    r"(?:[ \t:*_>]|\n\s{0,5}(?:[-•] )?|\\(?=\n)|&|(?:therefore|thus|so|hence|(?:equals? (?:to)?)|exactly|"
+    r"simply|just|indeed|still)\b,?)*",
     re.IGNORECASE,
 )
 _UNIT_AFTER = re.compile(r"\s{0,3}(or\b[^.\n]{1,40}|[A-Za-z°%][A-Za-z/°^0-9 ]{0,24})(?=[.,;\n]|$|\*)")

@@ -109,7 +109,7 @@ class Functions(Cursor):
                 high = self.group() if self.peek() == "{" else self.fraction_part()
         if name == "int":
             body, variable = self.integrand()
-            bounds = () if low is None or high is None else (low, high)
+            bounds: tuple[Node, ...] = () if low is None or high is None else (low, high)
         else:
             if low is None or low.op != "rel" or low.args[0].op != "sym" or (name == "lim") != (low.value[0] == "->"):
                 raise Unreadable(f"found \\{name} without its bounds")

@@ -16,10 +16,12 @@ _SIGNS = {
     "≈": r"\approx ", "≡": r"\equiv ", "∈": r"\in ", "∉": r"\notin ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ",
     "⌀": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}",
     "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
-    "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ", "→": r"\to ", "∣": "|", "∖": r"\setminus ",
+    "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ", "→": r"\to ", "∣": "|"
+    r"", "∖": r"\setminus ",
     "∨": r"\lor ", "∧": r"\land ", "…": r"\ldots ", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"', "″": "''",
     "％": r"\%", "﹪": r"\%", "，": ",", "、": ", ", "；": "; ", "。": ".", "：": ":", "∶": ":", "【": "[", "】": "]",
-    "ℯ": "e", "ⅈ": "i", "µ": r"\mu ", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "∂": r"\partial ", "⟹": r"\implies ",
+    "ℯ": "e", "ⅈ": "i", "µ": r"\mu ", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "∂": r"\partial ", ""
+    r"⟹": r"\implies ",
     "⇒": r"\implies ", "Ø": r"\emptyset ", "¢": r"\text{ cents}", "\x00": " ",
     "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ", "ζ": r"\zeta ",
     "η": r"\eta ", "θ": r"\theta ", "κ": r"\kappa ", "λ": r"\lambda ", "μ": r"\mu ", "ν": r"\nu ", "ξ": r"\xi ",

@@ -1,7 +1,7 @@
 """A Pratt parser: tokens of LaTeX or plain text to an expression tree.
 
-The parser reads what a person reads: a missing closing brace, `\\frac12`, `\\sqrt2` and `2^10` mean what they look like.
-Its recursion is bounded by MAX_DEPTH, so no input can exhaust the stack.
+The parser reads what a person reads: a missing closing brace, `\\frac12`, `\\sqrt2` and `2^10` mean what they look
+like. Its recursion is bounded by MAX_DEPTH, so no input can exhaust the stack.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
+from evaluators.estimate import surely_differ
 from evaluators.ladder import Ladder
 from evaluators.numeric import (
     DIGITS,
@@ -14,7 +15,6 @@ from evaluators.numeric import (
     exact,
     point_of,
     residue,
-    surely_differ,
     value_at,
 )
 from evaluators.structure import is_infinite
@@ -191,12 +191,12 @@ def shows(written: Node, value: Rational, digits: int) -> bool:
     return shown > digits and off < 1 and abs(scaled) > abs(mantissa)
 
 
-def close(left: object, right: object, digits: int) -> bool:
+def close(left: Any, right: Any, digits: int) -> bool:
     """Whether two numbers agree to all but the last ten digits."""
-    difference = abs(left - right)  # type: ignore[operator]
+    difference = abs(left - right)
     if difference == 0:
         return True
-    size = max(abs(left), abs(right), 1e-300)  # type: ignore[call-overload,arg-type]
+    size = max(abs(left), abs(right), 1e-300)
     return bool(difference < size * type(size)(10) ** (10 - digits))
 
 
@@ -205,9 +205,9 @@ def agree(a: Node, b: Node, point: dict[str, Rational], digits: int) -> bool:
     return close_or_zero(value_at(a, point, digits + 15), value_at(b, point, digits + 15), digits)
 
 
-def close_or_zero(left: object, right: object, digits: int) -> bool:
+def close_or_zero(left: Any, right: Any, digits: int) -> bool:
     """Whether two numbers agree, or both vanish."""
-    return close(left, right, digits) or max(abs(left), abs(right)) < 10.0 ** (-digits)  # type: ignore[call-overload]
+    return close(left, right, digits) or max(abs(left), abs(right)) < 10.0 ** (-digits)
 
 
 def point_is_positive(point: dict[str, Rational]) -> bool:

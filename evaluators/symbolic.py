@@ -45,7 +45,7 @@ def to_sympy(node: Node) -> Any:
     if op == "deg":
         return args[0] * sympy.pi / 180
     if op == "base":
-        return sympy.Integer(int(*node.value))
+        return sympy.Integer(int(node.value[0], node.value[1]))
     if op == "fn":
         return _function(node.value, args)
     raise Unreadable(f"a {op} is no scalar")
@@ -58,10 +58,13 @@ def _function(name: str, args: list[Any]) -> Any:
         "ln": sympy.log, "log": sympy.log, "exp": sympy.exp, "abs": sympy.Abs, "floor": sympy.floor,
         "ceil": sympy.ceiling, "factorial": sympy.factorial, "factorial2": sympy.factorial2, "gamma": sympy.gamma,
         "binomial": sympy.binomial, "gcd": sympy.gcd, "lcm": sympy.lcm, "max": sympy.Max, "min": sympy.Min,
-        "sign": sympy.sign, "Re": sympy.re, "Im": sympy.im, "conjugate": sympy.conjugate, "arg": sympy.arg, "mod": sympy.Mod,
+        "sign": sympy.sign, "Re": sympy.re, "Im": sympy.im, "conjugate": sympy.conjugate, "arg": sympy.arg,
+     "mod": sympy.Mod,
         "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec, "csc": sympy.csc,
-        "sinh": sympy.sinh, "cosh": sympy.cosh, "tanh": sympy.tanh, "coth": sympy.coth, "sech": sympy.sech, "csch": sympy.csch,
-        "asin": sympy.asin, "acos": sympy.acos, "atan": sympy.atan, "acot": sympy.acot, "asec": sympy.asec, "acsc": sympy.acsc,
+        "sinh": sympy.sinh, "cosh": sympy.cosh, "tanh": sympy.tanh, "coth": sympy.coth, "sech": sympy.sech,
+     "csch": sympy.csch,
+        "asin": sympy.asin, "acos": sympy.acos, "atan": sympy.atan, "acot": sympy.acot, "asec": sympy.asec,
+     "acsc": sympy.acsc,
         "asinh": sympy.asinh, "acosh": sympy.acosh, "atanh": sympy.atanh,
     }  # fmt: skip
     if name in ("lg", "lb"):

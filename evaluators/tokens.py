@@ -23,13 +23,16 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_SKIPPED = frozenset(
-    r"""\left \right \! \, \; \: \> \  \quad \qquad \displaystyle \textstyle \scriptstyle \limits \nolimits \big \Big
-    \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \Biggl \Biggr \middle \mathstrut \strut \hspace \relax \thinspace
-    \medspace \thickspace \enspace \negthinspace \, ~ \- \/ \allowbreak \hfill \hline \mathopen \mathclose \rm \bf
-    \tt \it \normalsize \large \Large \small \limits \boldsymbol \mathbf \mathit \mathrm \text \textbf \textit \mbox
-    \mathsf \operatorname \bm""".split()
-) | {"\\ ", "\\\n", "\\\t"}  # fmt: skip
+_SKIPPED = frozenset((
+    "\\", "\\\t", "\\\n", "\\ ", "\\!", "\\,", "\\-", "\\/", "\\:", "\\;", "\\>", "\\Big", "\\Bigg", "\\Biggl",
+    "\\Biggr", "\\Bigl", "\\Bigr", "\\Large", "\\allowbreak", "\\bf", "\\big", "\\bigg", "\\biggl", "\\biggr",
+    "\\bigl", "\\bigr", "\\bm", "\\boldsymbol", "\\displaystyle", "\\enspace", "\\hfill", "\\hline",
+    "\\hspace", "\\it", "\\large", "\\left", "\\limits", "\\mathbf", "\\mathclose", "\\mathit", "\\mathopen",
+    "\\mathrm", "\\mathsf", "\\mathstrut", "\\mbox", "\\medspace", "\\middle", "\\negthinspace", "\\nolimits",
+    "\\normalsize", "\\operatorname", "\\qquad", "\\quad", "\\relax", "\\right", "\\rm", "\\scriptstyle",
+    "\\small", "\\strut", "\\text", "\\textbf", "\\textit", "\\textstyle", "\\thickspace", "\\thinspace",
+    "\\tt", "~",
+))  # fmt: skip
 _NULL_DELIMITER = re.compile(r"\\(?:left|right)\s*\.(?!\d)")
 
 
@@ -46,26 +49,27 @@ def tokenize(text: str) -> list[str]:
     return tokens
 
 
+_NAMED_AS_WRITTEN = (
+    "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch", "log", "ln",
+    "lg", "exp", "abs", "floor", "ceil", "gcd", "lcm", "min", "max", "arg", "det", "sgn", "sign", "erf", "Re",
+    "Im", "conjugate",
+)  # fmt: skip
 FUNCTIONS = {
-    **{
-        name: name
-        for name in "sin cos tan cot sec csc sinh cosh tanh coth sech csch log ln lg exp abs floor ceil gcd lcm min max "
-        "arg det sgn sign erf Re Im re im conjugate deg dim ker tr rank".split()
-    },
+    **{name: name for name in _NAMED_AS_WRITTEN},
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
     "asin": "asin", "acos": "acos", "atan": "atan", "acot": "acot", "arcsinh": "asinh", "arccosh": "acosh",
     "arctanh": "atanh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "arsinh": "asinh", "arcosh": "acosh",
     "artanh": "atanh", "tg": "tan", "ctg": "cot", "cosec": "csc", "ceiling": "ceil", "Abs": "abs", "Log": "log",
-    "log10": "lg", "log2": "lb", "ch": "cosh", "sh": "sinh", "th": "tanh", "arctg": "atan", "sgn": "sign",
-    "GCD": "gcd", "LCM": "lcm", "mod": "mod",
+    "log10": "lg", "log2": "lb", "arctg": "atan", "sgn": "sign",
+    "GCD": "gcd", "LCM": "lcm",
 }  # fmt: skip
-for _short in ("re", "im", "ch", "sh", "th", "deg", "dim", "ker", "tr", "rank", "mod"):
-    del FUNCTIONS[_short]
-GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma "
-    "varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar "
-    "aleph partial nabla mho odot oplus triangle angle square star dagger bullet imath jmath infin".split()
-)
+GREEK = frozenset((
+    "Delta", "Gamma", "Lambda", "Omega", "Phi", "Pi", "Psi", "Sigma", "Theta", "Upsilon", "Xi", "aleph",
+    "alpha", "angle", "beta", "bullet", "chi", "dagger", "delta", "ell", "epsilon", "eta", "gamma", "hbar",
+    "imath", "infin", "iota", "jmath", "kappa", "lambda", "mho", "mu", "nabla", "nu", "odot", "omega", "oplus",
+    "partial", "phi", "psi", "rho", "sigma", "square", "star", "tau", "theta", "triangle", "upsilon",
+    "varepsilon", "varphi", "varrho", "varsigma", "vartheta", "xi", "zeta",
+))  # fmt: skip
 CONSTANTS = {"pi": "pi", "Pi": "pi", "e": "e", "i": "i", "oo": "oo", "inf": "oo", "infinity": "oo", "infty": "oo",
              "Infinity": "oo", "infinite": "oo", "PI": "pi", "E": "E", "I": "I"}  # fmt: skip
 RELATIONS = {
@@ -73,7 +77,8 @@ RELATIONS = {
     r"\le": "<=", r"\leq": "<=", r"\leqslant": "<=", r"\leqq": "<=", r"\ge": ">=", r"\geq": ">=", r"\geqslant": ">=",
     r"\geqq": ">=", r"\ne": "!=", r"\neq": "!=", r"\lt": "<", r"\gt": ">", r"\in": "in", r"\notin": "notin",
     r"\approx": "~", r"\simeq": "~", r"\cong": "~", r"\equiv": "==", r"\sim": "~", r"\doteq": "~", r"\to": "->",
-    r"\rightarrow": "->", "->": "->", r"\mapsto": "->", r"\perp": "perp", r"\parallel": "parallel", r"\subset": "subset",
+    r"\rightarrow": "->", "->": "->", r"\mapsto": "->", r"\perp": "perp", r"\parallel": "parallel", r"\s"
+    r"ubset": "subset",
     r"\subseteq": "subseteq", "=>": "=>", r"\implies": "=>", r"\Rightarrow": "=>", r"\propto": "propto",
     r"\iff": "<=>", r"\Leftrightarrow": "<=>", "<=>": "<=>",
 }  # fmt: skip

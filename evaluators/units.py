@@ -85,7 +85,8 @@ _SIMPLE: dict[str, tuple[str, int, Fraction]] = {
     **_table("1 dozen", "dozen"),
 }
 _COMPOUND = {
-    "mph": "mi/h", "kph": "km/h", "kmph": "km/h", "kmh": "km/h", "mpg": "mi/gal", "fps": "ft/s", "rpm": "revolution/min",
+    "mph": "mi/h", "kph": "km/h", "kmph": "km/h", "kmh": "km/h", "mpg": "mi/gal", "fps": "ft/s",
+     "rpm": "revolution/min",
     "sqft": "ft^2", "sqm": "m^2", "psi": "lb/in^2",
 }  # fmt: skip
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
