@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -91,6 +92,11 @@ def open_run(settings: TrainSettings) -> None:
 
 def begin(settings: TrainSettings) -> Training:
     """Load the model and the optimizer, and restore the newest whole checkpoint where there is one."""
+    if settings.parallel.fsdp:  # silence here would train unsharded copies
+        raise ValueError(
+            "parallel.fsdp is true, but sharding is not built yet; set parallel.fsdp=false: every rank then holds the "
+            "whole model, and gradients are summed over ranks."
+        )
     device = resolve_device(settings.device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -114,10 +120,14 @@ def begin(settings: TrainSettings) -> Training:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA's current one where there is one, else the CPU."""
+    """The device of a name; "auto" is the CUDA device of this rank where there is one, else the CPU."""
     if name != "auto":
         return torch.device(name)
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
 
 
 def autocast(settings: TrainSettings, device: torch.device) -> contextlib.AbstractContextManager[None]:

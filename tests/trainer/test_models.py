@@ -91,3 +91,12 @@ def test_an_accelerate_tracker_gets_the_numbers_and_an_unknown_one_is_told(tmp_p
     assert list((tmp_path / "tracekit").rglob("events*"))
     with pytest.raises(ValueError, match="wandbb"):
         RunLog(tmp_path, LogSettings(trackers=("wandbb",)), 0, {})
+
+
+def test_sharding_that_does_not_happen_is_told(world_folder, tmp_path):
+    from test_supervised import settings_for
+
+    from trainer.train import train
+
+    with pytest.raises(ValueError, match=r"parallel\.fsdp"):
+        train(settings_for(world_folder, tmp_path, parallel={"fsdp": True}))
