@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -121,7 +122,8 @@ def progress_line() -> Iterator[runs.Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as drawn:
+    watched = os.environ.get("RANK", "0") == "0"  # of several processes the first alone draws
+    with Progress(*columns, console=Console(stderr=True), disable=not watched) as drawn:
         tasks = {}
 
         def progress(stage: str, done: int, total: int, note: str = "") -> None:
