@@ -6,7 +6,6 @@ without a trace has a null response. Lists that run in parallel are exploded tog
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -37,7 +36,8 @@ class Layout:
     columns: all must be there for the layout to be recognised; more columns make it the better match.
     fields: long column → the layout's column, taken as it is.
     author: who wrote the traces, where no column says so.
-    read: for what is nested; frame → some of the columns of LONG. Laid over `fields`.
+    read: for what is nested; frame → some of the columns of LONG. `fields` adds to it.
+    accepts: what else must hold of the frame, beside its column names.
     """
 
     name: str
@@ -45,11 +45,12 @@ class Layout:
     fields: Mapping[str, str] = field(default_factory=dict)
     author: str = ""
     read: Reader | None = None
+    accepts: Callable[[pl.DataFrame], bool] = lambda frame: True
 
 
 def detect(frame: pl.DataFrame, where: str) -> Layout:
     """The layout of most matching columns. Raises LayoutError where none matches."""
-    found = [layout for layout in LAYOUTS if _matches(layout, frame)]
+    found = [layout for layout in LAYOUTS if set(layout.columns) <= set(frame.columns) and layout.accepts(frame)]
     if not found:
         known = "; ".join(f"{layout.name} ({', '.join(layout.columns)})" for layout in LAYOUTS)
         raise LayoutError(
@@ -84,14 +85,8 @@ def to_long(frame: pl.DataFrame, layout: Layout, where: str) -> pl.DataFrame:
             f"{where} has no column {absent[0]}, which the layout {layout.name} needs; "
             f"it has {', '.join(frame.columns)}."
         )
-    long = layout.read(frame) if layout.read else frame
-    taken = {
-        ours: theirs for ours, theirs in layout.fields.items() if theirs in frame.columns and ours not in long.columns
-    }
-    if layout.read is None:
-        long = frame.select(pl.col(theirs).alias(ours) for ours, theirs in layout.fields.items() if theirs in frame)
-    elif taken and long.height == frame.height:
-        long = long.with_columns(frame[theirs].alias(ours) for ours, theirs in taken.items())
+    taken = {ours: frame[theirs] for ours, theirs in layout.fields.items() if theirs in frame.columns}
+    long = layout.read(frame).with_columns(**taken) if layout.read else pl.DataFrame(taken)
     columns = [_typed(long, name, dtype, where) for name, dtype in LONG.items()]
     long = long.select(columns).with_columns(
         pl.col("author").fill_null(layout.author or "unknown"),
@@ -123,15 +118,8 @@ def _typed(long: pl.DataFrame, name: str, dtype: pl.DataType | type[pl.DataType]
     return pl.col(name).cast(dtype)
 
 
-def _matches(layout: Layout, frame: pl.DataFrame) -> bool:
-    if not set(layout.columns) <= set(frame.columns):
-        return False
-    if layout.name == "gsm8k-model-solutions":
-        return bool(_solution_columns(frame))
-    if layout.name in ("prompt-completion", "verl", "luffy"):
-        nested = isinstance(frame.schema["prompt"], pl.List)
-        return nested or layout.name == "prompt-completion"
-    return True
+def _prompt_is_a_conversation(frame: pl.DataFrame) -> bool:
+    return isinstance(frame.schema["prompt"], pl.List)
 
 
 # ---- readers of nested layouts -------------------------------------------------------------------------------------
@@ -306,9 +294,15 @@ LAYOUTS: tuple[Layout, ...] = (
         read=_conversation("conversations", "from", "value"),
     ),
     Layout(
-        "luffy", ("data_source", "prompt", "target", "reward_model", "extra_info"), author="DeepSeek-R1", read=_verl
+        "luffy",
+        ("data_source", "prompt", "target", "reward_model", "extra_info"),
+        author="DeepSeek-R1",
+        read=_verl,
+        accepts=_prompt_is_a_conversation,
     ),
-    Layout("verl", ("data_source", "prompt", "reward_model", "extra_info"), read=_verl),
+    Layout(
+        "verl", ("data_source", "prompt", "reward_model", "extra_info"), read=_verl, accepts=_prompt_is_a_conversation
+    ),
     Layout("s1k", ("question", "solution", "thinking_trajectories", "attempt"), read=_s1k),
     Layout("s1k-1.1", ("question", "solution", "deepseek_thinking_trajectory", "deepseek_attempt"), read=_s1k),
     Layout(
@@ -342,7 +336,12 @@ LAYOUTS: tuple[Layout, ...] = (
         author="LIMO",
     ),
     Layout("gsm8k", ("question", "answer"), author="human", read=_gsm8k),
-    Layout("gsm8k-model-solutions", ("question", "ground_truth"), read=_gsm8k_models),
+    Layout(
+        "gsm8k-model-solutions",
+        ("question", "ground_truth"),
+        read=_gsm8k_models,
+        accepts=lambda frame: bool(_solution_columns(frame)),
+    ),
     Layout("messages", ("messages",), read=_conversation("messages", "role", "content")),
     Layout("sharegpt", ("conversations",), read=_conversation("conversations", "from", "value")),
     Layout("prompt-completion", ("prompt", "completion"), read=_prompt_completion),
@@ -353,6 +352,3 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout("problems", ("problem", "answer"), {"problem": "problem", "gold": "answer"}),
 )
-
-#: `####` and `A:` lines that announce an answer; used where a layout has no gold column.
-ANSWER_LINE = re.compile(r"^(?:####|A:)\s*(.*?)\s*$", re.MULTILINE)

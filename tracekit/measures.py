@@ -5,11 +5,9 @@ Memory stays at a few batches however long the table is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from tracekit.segment import THINK_TAGS
 
@@ -23,8 +21,6 @@ _MARKERS = r"\b(?:[Ww]ait|[Hh]mm+|[Aa]lternatively|[Hh]old on|[Ll]et me (?:re|do
 #: Characters of a response's end that are looked for again in it: a loop that ran into the token limit
 #: repeats its own tail once a period. 40 are long enough that prose does not repeat them by chance.
 TAIL = 40
-#: Text held at a time.
-BATCH_BYTES = 1 << 26
 
 
 _OPENED = _RESPONSE.str.contains_any([opening for opening, _ in THINK_TAGS])
@@ -75,26 +71,7 @@ def measure(traces: pl.LazyFrame, measures: dict[str, pl.Expr] | None = None) ->
 
 
 def measure_file(traces: Path, out: Path, measures: dict[str, pl.Expr] | None = None) -> Path:
-    """Measure one Parquet table or a folder of shards, of any size, into `out`.
-
-    In batches of BATCH_BYTES of text: the streaming engine reads further ahead than a laptop's memory likes.
-    """
-    writer: pq.ParquetWriter | None = None
-    for shard in sorted(traces.glob("*.parquet")) if traces.is_dir() else [traces]:
-        for batch in text_batches(shard):
-            table = measure(batch, measures).collect(engine="in-memory").to_arrow()
-            writer = writer or pq.ParquetWriter(out, table.schema, compression="zstd")
-            writer.write_table(table)
-    assert writer is not None, f"{traces} holds no shard"
-    writer.close()
+    """Measure one Parquet table, or a folder of shards, of any size into `out`: polars' streaming engine."""
+    shards = traces / "*.parquet" if traces.is_dir() else traces
+    measure(pl.scan_parquet(shards), measures).sink_parquet(out)
     return out
-
-
-def text_batches(shard: Path) -> Iterator[pl.LazyFrame]:
-    """A table's rows in batches of about BATCH_BYTES, as slices that are read when collected."""
-    footer = pq.read_metadata(shard)
-    size = sum(footer.row_group(group).total_byte_size for group in range(footer.num_row_groups))
-    rows = max(1, int(BATCH_BYTES * footer.num_rows / max(1, size)))
-    table = pl.scan_parquet(shard)
-    for start in range(0, max(1, footer.num_rows), rows):  # an empty table is one empty batch
-        yield table.slice(start, rows)
