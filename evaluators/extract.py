@@ -130,7 +130,7 @@ def extract(response: str, policy: Policy) -> Extracted | None:
         text = tagged(text)
     boxed = last_boxes(text, policy) if "\\" in text else None
     if boxed is not None:
-        return boxed
+        return boxed if boxed.text else None
     if policy.require_box:
         return None
     if len(text) <= 80 and not _MARKS.search(text) and not _PROSE.search(text):
@@ -158,7 +158,7 @@ def tagged(text: str) -> str:
     if start < 0:
         return text
     end = text.find("</answer>", start)
-    return text[start + 8 : end if end >= 0 else len(text)]
+    return text[start + 8 : end if end >= 0 else len(text)].strip()
 
 
 # Boxes.
@@ -188,8 +188,6 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
         if corrected is not None:
             return corrected
     contents = list(dict.fromkeys(box[2] for box in reversed(boxes)))
-    if not any(contents):
-        return None
     if len(contents) > 1:
         return Extracted(", ".join(contents), "boxes")
     unit = _BOX_UNIT.match(after)

@@ -204,7 +204,7 @@ def residue(node: Node, point: int) -> int | None:
         base = residue(node.args[0], point)
         if base is None or (base == 0 and exponent < 0):
             return None
-        if int(abs(exponent)) >> 64:
+        if abs(exponent) >= 1 << 64:
             raise TooLarge("an exponent here has more than 64 bits")
         return pow(base, int(exponent), PRIME)
     if op == "dec" or op == "percent" or op == "root":
@@ -255,7 +255,7 @@ def digits_needed(*nodes: Node) -> int:
                 except Unreadable:
                     continue
                 if exponent is not None and base is not None:
-                    shown += int(abs(exponent)) * max(
+                    shown += math.ceil(abs(exponent)) * max(
                         Fraction(base).numerator.bit_length(), Fraction(base).denominator.bit_length()
                     )
     return DIGITS + min(2000, int(shown / _LOG2_10) + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cmp_to_key
 from typing import Any
 
 from evaluators.numeric import DIGITS, exact, value_at
@@ -50,10 +51,8 @@ def merge(pieces: list[Piece]) -> list[Piece] | None:
     placed = [(real(piece.low), real(piece.high), piece) for piece in pieces]
     if any(low is None or high is None for low, high, _ in placed):
         return None
-    from functools import cmp_to_key
-
     placed = [item for item in placed if _holds_something(item)]
-    placed.sort(key=cmp_to_key(lambda one, two: _compare(one[0], two[0]) or (two[2].low_closed - one[2].low_closed)))
+    placed.sort(key=cmp_to_key(_by_low_end))
     merged: list[tuple[Any, Any, Piece]] = []
     for low, high, piece in placed:
         if merged:
@@ -68,6 +67,10 @@ def merge(pieces: list[Piece]) -> list[Piece] | None:
                 continue
         merged.append((low, high, piece))
     return [piece for _, _, piece in merged]
+
+
+def _by_low_end(one: tuple[Any, Any, Piece], two: tuple[Any, Any, Piece]) -> int:
+    return _compare(one[0], two[0]) or two[2].low_closed - one[2].low_closed
 
 
 def _holds_something(item: tuple[Any, Any, Piece]) -> bool:
