@@ -97,7 +97,7 @@ def decide_all(settings: CurateSettings, measured: Measured, restored: dict[str,
     audited = course.rows
     filtered = apply_filters(course.rows.with_columns(row_id="trace_id"), settings.filters)
     course.pass_through("filter", filtered)
-    _drop_duplicates(course, measured)
+    _drop_duplicates(settings, course, measured)
     if settings.contamination.benchmarks:
         course.pass_through(
             "contamination", _contamination_decisions(settings, course.rows, measured), key="problem_id"
@@ -148,15 +148,16 @@ def _gold_decisions(measured: Measured, rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _drop_duplicates(course: _Course, measured: Measured) -> None:
+def _drop_duplicates(settings: CurateSettings, course: _Course, measured: Measured) -> None:
     pairs = measured.read("duplicates")
-    problems = course.rows.select("problem_id").unique(maintain_order=True)["problem_id"]
-    for kind, ids, key in (("problem", problems, "problem_id"), ("trace", None, "trace_id")):
-        ids = course.rows["trace_id"] if ids is None else ids
-        course.pass_through(f"duplicate {kind}s", _duplicate_decisions(kind, ids, pairs), key=key)
+    problems = course.rows["problem_id"].unique(maintain_order=True)
+    decisions = _duplicate_decisions("problem", problems, pairs, settings.duplicates.problems)
+    course.pass_through("duplicate problems", decisions, key="problem_id")
+    decisions = _duplicate_decisions("trace", course.rows["trace_id"], pairs, settings.duplicates.traces)
+    course.pass_through("duplicate traces", decisions)
 
 
-def _duplicate_decisions(kind: str, ids: pl.Series, pairs: pl.DataFrame) -> pl.DataFrame:
+def _duplicate_decisions(kind: str, ids: pl.Series, pairs: pl.DataFrame, threshold: float | None) -> pl.DataFrame:
     """Of the rows still in, in source order, the first of each set of duplicates stays."""
     place = pl.DataFrame({"id": ids}).with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
     inside = pairs.filter(pl.col("kind") == kind)
@@ -181,7 +182,7 @@ def _duplicate_decisions(kind: str, ids: pl.Series, pairs: pl.DataFrame) -> pl.D
         stage=f"duplicate {kind}s",
         rule="first of its like",
         version="1",
-        threshold="",
+        threshold="1.0" if threshold is None else str(threshold),
         keep=pl.col("of").is_null(),
         reason=pl.format("duplicate of {}", pl.col("of")),
         measured=pl.when(pl.col("of").is_null())
