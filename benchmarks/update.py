@@ -128,14 +128,13 @@ def main() -> int:
             way()
             seconds[name].append(time.process_time() - started)
             gradients[name] = gradient(training.model)
+    parameters = sum(parameter.numel() for parameter in training.model.parameters())
     lengths = [len(row.token_ids) for row in rows]
     places = sum(len(m) * max(lengths[i] for i in m) for m in micro_batches(lengths, BUDGET))
     print(
         f"{len(rows)} rows of {min(lengths)} to {max(lengths)} tokens, mean {statistics.fmean(lengths):.0f}; ", end=""
     )
-    print(
-        f"{len(acting)} have an advantage; {models.parameter_count(training.model) / 1e6:.1f} M parameters, one thread"
-    )
+    print(f"{len(acting)} have an advantage; {parameters / 1e6:.1f} M parameters, one thread")
     print(f"places computed: padded {len(rows) * max(lengths):,}, token budget {places:,}, tokens {sum(lengths):,}")
     reference, base = gradients["padded"], statistics.median(seconds["padded"][1:])
     worst, ratio = 0.0, 0.0
