@@ -83,6 +83,9 @@ _DECORATION = re.compile(
     r"\\(?:textcolor|color|colorbox|tag\*?|label|hspace\*?|vspace\*?|phantom|hphantom|vphantom) ?\{[^{}]*\}"
     r"|\\(?:underline|uline|mathstrut|displaystyle|textstyle|ensuremath)\b"
 )
+_CLAIM = re.compile(
+    r"\b(no (?:real |integer )?solutions?(?: exists?)?$)|\b(does not exist$)|\bstatement is (true|false)$"
+)
 _YES_FIRST = re.compile(r"^(yes|no|true|false)\s*[,.;:]", re.IGNORECASE)
 _APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|\\sim|~|≈|about|approximately|roughly)\s*", re.IGNORECASE)
 
@@ -226,6 +229,9 @@ def _special(text: str, bare: str) -> Node | None:
             inner = read_answer(rest)
             if inner.tree is not None and not rest.startswith(("_", "^", "=", "+", "-", "*", "/", "(", "\\c", ",")):
                 return Node("choice", (inner.tree,), match[1])
+    yes = _YES_FIRST.match(bare) if bare[0] in "yYnNtTfF" else None
+    if yes:
+        return Node("text", (), yes[1].lower())
     if ":" in bare or bare[-1:] in "mM.":
         clock = _clock(bare)
         if clock is not None:
@@ -257,11 +263,12 @@ def _clock(text: str) -> Node | None:
 
 def _phrase(text: str) -> Node | None:
     key = words(text)
-    yes = _YES_FIRST.match(text)
-    if yes:
-        return Node("text", (), yes[1].lower())
     if key in _NO_SOLUTION:
         return EMPTY_SET
+    if len(key) < 60:
+        claim = _CLAIM.search(key)
+        if claim:
+            return EMPTY_SET if claim[1] else Node("text", (), claim[3] or "undefined")
     if key in _UNDEFINED:
         return Node("text", (), "undefined")
     if key in _POSITIVE:

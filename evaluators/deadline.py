@@ -52,9 +52,16 @@ def run_symbolic(a: Any, b: Any, deadline_seconds: float = 1.0) -> bool | None:
     deadline_seconds: from this call on, waiting for a free worker included. Only the start of a worker that is
     not warm yet is not counted; call `warm_up` beforehand where a bound from the first case on matters.
 
-    Raises DeadlineExceeded past the deadline or the memory limit, WorkerBroken where no worker starts.
+    Raises DeadlineExceeded past the deadline or the memory limit, WorkerBroken where no worker ever started.
     """
-    kind, value = _pool.ask([a, b], deadline_seconds)
+    try:
+        kind, value = _pool.ask([a, b], deadline_seconds)
+    except (WorkerBroken, OSError) as error:
+        if not _pool.was_ready:
+            raise
+        # Workers did start before: the machine is short of processes or memory, and a long run must not end for it.
+        logger.error("no symbolic worker starts any more; cases that need one time out: %s", error)
+        raise DeadlineExceeded(f"no worker could be started: {error}") from error
     if kind == "memory":
         raise DeadlineExceeded("the symbolic computation needed more memory than its worker may use")
     if kind == "error":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from evaluators.units import is_unit_word
 from evaluators.verdict import Policy
 
 LAST = 200_000  # characters at the end in which boxes are looked for
@@ -106,6 +107,11 @@ _AFTER = re.compile(
 )
 _GLUE = re.compile(r"\s{0,3}(?:,\s{0,3}(?:and|or)\b|,|;|and\b|or\b|&)\s{0,3}", re.IGNORECASE)
 _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly|could be|might be|candidates?|not)\b", re.IGNORECASE)
+_CONCLUSION = re.compile(
+    r"(?:(?:so|thus|therefore|hence|then),? )?(?:(?:the|a) [a-z ]{2,40} (?:is|are|equals) )?"
+    r"([^.\n]{0,40}(?:[<>=≤≥{]|\\le|\\ge)[^\n]{0,100}?)\.?",
+    re.IGNORECASE,
+)
 _QUALIFIED = re.compile(r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $")
 _COMMAND = re.compile(r"\\[a-zA-Z]+ ?(?:\{[^{}]{0,200}\})?")
 _FILLER = re.compile(
@@ -113,7 +119,7 @@ _FILLER = re.compile(
     r"simply|just|indeed|still)\b,?)*",
     re.IGNORECASE,
 )
-_UNIT_AFTER = re.compile(r"\s{0,3}(or\b[^.\n]{1,40}|[A-Za-z°%][A-Za-z/°^0-9 ]{0,24})(?=[.,;\n]|$|\*)")
+_UNIT_AFTER = re.compile(r"\s{0,3}\(?(or\b[^.\n]{1,40}|[A-Za-z°%][A-Za-z/°^0-9 ]{0,24})(?=[.,;\n]|$|\*)")
 _NOT_UNIT = re.compile(r"(?:is|are|which|as|so|where|when|for|by|in|on|at|with|the|and|if|since|that|to|because)\b")
 _SPLIT_POWER = re.compile(r"\$ ?([a-zA-Z]{1,12}) ?\$\^")  # $15$ cm$^2$
 
@@ -191,10 +197,16 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
     if len(contents) > 1:
         return Extracted(", ".join(contents), "boxes")
     unit = _BOX_UNIT.match(after)
+    plain = _PLAIN_UNIT.match(after)
+    if plain and is_unit_word(plain[1]) and contents[0][-1:].isdigit():
+        return Extracted(f"{contents[0]} {plain[1]}", "box")
     return Extracted(f"{contents[0]} {unit[0].strip()}" if unit and contents[0][-1:].isdigit() else contents[0], "box")
 
 
 _BOX_UNIT = re.compile(r"\s?\\(?:text|mathrm|mbox)\{[^{}]{1,30}\}(?:\^\{?\d\}?)?(?=[\s$.]|\\[\])]|$)")
+
+
+_PLAIN_UNIT = re.compile(r"(?:\\\))?\$? {1,2}([A-Za-z]{2,12})(?=[\s.,;]|$)")
 
 
 def box_content(text: str, start: int) -> tuple[str, int] | None:
@@ -251,11 +263,12 @@ def last_statement(text: str) -> Extracted | None:
             content = _CALCULATION.sub("", match[1]).strip()
             if _HASHED_ANSWER.match(content) or (content and not text[match.end() :].strip()):  # and no heading
                 return Extracted(content, "hashes")
-    chosen = list(_CHOSEN.finditer(text))
-    if chosen:
-        return Extracted(chosen[-1][1], "statement")
-    ends = [match.end() for match in _LABEL.finditer(text)]
     lowered = text.lower()
+    if "option" in lowered or "choice" in lowered or "answer" in lowered:
+        chosen = list(_CHOSEN.finditer(text))
+        if chosen:
+            return Extracted(chosen[-1][1], "statement")
+    ends = [match.end() for match in _LABEL.finditer(text)]
     if "answer" in lowered:
         ends += [match.end() for match in _ANSWER.finditer(text)]
     if " are" in lowered:
@@ -324,7 +337,7 @@ def formulas_from(text: str, first: re.Match[str]) -> str:
     if trailing and len(parts) == 1:
         unit = trailing[1].strip()
         if unit.lower().startswith("or "):
-            return f"{answer} {unit}"
+            return f"{answer} {unit.replace('$', '').rstrip(')')}"
         if len(unit.split()) <= 3 and not _NOT_UNIT.match(unit):
             return f"{answer} \\text{{ {unit}}}"
     return answer
@@ -384,6 +397,9 @@ def last_emphasis(text: str) -> Extracted | None:
 
 def last_number(text: str) -> Extracted | None:
     """The last number; where its sentence offers several with "or", all of them."""
+    concluded = _CONCLUSION.fullmatch(text.strip()) if len(text) < 200 else None
+    if concluded and len(_PROSE.findall(_COMMAND.sub(" ", concluded[1]))) < 2:
+        return Extracted(concluded[1], "sentence")
     found = list(_PLAIN.finditer(text))
     if not found:
         return None

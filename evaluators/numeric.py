@@ -198,7 +198,7 @@ def residue(node: Node, point: int) -> int | None:
             total = (total + part if op == "add" else total * part) % PRIME
         return total
     if op == "pow":
-        exponent = exact(node.args[1])
+        exponent: Any = exact(node.args[1])
         if exponent is None or Fraction(exponent).denominator != 1:
             return None
         base = residue(node.args[0], point)
@@ -251,7 +251,8 @@ def digits_needed(*nodes: Node) -> int:
                 shown += abs(part.value[1]) * 4 + part.value[0].bit_length()
             elif part.op == "pow":
                 try:
-                    exponent, base = exact(part.args[1]), exact(part.args[0])
+                    exponent: Any = exact(part.args[1])
+                    base = exact(part.args[0])
                 except Unreadable:
                     continue
                 if exponent is not None and base is not None:

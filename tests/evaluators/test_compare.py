@@ -89,7 +89,8 @@ def test_what_is_too_large_is_not_computed_and_not_called_wrong(bomb):
 
 
 EXPRESSIONS = [
-    "x^2 - 3x + 2", r"\frac{x+1}{x-2}", r"\sqrt{x}+\sqrt[3]{7}", r"\sin(x)\cos(x)", r"\ln(x+2)", r"2^{x}", r"\binom{5}{2}x",
+    "x^2 - 3x + 2", r"\frac{x+1}{x-2}", r"\sqrt{x}+\sqrt[3]{7}", r"\sin(x)\cos(x)", r"\ln(x+2)",
+    r"2^{x}", r"\binom{5}{2}x",
     "0.25x", r"|x-3|", r"\tan^{-1}(x)", r"e^{-x}\pi",
     r"\frac{1}{1+\frac{1}{x}}",
 ]  # fmt: skip
