@@ -104,7 +104,9 @@ def decide_all(settings: CurateSettings, measured: Measured, restored: dict[str,
         )
     _select(settings, course, measured)
     pairs, rejected = _pairs(settings, course, audited, filtered)
-    curated = _curated(settings, course, rejected, measured)
+    problems = _problems(settings, measured)
+    course.ledger.append(_split_decisions(settings, course.rows, problems))
+    curated = _curated(settings, course, rejected, measured, problems)
     funnel = {
         "funnel": course.funnel,
         "token_unit": measured.token_unit,
@@ -256,7 +258,24 @@ def _pairs(
     return pairs, pairs["rejected"].unique(maintain_order=True)
 
 
-def _curated(settings: CurateSettings, course: _Course, rejected: pl.Series, measured: Measured) -> pl.DataFrame:
+def _split_decisions(settings: CurateSettings, rows: pl.DataFrame, problems: pl.DataFrame) -> pl.DataFrame:
+    """Which split each problem still in went to: a decision that drops nothing."""
+    inside = problems.filter(pl.col("problem_id").is_in(rows["problem_id"].unique().implode()))
+    return decide(
+        inside.with_columns(row_id="problem_id"),
+        stage="split",
+        rule="validation",
+        version="1",
+        threshold=str(settings.validation),
+        keep=pl.lit(True),
+        reason=pl.lit(""),
+        measured=pl.col("split"),
+    )
+
+
+def _curated(
+    settings: CurateSettings, course: _Course, rejected: pl.Series, measured: Measured, problems: pl.DataFrame
+) -> pl.DataFrame:
     ids = pl.concat([course.rows["trace_id"], rejected])
     traces = pl.scan_parquet(measured.files["traces"]).filter(pl.col("trace_id").is_in(ids.implode()))
     measures = measured.read("measures", ["trace_id", "token_count"])
@@ -270,7 +289,7 @@ def _curated(settings: CurateSettings, course: _Course, rejected: pl.Series, mea
         "trace_id", correct=pl.when(pl.col("outcome").is_in(KNOWN) & ~by_hand).then(pl.col("outcome") == "correct")
     )
     frame = traces.drop("token_count", "flagged_correct").collect()
-    for side, key in ((measures, "trace_id"), (outcome, "trace_id"), (_problems(settings, measured), "problem_id")):
+    for side, key in ((measures, "trace_id"), (outcome, "trace_id"), (problems, "problem_id")):
         frame = frame.join(side, on=key, how="left", maintain_order="left")
     return check(frame, CURATED, "curated")
 

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Stages:
             return final
         partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
+        fresh = [folder for folder in partial.parents if not folder.exists()]
         partial.mkdir(parents=True)
         try:
             with full_disk_told(self.folder):
@@ -47,6 +48,9 @@ class Stages:
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            for folder in fresh:  # a refused stage leaves no empty folders behind
+                with suppress(OSError):
+                    folder.rmdir()
         return final
 
     def path(self, name: str, inputs: Mapping[str, Any]) -> Path:

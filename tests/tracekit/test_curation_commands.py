@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tracekit import commands, stage_commands
+from tracekit.layouts import LayoutError
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    rows = [
+        {
+            "question": f"{n}: how much is {n} and {n}?",
+            "key": str(2 * n),
+            "text": f"{n} + {n} = {2 * n}\n\\boxed{{{m}}}",
+        }
+        for n in range(3)
+        for m in (2 * n, 99)
+    ]
+    pl.DataFrame(rows).write_ndjson(tmp_path / "traces.jsonl")
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'data = "{tmp_path}"\nsources = ["traces.jsonl"]\noutput = "{tmp_path / "run"}"\nworkers = 1\n')
+    return path
+
+
+MAP = ("problem=question", "gold=key", "response=text")
+
+
+def test_the_commands_of_curation_tell_what_they_did(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = recipe.parent / "run"
+    with pytest.raises(LayoutError, match="--map"):
+        commands.command_curate(recipe)
+    commands.command_curate(recipe, map=MAP, dry_run=True)
+    assert "to do" in capsys.readouterr().out
+    assert not run.exists()
+    commands.command_curate(recipe, map=MAP)
+    assert "outcomes 3" in capsys.readouterr().out
+    wrong = pl.read_parquet(run / "traces.parquet")["trace_id"][1]
+    commands.command_why(run, wrong[:9])
+    told = capsys.readouterr().out
+    assert "outcomes" in told
+    assert "\\boxed{99}" in told
+    commands.command_restore(run, wrong[:9], reason="by eye")
+    assert "restore" in capsys.readouterr().out
+    commands.command_curate(recipe, f"output={run.with_name('other')}", map=MAP)
+    capsys.readouterr()
+    commands.command_diff(run, run.with_name("other"))
+    assert "1 traces differ" in capsys.readouterr().out
+
+
+def test_model_text_is_shown_and_never_obeyed_on_the_console() -> None:
+    assert commands.map_text("\x1b[2J[red]ok") == "\\x1b[2J[red]ok"
+
+
+def test_a_stage_works_alone(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = recipe.parent / "run"
+    commands.command_curate(recipe, map=MAP)
+    stage_commands.command_export(run, "trl-sft")
+    assert [p.name for p in (run / "export").iterdir() if p.is_dir()] == ["trl-sft"]
+    own = str(run)  # a run folder holds problems.parquet and traces.parquet: it is a source itself
+    stage_commands.command_segment(own, recipe.parent / "steps")
+    assert pl.read_parquet(recipe.parent / "steps" / "steps.parquet").height == 12
+    stage_commands.command_duplicates(own, recipe.parent / "pairs.parquet", of="problem", threshold=0.7)
+    assert pl.read_parquet(recipe.parent / "pairs.parquet").height == 0
+    stage_commands.command_contamination(own, own, recipe.parent / "matches.parquet", n=6)
+    matches = pl.read_parquet(recipe.parent / "matches.parquet")
+    assert matches.filter(pl.col("problem") == pl.col("benchmark")).height == 3
+    assert "3 of 3 problems share 6 words" in capsys.readouterr().out
