@@ -61,18 +61,22 @@ def test_past_the_deadline_the_caller_has_its_answer_in_time(monkeypatch):
 
 
 def test_a_killed_worker_is_gone_and_another_stands_in(monkeypatch):
+    wait_for(lambda: len(deadline._pool.idle) == deadline._pool.standing == 2)
     before = {worker.process.pid for worker in deadline._pool.idle}
     with monkeypatch.context() as patch:
         stuck_worker(patch)
         with pytest.raises(DeadlineExceeded):
             ask(SQUARE_OF_SUM, EXPANDED, 0.2)
-    until = time.monotonic() + 10
-    while len(deadline._pool.idle) < len(before) and time.monotonic() < until:
-        time.sleep(0.01)
-    after = {worker.process.pid for worker in deadline._pool.idle}
-    assert len(after) == len(before)
-    (killed,) = before - after
+    wait_for(lambda: len(deadline._pool.idle) == deadline._pool.standing == 2)
+    (killed,) = before - {worker.process.pid for worker in deadline._pool.idle}
     assert not is_running(killed)
+
+
+def wait_for(condition, seconds=20):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert condition()
 
 
 def test_a_worker_killed_while_idle_costs_no_case():
@@ -186,10 +190,7 @@ def test_a_worker_ends_when_its_parent_is_killed_in_the_midst():
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    until = time.monotonic() + 10
-    while any(is_running(pid) for pid in pids) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not any(is_running(pid) for pid in pids)
+    wait_for(lambda: not any(is_running(pid) for pid in pids))
 
 
 def is_running(pid):
@@ -205,6 +206,20 @@ def test_an_installation_that_starts_no_worker_says_so(monkeypatch):
     worker = Worker("symbolic")
     with pytest.raises(WorkerBroken, match="did not start"):
         worker.wait_ready()
+
+
+def test_where_workers_did_start_before_a_failing_start_ends_no_run(monkeypatch, caplog):
+    assert ask(SQUARE_OF_SUM, EXPANDED) is True
+
+    def no_more(worker, seconds=0.0):
+        raise WorkerBroken("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "wait_ready", no_more)
+        with pytest.raises(DeadlineExceeded, match="no memory"):
+            ask(SQUARE_OF_SUM, EXPANDED)
+    assert "no symbolic worker starts any more" in caplog.text
+    assert ask(SQUARE_OF_SUM, EXPANDED) is True
 
 
 def test_a_worker_has_a_memory_limit():
