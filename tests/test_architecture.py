@@ -14,12 +14,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("evaluators", "tracekit", "trainer", "probes")
 ROOF = ("tracekit.cli", "tracekit.study")
 
+#: What trainer and probes may take from tracekit.
+SHARED = ("tracekit.tables", "tracekit.config", "tracekit.runs", "tracekit.ids", "tracekit.progress")
 #: Package → the modules of ours that it may import, beside its own.
 MAY_IMPORT = {
     "evaluators": (),
     "tracekit": ("evaluators",),
-    "trainer": ("evaluators", "tracekit.tables", "tracekit.config", "tracekit.runs", "tracekit.ids", "tracekit.world"),
-    "probes": ("tracekit.tables", "tracekit.config", "tracekit.runs", "tracekit.ids", "tracekit.segment"),
+    "trainer": ("evaluators", *SHARED, "tracekit.world"),
+    "probes": (*SHARED, "tracekit.segment"),
 }
 
 #: Heavy package → the only places that may import it.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
 from tracekit.collect import CollectSettings, collect
 from tracekit.config import load_settings
+from tracekit.progress import draw_progress
 from tracekit.tables import PROBLEMS, read_table
 
 
@@ -32,15 +31,9 @@ def command_collect(recipe: Path | None = None, *overrides: str) -> None:
         recipe, overrides = None, (str(recipe), *overrides)
     settings = load_settings(CollectSettings, recipe, overrides)
     problems = read_table(settings.problems, PROBLEMS)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with draw_progress() as progress:
+        done = collect(settings, problems, progress=progress)
     console = Console()
-    with Bars(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as bars:
-        task = bars.add_task("collect", total=None, note="")
-
-        def report(stage: str, done: int, total: int, note: str = "") -> None:
-            bars.update(task, description=stage, completed=done, total=total or None, note=note)
-
-        done = collect(settings, problems, progress=report)
     console.print(
         f"{done.folder}: {done.answers:,} answers, {done.asked:,} of them new; {done.tokens:,} tokens"
         + (f", cost {done.cost:,.2f}" if done.cost else "")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tracekit.runs import Progress
+from tracekit.runs import Progress, no_progress
 
 #: Where nobody watches (a log file, a pipe), a line this often is enough.
 SECONDS_BETWEEN_LINES = 10.0
@@ -15,12 +16,18 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def draw_progress() -> Iterator[Progress]:
-    """A live line on a terminal with time spent and left; plain lines now and then elsewhere. Both on stderr."""
+    """A live line on a terminal with time spent and left; plain lines now and then elsewhere. Both on stderr.
+
+    Of several processes (torchrun, accelerate launch) the first alone draws.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield no_progress
+        return
     if not sys.stderr.isatty():
         yield _plain_lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     columns = (
@@ -32,12 +39,12 @@ def draw_progress() -> Iterator[Progress]:
         TextColumn("{task.fields[note]}", markup=False),  # notes may hold model text: never markup
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def tell(stage: str, done: int, total: int, note: str = "") -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total or None, note=note)
-            bars.update(tasks[stage], completed=done, total=total or None, note=note)  # type: ignore[arg-type]
+            bars.update(tasks[stage], completed=done, total=total or None, note=note)
 
         yield tell
 

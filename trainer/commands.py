@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from importlib import resources
 from pathlib import Path
 
 import polars as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tracekit import runs
 from tracekit.config import SettingsError, load_settings
+from tracekit.progress import draw_progress
+from tracekit.runs import Progress
 from tracekit.tables import PROBLEMS, read_table
 from trainer.config import TrainSettings
 
@@ -40,7 +37,7 @@ def command_train(recipe: Path | None = None, *overrides: str) -> None:
     settings = load_settings(TrainSettings, find_recipe(recipe), overrides)
     from trainer.train import train
 
-    with progress_line() as progress:
+    with draw_progress() as progress:
         final = train(settings, progress=progress)
     Console().print(f"{final}")
 
@@ -73,7 +70,7 @@ def command_evaluate(*models: str, problems: Path, output: Path) -> None:
     if len(set(names)) < len(names):
         raise SettingsError(f"two models are called the same: {', '.join(names)}; evaluate them into two outputs.")
     table = read_table(problems, PROBLEMS, "problems")
-    with progress_line() as progress:
+    with draw_progress() as progress:
         found = [
             evaluate_model(model, table, settings, output / name, partial(named, progress, name))
             for model, name in zip(asked, names)
@@ -81,7 +78,7 @@ def command_evaluate(*models: str, problems: Path, output: Path) -> None:
     Console().print(summary_table(summarise(pl.concat(found))))
 
 
-def named(progress: runs.Progress, name: str, stage: str, done: int, total: int, note: str = "") -> None:
+def named(progress: Progress, name: str, stage: str, done: int, total: int, note: str = "") -> None:
     """The progress of one of several models, a line each."""
     progress(f"{stage} {name}", done, total, note)
 
@@ -110,25 +107,3 @@ def find_recipe(recipe: Path | None) -> Path | None:
         return recipe
     shipped = Path(str(resources.files("trainer"))) / "recipes" / f"{recipe}.toml"
     return shipped if shipped.is_file() else recipe
-
-
-@contextmanager
-def progress_line() -> Iterator[runs.Progress]:
-    """A progress callback that draws one line a stage: what is done, its note, the time left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    watched = os.environ.get("RANK", "0") == "0"  # of several processes the first alone draws
-    with Progress(*columns, console=Console(stderr=True), disable=not watched) as drawn:
-        tasks = {}
-
-        def progress(stage: str, done: int, total: int, note: str = "") -> None:
-            if stage not in tasks:
-                tasks[stage] = drawn.add_task(stage, total=total or None, note=note)
-            drawn.update(tasks[stage], completed=done, total=total or None, note=note)
-
-        yield progress

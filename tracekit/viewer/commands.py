@@ -6,9 +6,8 @@ import webbrowser
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
+from tracekit.progress import draw_progress
 from tracekit.viewer.build import build_view
 
 
@@ -28,15 +27,8 @@ def command_view(run: Path, *beside: Path, out: Path | None = None, open: bool =
     open
         Open the page in the browser.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console()
-    with Bars(*columns, console=console) as bars:
-        task = bars.add_task("view", total=None)
-
-        def report(stage: str, done: int, total: int, note: str = "") -> None:
-            bars.update(task, description=stage, completed=done, total=total or None)
-
-        page = build_view(run, *beside, out=out, progress=report)
-    console.print(f"{page}", soft_wrap=True)
+    with draw_progress() as progress:
+        page = build_view(run, *beside, out=out, progress=progress)
+    Console().print(f"{page}", soft_wrap=True, markup=False)
     if open:
         webbrowser.open(page.resolve().as_uri())
