@@ -58,7 +58,7 @@ _CONDITION = re.compile(
     r"[a-z](?: ?, ?[a-z])? ?(?:\\in ?\\?(?:mathbb|mathbf|Bbb|mathrm)? ?\{? ?[ZN]\}?(?: ?\^ ?\{?[+*]\}?|"
     r"_\+|_\{?\\?(?:ge|geq)? ?0\}?)?"
     r"|\\text ?\{[^{}]*\binteger[^{}]*\})[ .)}]*$"
-    r"|(?:[,; (]|\\text ?\{|\\quad)(?:where|for|with) [^{}]{0,60}\binteger[^{}]{0,40}\}?\)?\.?$"
+    r"|(?:[,; (]|\\text ?\{|\\quad)(?:where|for|with) [^{}]{0,60}\binteger[^{}=<>]{0,40}\}?\)?\.?$"
 )
 _LABEL = re.compile(
     r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|"

@@ -198,7 +198,7 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
         return Extracted(", ".join(contents), "boxes")
     unit = _BOX_UNIT.match(after)
     plain = _PLAIN_UNIT.match(after)
-    if plain and is_unit_word(plain[1]) and contents[0][-1:].isdigit():
+    if plain and is_unit_word(plain[2]) and contents[0][-1:].isdigit():
         return Extracted(f"{contents[0]} {plain[1]}", "box")
     return Extracted(f"{contents[0]} {unit[0].strip()}" if unit and contents[0][-1:].isdigit() else contents[0], "box")
 
@@ -206,7 +206,7 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
 _BOX_UNIT = re.compile(r"\s?\\(?:text|mathrm|mbox)\{[^{}]{1,30}\}(?:\^\{?\d\}?)?(?=[\s$.]|\\[\])]|$)")
 
 
-_PLAIN_UNIT = re.compile(r"(?:\\\))?\$? {1,2}([A-Za-z]{2,12})(?=[\s.,;]|$)")
+_PLAIN_UNIT = re.compile(r"(?:\\\))?\$? {1,2}((?:square |cubic )?(?!in\b)([A-Za-z]{2,12}))(?=[\s.,;]|$)")
 
 
 def box_content(text: str, start: int) -> tuple[str, int] | None:
