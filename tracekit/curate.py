@@ -185,6 +185,8 @@ def _link(source: Path, target: Path) -> None:
     """A second name for the stage's file, a copy where the file system has no links."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
+    if target.exists() and target.samefile(source):
+        return  # a rename between two names of one file does nothing, and would leave both
     try:
         os.link(source, partial)
     except OSError:

@@ -140,6 +140,12 @@ def test_a_changed_threshold_measures_nothing_anew(recipe: CurateSettings, monke
     assert changed.select("a", "b").rows() == [("out: repeats its lines (filter)", "in")]
 
 
+def test_the_same_curation_again_changes_nothing_and_leaves_nothing(recipe: CurateSettings) -> None:
+    before = contents(curate(recipe))
+    assert contents(curate(recipe)) == before
+    assert not list(recipe.output.rglob("*.partial"))
+
+
 def test_the_plan_says_what_is_made_and_makes_nothing(recipe: CurateSettings) -> None:
     assert {state for _, state, _ in measuring.plan(recipe)} == {"to do"}
     assert not recipe.output.exists()
