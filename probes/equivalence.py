@@ -53,8 +53,10 @@ class Effect:
     def p_above(self, bound: float) -> float:
         """One-sided p of "the difference is at most `bound`"."""
         distance = self.estimate - bound
-        if not np.isfinite(distance) or (self.seed_variance == 0 and self.problem_variance == 0):
-            return 1.0
+        if not np.isfinite(self.seed_variance + self.problem_variance):
+            return 0.5  # nothing is known
+        if self.seed_variance == self.problem_variance == 0:
+            return float((1 - np.sign(distance)) / 2)  # known exactly
         # The one-sided test at level a rejects where half_width(2a) < distance: monotone in a.
         away = abs(distance)
         low, high = 1e-12, 0.5 - 1e-12

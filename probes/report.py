@@ -124,16 +124,15 @@ def as_html(result: ProbeResult, figures: Sequence[Figure]) -> str:
 
 def as_markdown(result: ProbeResult) -> str:
     """The same as text: the answer, findings, notes, tables, protocol."""
-    lines = [f"# {TITLE}", "", answer(result), ""]
-    lines += [f"- **{f['verdict']}**: {f['sentence']}" for f in findings(result)]
-    lines += ["", "## Read this first", "", *(f"- {note}" for note in result.notes)]
+    lines = [f"# {TITLE}", "", _markdown(answer(result)), ""]
+    lines += [f"- **{f['verdict']}**: {_markdown(f['sentence'])}" for f in findings(result)]
+    lines += ["", "## Read this first", "", *(f"- {_markdown(note)}" for note in result.notes)]
     for name, columns in _SHOWN.items():
         table = result.tables[name]
         if not table.is_empty():
             lines += ["", f"## {_EXPLAINED[name]}", "", *_markdown_table(table.select(columns.split()))]
-    return "\n".join(
-        [*lines, "", "## Protocol", "", _what_was_read(result), "", "```json", _protocol(result), "```", ""]
-    )
+    protocol = ["```json", _protocol(result).replace("<", "\\u003c"), "```"]
+    return "\n".join([*lines, "", "## Protocol", "", _markdown(_what_was_read(result)), "", *protocol, ""])
 
 
 def _html_figure(figure: Figure) -> str:
@@ -168,7 +167,12 @@ def _markdown_table(table: pl.DataFrame) -> list[str]:
 
 
 def _markdown_cell(value: Any) -> str:
-    return _format(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    return _markdown(_format(value)).replace("|", "\\|").replace("\n", " ")
+
+
+def _markdown(text: str) -> str:
+    """Text that no Markdown reader takes for HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _align(value: Any) -> str:

@@ -223,6 +223,15 @@ def test_interval_and_tests_agree():
     assert effect.interval(p)[0] == pytest.approx(0, abs=1e-6)
 
 
+def test_no_difference_known_exactly_is_no_change_and_an_unknown_one_is_neither():
+    exact = Effect(0.0, 0.0, 0.0, seeds=1, problems=50)
+    assert exact.p_different() == 1
+    assert exact.p_equivalent(0.02) == 0
+    unknown = crossed_effect(np.array([0.3]), np.full((20, 1, 3), np.nan), problems=50)
+    assert unknown.p_different() == 1
+    assert unknown.p_equivalent(0.02) == 0.5
+
+
 def test_holm_by_hand():
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, np.nan])), [0.03, 0.06, 0.06, np.nan])
 

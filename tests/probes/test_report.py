@@ -1,0 +1,210 @@
+"""The whole way: states on disk → verdicts → page. Arms are copies of one model's states, so the truth is known."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+from probes.alignment import align, open_models
+from probes.features import FeatureError
+from probes.kernels import StatesError
+from probes.protocol import ProbeResult, Source, group_by_text, run_protocol
+from probes.report import as_html, findings, write_report
+from probes.settings import ProtocolSettings
+from probes.states import Reading, extract_states, open_states
+from tests.probes.test_states import save_model
+from tracekit.world import World, label_steps, make_problems, teach
+
+WORLD = World(teacher_errors=0.6)
+SETTINGS = ProtocolSettings(
+    features=("step_correct",),
+    outer_folds=3,
+    inner_folds=2,
+    repeats=1,
+    costs=(0.1, 1.0),
+    gammas=(1.0,),
+    permutations=39,
+    draws=20,
+    max_rows=200,
+    band=(2,),
+)
+NASTY = "<script>alert('x')</script>"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """base; `same`, its copy; `planted`, where layer 2 holds whether the step is correct."""
+    folder = tmp_path_factory.mktemp("probe")
+    problems = make_problems(WORLD, "train", 50, seed=3)
+    written = teach(WORLD, problems, seed=3)
+    steps = label_steps(problems, written, WORLD)
+    traces = written.join(problems.select("problem_id", "problem", "kind"), on="problem_id")
+    traces = traces.with_columns((pl.col("response").str.len_chars() % 2 == 0).alias(NASTY))
+    reading = Reading(positions=("step_end", "before_answer"), layers=(1, 2), log_probs=True)
+    base = extract_states(save_model(folder / "model"), traces, steps, folder / "base", reading)
+    for name in ("same", "planted"):
+        shutil.copytree(base.folder, folder / name)
+    array = np.load(folder / "planted" / "layer_002.npy")
+    right = base.index.join(steps, on=["trace_id", "step"], how="left", maintain_order="left")["correct"]
+    array[:, 0] += np.where(right.fill_null(True).to_numpy(), 0.0, 6.0) * array.std()
+    np.save(folder / "planted" / "layer_002.npy", array)
+    return Source("world-teacher", traces, steps, {n: [folder / n] for n in ("base", "same", "planted")})
+
+
+@pytest.fixture(scope="module")
+def result(source: Source) -> ProbeResult:
+    return run_protocol(source, SETTINGS)
+
+
+def verdict(result: ProbeResult, feature: str, a: str) -> dict:
+    rows = result.tables["effects"].filter(estimand="delta", feature=feature, a=a, b="base")
+    return rows.row(0, named=True)
+
+
+def test_a_copy_of_the_base_is_equivalent_and_what_was_planted_is_found(result):
+    same, planted = (verdict(result, "step_correct", arm) for arm in ("same", "planted"))
+    assert (same["effect"], same["verdict"]) == (0, "equivalent")
+    assert planted["verdict"] == "changed"
+    assert planted["low"] > 0.05
+
+
+def test_whether_a_feature_is_there_is_told_for_each_model(result):
+    found = result.tables["decodability"].filter(feature="step_correct")
+    p = dict(zip(found["model"], found["p"]))
+    assert p["planted"] == pytest.approx(1 / 40)
+    assert p["base"] == p["same"]
+
+
+def test_geometry_of_a_copy_is_the_bases(result):
+    layer = result.tables["geometry"].filter(feature="step_correct", layer=2)
+    same = layer.filter(model="same").row(0, named=True)
+    base = layer.filter(model="base").row(0, named=True)
+    assert same["cka"] == pytest.approx(1)
+    assert same["cosine"] == pytest.approx(1)
+    assert same["transfer"] == base["transfer"]
+    assert layer.filter(model="planted")["margin"][0] != base["margin"]
+
+
+def test_the_same_seed_gives_the_same_tables(source, result):
+    again = run_protocol(source, SETTINGS)
+    for name, table in result.tables.items():
+        assert table.equals(again.tables[name]), name
+
+
+def test_rows_are_matched_by_trace_and_step_not_by_order(source, tmp_path):
+    shuffled = tmp_path / "shuffled"
+    shutil.copytree(source.states["base"][0], shuffled)
+    states = open_states(shuffled)
+    order = np.random.default_rng(0).permutation(len(states.index))
+    for layer in states.layers:
+        np.save(shuffled / f"layer_{layer:03d}.npy", np.asarray(states.layer(layer))[order])
+    states.index[order.tolist()].with_columns(row=pl.int_range(pl.len())).write_parquet(shuffled / "index.parquet")
+    aligned = align(open_models({"base": source.states["base"], "moved": [shuffled]}), "step_end")
+    every = np.arange(len(aligned.index))
+    np.testing.assert_array_equal(aligned.layer("base", 0, 2, every), aligned.layer("moved", 0, 2, every))
+
+
+# ---------------------------------------------------------------- what cannot be probed
+
+
+def test_states_of_another_width_are_refused_by_file(source, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(source.states["base"][0], broken)
+    np.save(broken / "layer_002.npy", np.load(broken / "layer_002.npy")[:, :7])
+    with pytest.raises(StatesError, match=r"layer_002\.npy is \(\d+, 7\), its index says \(\d+, 32\)"):
+        run_protocol(Source("t", source.traces, source.steps, {"base": [broken]}), SETTINGS)
+
+
+def test_states_that_are_not_finite_are_refused_by_model_and_layer(source, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(source.states["base"][0], broken)
+    array = np.load(broken / "layer_001.npy")
+    array[:, 3] = np.nan
+    np.save(broken / "layer_001.npy", array)
+    with pytest.raises(StatesError, match=r"base, seed 0, layer 1: \d+ of \d+ rows are NaN"):
+        run_protocol(Source("t", source.traces, source.steps, {"base": [broken]}), SETTINGS)
+
+
+def test_a_label_that_follows_the_problem_exactly_is_refused(source):
+    constant = source.traces.with_columns((pl.col("problem_id").rank() % 2 == 0).alias("odd"))
+    settings = SETTINGS.model_copy(update={"features": ("odd",), "position": "step_end"})
+    with pytest.raises(FeatureError, match=r"odd is the same in all rows of each of \d+ problems"):
+        run_protocol(Source("t", constant, source.steps, source.states), settings)
+
+
+def test_a_missing_base_is_told_with_the_models_there_are(source):
+    with pytest.raises(FeatureError, match="no model is named 'root'; models: base, same, planted"):
+        run_protocol(source, SETTINGS.model_copy(update={"base": "root"}))
+
+
+def test_a_group_column_overrules_the_text():
+    traces = pl.DataFrame({"problem_id": ["p", "q", "r"], "problem": ["a b c"] * 3, "group": ["x", "x", "y"]})
+    groups = group_by_text(traces)
+    assert groups["p"] == groups["q"] != groups["r"]
+    assert len(set(group_by_text(traces.drop("group")).values())) == 1
+
+
+# ---------------------------------------------------------------- the page
+
+
+class Seen(HTMLParser):
+    """Tags and addresses of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "action")]
+
+
+@pytest.fixture(scope="module")
+def page(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    quick = SETTINGS.model_copy(update={"features": ("step_correct", NASTY), "permutations": 19})
+    one_arm = {name: source.states[name] for name in ("base", "planted")}
+    return write_report(
+        run_protocol(Source(NASTY, source.traces, source.steps, one_arm), quick), tmp_path_factory.mktemp("page")
+    )
+
+
+def test_the_page_needs_no_network_and_runs_no_script(page):
+    seen = Seen()
+    seen.feed(page.read_text())
+    assert "script" not in seen.tags
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in seen.addresses)
+    assert "@import" not in page.read_text()
+    assert "url(" not in page.read_text()
+
+
+def test_a_feature_named_like_a_script_is_text(page):
+    assert "&lt;script&gt;" in page.read_text()
+    assert "<script" not in page.read_text()
+    assert "<script" not in (page.parent / "report.md").read_text()
+
+
+def test_each_figure_comes_in_both_themes(page):
+    text = page.read_text()
+    assert text.count("<picture>") == text.count("(prefers-color-scheme: dark)' srcset=") >= 6
+
+
+def test_the_page_says_what_the_tables_say(page, result):
+    effects = pl.read_parquet(page.parent / "tables" / "effects.parquet").filter(estimand="delta")
+    row = effects.filter(feature="step_correct").row(0, named=True)
+    assert f"{row['effect']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" in page.read_text()
+    assert len(findings(result)) == len(result.tables["effects"].filter(estimand="delta"))
+    written = json.loads(re.search(r"```json\n(.*?)```", (page.parent / "report.md").read_text(), re.S).group(1))
+    assert written["settings"]["margin"] == 0.02
+
+
+def test_one_checkpoint_an_arm_is_said_to_speak_of_these_checkpoints_only(result):
+    assert "these checkpoints only" in as_html(result, [])
