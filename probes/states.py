@@ -329,6 +329,7 @@ def _log_probs(model: Any, hidden: torch.Tensor, token_ids: torch.Tensor, gather
 def _load(model_folder: Path, reading: Reading, device: str) -> tuple[Any, list[int]]:
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
     kind = AutoModelForCausalLM if reading.log_probs else AutoModel
     if reading.untrained is not None:
@@ -336,9 +337,15 @@ def _load(model_folder: Path, reading: Reading, device: str) -> tuple[Any, list[
             torch.manual_seed(reading.untrained)
             model = kind.from_config(AutoConfig.from_pretrained(model_folder))
     else:
+        # The head that is left out on purpose is no fault to report.
+        level = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()
         # bfloat16 arithmetic on a CPU is slower than float32 and rounds differently in every batch shape.
         dtype: Any = torch.float32 if device == "cpu" else "auto"
-        model = kind.from_pretrained(model_folder, dtype=dtype, use_safetensors=True)
+        try:
+            model = kind.from_pretrained(model_folder, dtype=dtype, use_safetensors=True)
+        finally:
+            transformers_logging.set_verbosity(level)
     model = model.to(device).eval()
     return model, _layers(reading, model.config.get_text_config().num_hidden_layers)
 
