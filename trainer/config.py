@@ -62,6 +62,7 @@ class BatchSettings(Settings):
     rows: PositiveInt = 128  # rows of an optimizer step, all ranks together (supervised); pairs of dpo
     micro_tokens: PositiveInt = 16_384  # rows × longest row of one forward pass, padding counted
     skip_zero_advantage: bool = True  # RL: leave rows without gradient out of forward and backward
+    share_prompts: bool = True  # RL: compute a prompt once for its rows in the updates where that saves arithmetic
 
 
 class OptimizerSettings(Settings):

@@ -132,30 +132,42 @@ class TokenScorer(nn.Module):
         self.temperature = temperature
         self.plain_head = _head_is_plain(plain_model(model))
 
-    def forward(self, input_ids: Tensor, scored: Tensor, position_ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        input_ids: Tensor,
+        scored: Tensor,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        predictors: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """log p(token | tokens before it) and the entropy it was drawn from: two (B, L) in float32, 0 off `scored`.
 
         input_ids: (B, L), padded on the right. scored: (B, L), True on tokens wanted; token 0 never is.
         position_ids: for packed rows, restarting with each document: attention stays inside a document.
+        attention_mask: (B, 1, L, L), True where a token sees another; None: causal. predictors: (scored tokens,), the
+        place in B · L whose state predicts each; None: the one before.
         """
         model = plain_model(self.model)
         places = scored.flatten().nonzero().squeeze(-1)
         targets = input_ids.flatten()[places]
+        predictors = places - 1 if predictors is None else predictors
         if position_ids is not None and model.config._attn_implementation.startswith("flash"):
             # FlashAttention tells documents apart in a single row alone; token 0 of each document is not scored
             input_ids, position_ids = input_ids.view(1, -1), position_ids.view(1, -1)
         inputs: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+        if attention_mask is not None:
+            inputs["attention_mask"] = attention_mask
         if self.plain_head:
             hidden = _decoder(model)(**inputs).last_hidden_state
             head = cast(nn.Linear, model.get_output_embeddings())
-            hidden = hidden.flatten(0, 1).index_select(0, places - 1)
+            hidden = hidden.flatten(0, 1).index_select(0, predictors)
             if torch.is_autocast_enabled(hidden.device.type):
                 hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
             log_prob, entropy = token_log_probs(
                 hidden, head.weight, targets, bias=head.bias, temperature=self.temperature
             )
         else:  # logits are scaled or capped after the head: materialise them
-            logits = model(**inputs).logits.flatten(0, 1).index_select(0, places - 1)
+            logits = model(**inputs).logits.flatten(0, 1).index_select(0, predictors)
             log_prob, entropy = from_logits(logits / self.temperature, targets)
         zeros = log_prob.new_zeros(scored.numel())
         return (

@@ -1,0 +1,110 @@
+"""A prompt computed once for its rows gives the numbers and gradients of separate rows."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from trainer.flops import ModelCost
+from trainer.models import TokenScorer
+from trainer.sequences import Row, collate
+from trainer.shared_prompts import by_prompt, can_share, score_shared, shared_micro_batches
+
+SIZES = {"vocab_size": 40, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": None}
+SMALL = {**SIZES, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+COST = ModelCost(body=1_000_000, head=100_000, attention=192)
+
+
+def llama():
+    return LlamaForCausalLM(LlamaConfig(**SMALL))
+
+
+def qwen():
+    return Qwen2ForCausalLM(Qwen2Config(**SMALL, num_key_value_heads=2))
+
+
+def gpt2():
+    return GPT2LMHeadModel(
+        GPT2Config(**SIZES, n_embd=32, n_layer=2, n_head=4, resid_pdrop=0, attn_pdrop=0, embd_pdrop=0)
+    )
+
+
+def scorer_of(make):
+    torch.manual_seed(1)
+    return TokenScorer(make(), temperature=0.8)
+
+
+def rows_of(groups):
+    """Rows of one prompt next to each other, of unlike lengths."""
+    rng, rows = random.Random(2), []
+    for prompt_length, lengths in groups:
+        prompt = [rng.randrange(40) for _ in range(prompt_length)]
+        rows += [Row([*prompt, *(rng.randrange(40) for _ in range(n))], prompt_length) for n in lengths]
+    return rows
+
+
+@pytest.mark.parametrize("make", [llama, qwen, gpt2])
+def test_log_probs_entropies_and_gradients_are_those_of_separate_rows(make):
+    scorer, rows = scorer_of(make), rows_of([(5, [4, 1, 7]), (3, [2]), (6, [3, 3])])
+    batch = collate(rows, 0)
+    direction = torch.randn(batch.input_ids.shape, generator=torch.Generator().manual_seed(3))
+    found = []
+    for log_prob, entropy in (
+        scorer(batch.input_ids, batch.completion_mask),
+        score_shared(scorer, rows, batch),
+    ):
+        scorer.zero_grad()
+        (log_prob * direction + 0.3 * entropy * direction).sum().backward()
+        found.append((log_prob, entropy, [p.grad.clone() for p in scorer.parameters()]))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-5, atol=1e-5)
+    for shared, apart in zip(found[1][2], found[0][2]):
+        torch.testing.assert_close(shared, apart, rtol=1e-4, atol=1e-5)
+    assert can_share(scorer)
+
+
+def test_models_that_the_mask_would_be_wrong_for_are_left_alone():
+    windowed = MistralForCausalLM(MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=6))
+    assert not can_share(TokenScorer(windowed))
+    eager = LlamaForCausalLM(LlamaConfig(**SMALL, attn_implementation="eager"))
+    assert not can_share(TokenScorer(eager))
+
+
+def test_short_responses_share_their_prompt_and_long_ones_do_not():
+    short = rows_of([(24, [10] * 8)] * 3)
+    micro = shared_micro_batches(short, COST, budget=250)
+    assert sorted(row for rows in micro for row in rows) == list(range(24))
+    for numbers in micro:
+        groups = by_prompt([short[number] for number in numbers])
+        assert len(groups) * (24 + 8 * 10) <= 250
+    assert shared_micro_batches(rows_of([(24, [4000] * 8)]), COST, budget=10**6) is None
+    assert shared_micro_batches(rows_of([(24, [10])] * 8), COST, budget=10**6) is None  # nobody to share with
+
+
+def test_a_group_over_the_budget_is_split():
+    rows = rows_of([(24, [10] * 8)])
+    micro = shared_micro_batches(rows, COST, budget=24 + 3 * 10)
+    assert sorted(map(len, micro)) == [2, 3, 3]
+
+
+def test_rows_apart_of_one_prompt_are_refused():
+    rows = rows_of([(3, [2, 2]), (4, [2])])
+    mixed = [rows[0], rows[2], rows[1]]
+    with pytest.raises(AssertionError, match="stand together"):
+        score_shared(scorer_of(llama), mixed, collate(mixed, 0))
+
+
+def test_off_policy_rows_are_grouped_with_their_prompts_others():
+    rows = rows_of([(3, [2, 4])])
+    assert by_prompt([replace(rows[0], off_policy=2), rows[1]]) == [[0, 1]]
