@@ -1,6 +1,7 @@
 """How often the protocol errs: simulated nulls, simulated differences, seeds fixed beforehand.
 
-    python benchmarks/calibration.py [--simulations 1000] [--section nulls|power|naive|intervals] [--write]
+    python benchmarks/calibration.py --out FOLDER [--simulations 1000] [--section nulls]
+    python benchmarks/calibration.py --out FOLDER --report
 
 Labels are clustered within problems (intraclass correlation 0.6), and so are states. Every simulation runs the
 package's own folds, Gram matrices, permutations, refits and intervals; the fits are least squares in closed form.
@@ -9,11 +10,12 @@ package's own folds, Gram matrices, permutations, refits and intervals; the fits
 from __future__ import annotations
 
 import argparse
-import json
-import time
+import platform
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import scipy
 from scipy import stats
 
 from probes.auc import fold_auc
@@ -25,8 +27,10 @@ from probes.sweeps import fit_least_squares, refit_least_squares, sweep_auc
 
 SEED = 20260214  # fixed before the first simulation
 ICC = 0.6
+STRENGTHS = (0.2, 0.4, 0.6)
 RIDGES = (1.0, 10.0, 100.0)
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "calibration.md"
+PROBLEMS, SEEDS = 40, 5  # of the paired comparison
 
 
 def clustered_labels(rng: np.random.Generator, problems: np.ndarray) -> np.ndarray:
@@ -97,10 +101,10 @@ def naive(index: int, *, problems: int = 50, width: int = 16, draws: int = 199) 
 def compared(
     index: int,
     *,
-    problems: int = 60,
-    seeds: int = 5,
+    problems: int = PROBLEMS,
+    seeds: int = SEEDS,
     width: int = 12,
-    draws: int = 80,
+    draws: int = 60,
     gain: float,
     seed_noise: float,
     own_noise: float,
@@ -139,24 +143,25 @@ SCENARIOS = {
 }
 
 
-def judged(found: np.ndarray, seeds: int, problems: int) -> dict[str, float]:
+def judged(found: np.ndarray) -> dict[str, float]:
     """Coverage of the mean over simulations, and size of the equivalence test with the margin at that mean."""
     truth = float(found[:, 0].mean())
-    effects = [Effect(*row, seeds, problems) for row in found]
-    covered = [low <= truth <= high for low, high in (e.interval() for e in effects)]
-    equivalent = [e.p_equivalent(abs(truth)) < 0.05 for e in effects]
-    centred = [Effect(e.estimate - truth, e.seed_variance, e.problem_variance, seeds, problems) for e in effects]
-    able = [e.p_equivalent(abs(truth)) < 0.05 for e in centred]
-    rejected = [e.p_different() < 0.05 for e in centred]
+    effects = [Effect(*row, SEEDS, PROBLEMS) for row in found]
+    centred = [Effect(e.estimate - truth, e.seed_variance, e.problem_variance, SEEDS, PROBLEMS) for e in effects]
     return {
         "truth": truth,
         "spread": float(found[:, 0].std(ddof=1)),
         "expected": float(np.sqrt(found[:, 1:].sum(1).mean())),
-        "coverage": float(np.mean(covered)),
-        "size": float(np.mean(equivalent)),
-        "equivalence_power": float(np.mean(able)),
-        "false_changes": float(np.mean(rejected)),
+        "covered": int(np.sum([low <= truth <= high for low, high in (e.interval() for e in effects)])),
+        "equivalent": int(np.sum([e.p_equivalent(abs(truth)) < 0.05 for e in effects])),
+        "equivalent_at_3": int(np.sum([e.p_equivalent(3 * abs(truth)) < 0.05 for e in centred])),
+        "size_at_3": int(np.sum([_moved(e, 3 * truth).p_equivalent(3 * abs(truth)) < 0.05 for e in centred])),
+        "of": len(found),
     }
+
+
+def _moved(effect: Effect, by: float) -> Effect:
+    return Effect(effect.estimate + by, effect.seed_variance, effect.problem_variance, effect.seeds, effect.problems)
 
 
 # ---------------------------------------------------------------- report
@@ -169,42 +174,99 @@ def interval(successes: int, total: int) -> str:
     return f"{100 * low:.1f} … {100 * high:.1f}"
 
 
-def share(p: list[float]) -> dict[str, object]:
-    rejected = int(np.sum(np.asarray(p) <= 0.05))
-    return {"rejected": rejected, "of": len(p), "rate": rejected / len(p), "interval": interval(rejected, len(p))}
+def run(section: str, first: int, simulations: int, out: Path) -> None:
+    """Simulations first … first + simulations - 1 of a section; what was found goes into `out`, every 20."""
+    tests = {"nulls": lambda i: permutation_test(i, 0.0), "naive": naive}
+    tests |= {f"power {strength}": partial(permutation_test, strength=strength) for strength in STRENGTHS}
+    one = tests.get(section) or (lambda i: compared(i, **SCENARIOS[section]))
+    found = []
+    for i in range(first, first + simulations):
+        found.append(one(i))
+        if len(found) % 20 == 0 or len(found) == simulations:
+            np.save(out / f"{section}-{first}.npy", np.asarray(found))
 
 
-def run(section: str, simulations: int, scenarios: list[str]) -> dict[str, object]:
-    started = time.perf_counter()
-    found: dict[str, object]
-    if section == "nulls":
-        found = share([permutation_test(i, 0.0) for i in range(simulations)])
-    elif section == "power":
-        found = {str(s): share([permutation_test(i, s) for i in range(simulations // 10)]) for s in (0.2, 0.4, 0.6)}
-    elif section == "naive":
-        found = share([naive(i) for i in range(simulations // 4)])
-    else:
-        found = {}
-        for name in scenarios:
-            rows = np.asarray([compared(i, **SCENARIOS[name]) for i in range(simulations)])
-            found[name] = {**judged(rows, 5, 60), "of": simulations}
-            print(name, found[name], flush=True)
-    return {"section": section, "found": found, "seconds": time.perf_counter() - started}
+def collect(out: Path, section: str) -> np.ndarray:
+    """What all runs of a section have found so far, each simulation once."""
+    parts = {int(path.stem.rsplit("-", 1)[1]): np.load(path) for path in out.glob(f"{section}-*.npy")}
+    known: dict[int, np.ndarray] = {}
+    for start, rows in parts.items():
+        known |= {start + k: row for k, row in enumerate(rows)}
+    return np.asarray([known[i] for i in sorted(known)])
+
+
+def report(out: Path) -> str:
+    """Markdown of everything in `out`."""
+    lines = [
+        "# Calibration",
+        "",
+        f"Simulated with seed {SEED}, fixed before the first run; labels and states clustered within problems "
+        f"(intraclass correlation {ICC}). Brackets: 95 % Monte Carlo interval (Clopper-Pearson).",
+        "",
+        "## Permutation test at 5 %: 50 problems of 3 to 5 rows, 4 layers, largest AUC over layers, 199 permutations",
+        "",
+        "| | rejected | of | per cent |",
+        "|---|---|---|---|",
+    ]
+    names = {"nulls": "true null, family-wise over layers (goal ≤ 6.4 %)"}
+    names |= {f"power {s}": f"power: label of strength {s} in two layers" for s in STRENGTHS}
+    names |= {"naive": "the same null, one layer, ungrouped folds and rows shuffled"}
+    for section, name in names.items():
+        p = collect(out, section)
+        if len(p):
+            lines.append(f"| {name} | {_share(int((p <= 0.05).sum()), len(p))} |")
+    lines += [
+        "",
+        f"## Paired difference Δ of two arms: {SEEDS} training seeds, {PROBLEMS} problems of 4 rows",
+        "",
+        "Truth is the mean of Δ over simulations. Size is measured with the margin exactly at the truth, and at three "
+        "times it, where the test has power; power: the same with no difference.",
+        "",
+        "| variance from | Δ | standard error, true / estimated | coverage of the 95 % interval (goal 93–97) "
+        "| TOST size (goal ≤ 5) | TOST size at margin 3 Δ | TOST power at margin 3 Δ | of |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for section in SCENARIOS:
+        rows = collect(out, section)
+        if len(rows):
+            j = judged(rows)
+            cells = [_percent(int(j[k]), len(rows)) for k in ("covered", "equivalent", "size_at_3", "equivalent_at_3")]
+            errors = f"{j['spread']:.4f} / {j['expected']:.4f}"
+            lines.append(f"| {section} | {j['truth']:+.4f} | {errors} | {' | '.join(cells)} | {len(rows)} |")
+    lines += [
+        "",
+        "`python benchmarks/calibration.py --out FOLDER && python benchmarks/calibration.py --out FOLDER --report`; "
+        f"numpy {np.__version__}, scipy {scipy.__version__}, Python {platform.python_version()}, one thread.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _share(successes: int, total: int) -> str:
+    return f"{successes} | {total} | {_percent(successes, total)}"
+
+
+def _percent(successes: int, total: int) -> str:
+    return f"{100 * successes / total:.1f} [{interval(successes, total)}]"
 
 
 def main() -> None:
+    sections = ("nulls", *(f"power {s}" for s in STRENGTHS), "naive", *SCENARIOS)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--simulations", type=int, default=1000)
-    parser.add_argument("--section", choices=("nulls", "power", "naive", "intervals"), action="append")
-    parser.add_argument("--scenario", choices=tuple(SCENARIOS), action="append", help="of the section intervals")
-    parser.add_argument("--out", type=Path, help="folder for one JSON file a section")
+    parser.add_argument("--simulations", type=int, default=1000, help="a tenth of it for power, a quarter for naive")
+    parser.add_argument("--first", type=int, default=0, help="number of the first simulation")
+    parser.add_argument("--section", choices=sections, action="append")
+    parser.add_argument("--out", type=Path, required=True, help="folder of what was found; runs of parts add up there")
+    parser.add_argument("--report", action="store_true", help="write benchmarks/results/calibration.md from it")
     arguments = parser.parse_args()
-    for section in arguments.section or ("nulls", "power", "naive", "intervals"):
-        record = run(section, arguments.simulations, arguments.scenario or list(SCENARIOS))
-        print(json.dumps(record, indent=2, ensure_ascii=False), flush=True)
-        if arguments.out:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / f"{section}.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.report:
+        RESULTS.write_text(report(arguments.out), encoding="utf-8")
+        print(RESULTS.read_text(encoding="utf-8"))
+        return
+    for section in arguments.section or sections:
+        part = 10 if section.startswith("power") else 4 if section == "naive" else 1
+        run(section, arguments.first, arguments.simulations // part, arguments.out)
 
 
 if __name__ == "__main__":
