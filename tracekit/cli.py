@@ -52,6 +52,14 @@ COMMANDS = (
     Command("why", "tracekit.commands:command_why", "Tell the whole story of one problem or trace of a curation."),
     Command("restore", "tracekit.commands:command_restore", "Bring a dropped trace back into a curated set."),
     Command("diff", "tracekit.commands:command_diff", "Compare two curations row by row."),
+    Command("segment", "tracekit.stage_commands:command_segment", "Cut responses into steps and tag them."),
+    Command("duplicates", "tracekit.stage_commands:command_duplicates", "Find exact and near duplicates."),
+    Command(
+        "contamination",
+        "tracekit.stage_commands:command_contamination",
+        "Find benchmark problems in a set of problems.",
+    ),
+    Command("export", "tracekit.stage_commands:command_export", "Write a curated set in a trainer's format."),
     Command("verify", "evaluators.commands:command_verify", "Verify responses against golds, row by row."),
     Command(
         "audit-gold", "evaluators.commands:command_audit_gold", "Tell which golds cannot be verified or are hackable."
