@@ -8,8 +8,10 @@ Both sample at temperature 1, take one update a round and hold as many padded to
 are a function of the text alone, the same for both. Times are CPU seconds of this process, which on one thread
 are wall seconds of a quiet machine. Both run in turn in one process; the median of the steps after the first counts.
 
-Cases: `full`: no completion ends before 64 tokens, every row has a gradient. `natural`: an EOS ends them, mean
-length about half of the longest. `half-signal`: natural, and half of the groups earn all 0, as in training.
+Cases: `training`: an EOS ends completions, mean length about half of the longest, and problems are solved at rates
+spread as Beta(½, ½), so that some four groups of ten earn all 0 or all 1. `all signal`: every problem at rate ½,
+so that nearly every row has a gradient. `full length`: likewise, and no completion ends before 64 tokens: what
+is left is arithmetic, which no trainer can save.
 """
 
 from __future__ import annotations
@@ -50,21 +52,20 @@ WORDS = 800
 
 @dataclass(frozen=True)
 class Case:
-    """What is rolled out: the chance that a token ends a completion, and the share of groups that can earn 1."""
+    """What is rolled out: the chance that a token ends a completion, and whether rates of solving are spread."""
 
     name: str
     end: float
-    signal: float
+    spread: bool
 
 
-CASES = (Case("full", 0.0, 1.0), Case("natural", 0.03, 1.0), Case("half-signal", 0.03, 0.5))
+CASES = (Case("training", 0.03, True), Case("all signal", 0.03, False), Case("full length", 0.0, False))
 
 
 def reward(case: Case, problem: str, response: str) -> float:
-    """0 or 1 by a checksum of the text; always 0 for the problems without signal."""
-    if zlib.crc32(problem.encode()) % 1000 >= 1000 * case.signal:
-        return 0.0
-    return float(zlib.crc32(response.encode()) % 2)
+    """0 or 1 by checksums of the texts, 1 at the problem's rate of solving: Beta(½, ½) by its quantile, or ½."""
+    rate = math.sin(math.pi / 2 * zlib.crc32(problem.encode()) / 2**32) ** 2 if case.spread else 0.5
+    return float(zlib.crc32(response.encode()) / 2**32 < rate)
 
 
 def make_model(folder: Path, case: Case) -> Path:

@@ -13,6 +13,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from trainer.engines import kv_cache
 from trainer.engines.embedded import EmbeddedEngine, EngineError, waves
 from trainer.engines.protocol import Sampling
 from trainer.engines.sampling import invert, keep_top_k, keep_top_p
@@ -140,6 +141,13 @@ def test_a_completion_depends_neither_on_the_batch_nor_on_n():
         assert [[rollout.token_ids for rollout in own] for own in found] == tokens
     fewer = EmbeddedEngine(model).generate(prompts, 2, sampling)
     assert [[rollout.token_ids for rollout in own] for own in fewer] == [own[:2] for own in tokens]
+
+
+def test_buffers_that_widen_on_the_way_hold_what_was_written(monkeypatch):
+    model, prompts, sampling = sharp(llama), prompts_of([3, 8, 5]), Sampling(20, tuple(range(2, 6)), seed=9)
+    wide = EmbeddedEngine(model).generate(prompts, 4, sampling)
+    monkeypatch.setattr(kv_cache, "FIRST_COLUMNS", 1)
+    assert EmbeddedEngine(model).generate(prompts, 4, sampling) == wide
 
 
 def test_a_stop_token_ends_a_completion_and_stays_in_it():

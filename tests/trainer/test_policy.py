@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from evaluators.verdict import Outcome, Verdict
 from tracekit.tables import COMPLETIONS, read_table
-from trainer import policy, rollout
+from trainer import policy, rollout, shared_prompts
 from trainer.config import TrainSettings
 from trainer.engines.embedded import EmbeddedEngine
 from trainer.models import TokenScorer
@@ -67,7 +67,7 @@ def rolled_out(read):
     return training, rows
 
 
-def gradient(training, rows, loss_settings, micro_tokens=16_384):
+def gradient(training, rows, loss_settings, micro_tokens=16_384, sharing=False):
     """Gradient of one update by the loop's own code, and its loss."""
     training.optimizer.zero_grad(set_to_none=True)
     read = loss_settings.model_copy(
@@ -76,7 +76,7 @@ def gradient(training, rows, loss_settings, micro_tokens=16_384):
     averages = Averages()
     scorer = TokenScorer(training.model, read.rollout.temperature)
     totals = totals_of(rows, read)
-    accumulate(replace(training, settings=read), scorer, policy_loss(read), rows, totals, averages)
+    accumulate(replace(training, settings=read), scorer, policy_loss(read), rows, totals, averages, sharing=sharing)
     parts = {name: p.grad.clone() for name, p in training.model.named_parameters()}
     return averages.means()["loss"], parts
 
@@ -119,6 +119,21 @@ def test_the_gradient_does_not_depend_on_how_rows_fall_into_micro_batches(world_
         assert loss == pytest.approx(whole_loss, rel=1e-5)
         for name, part in parts.items():
             torch.testing.assert_close(part, whole[name], rtol=1e-4, atol=1e-7)
+
+
+def test_prompts_computed_once_give_the_same_update(world_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_prompts, "LEAST_SAVING", -10.0)  # share although so small a model gains nothing
+    read = settings(world_folder, tmp_path, **LUFFY)
+    training, rows = rolled_out(read)
+    whole_loss, whole = gradient(training, rows, read)
+    scored = []
+    monkeypatch.setattr(policy, "score_shared", lambda *a: scored.append(1) or shared_prompts.score_shared(*a))
+    for budget in (200, 16_384):
+        loss, parts = gradient(training, rows, read, micro_tokens=budget, sharing=True)
+        assert loss == pytest.approx(whole_loss, rel=1e-5)
+        for name, part in parts.items():
+            torch.testing.assert_close(part, whole[name], rtol=1e-4, atol=1e-7)
+    assert len(scored) > 2
 
 
 def test_rows_of_zero_advantage_can_be_left_out(world_folder, tmp_path):

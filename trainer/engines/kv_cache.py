@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+#: Columns for completions at first; buffers double beyond, so that few long completions do not cost the memory of many.
+FIRST_COLUMNS = 256
+
 
 class PreallocatedLayer(DynamicLayer):
-    """A cache layer of fixed capacity. transformers' own grows by concatenation, which copies all of it every token.
+    """A cache layer written in place. transformers' own grows by concatenation, which copies all of it every token.
 
     It holds every column, also under a sliding window: the window is the mask's affair.
     Tensors are (rows, heads, columns, head_dim).
@@ -38,6 +41,8 @@ class PreallocatedLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
             return key_states, value_states
         end = self.length + key_states.shape[-2]
+        if end > self.keys.shape[-2]:
+            self.keys, self.values = self._widened(self.keys, end), self._widened(self.values, end)
         self.keys[: self.rows, :, self.length : end] = key_states
         self.values[: self.rows, :, self.length : end] = value_states
         self.length = end
@@ -61,9 +66,16 @@ class PreallocatedLayer(DynamicLayer):
             written.index_copy_(0, moved, written.index_select(0, sources))
         self.rows = len(indices)
 
+    def _widened(self, buffer: Tensor, columns: int) -> Tensor:
+        """The rows in flight in a buffer at least twice as wide."""
+        rows, heads, size = self.rows, buffer.shape[1], buffer.shape[3]
+        wider = buffer.new_empty((rows, heads, min(self.capacity, max(columns, 2 * buffer.shape[2])), size))
+        wider[:, :, : self.length] = buffer[:rows, :, : self.length]
+        return wider
+
     def _repeated(self, prompts: Tensor, repeats: int) -> Tensor:
         rows, heads, length, size = prompts.shape
-        buffer = prompts.new_empty((rows, repeats, heads, self.capacity, size))
+        buffer = prompts.new_empty((rows, repeats, heads, min(self.capacity, length + FIRST_COLUMNS), size))
         buffer[:, :, :, :length] = prompts[:, None]
         return buffer.flatten(0, 1)
 
