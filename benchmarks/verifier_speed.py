@@ -96,9 +96,9 @@ def main() -> None:
     }
     print(f"Math-Verify {version('math-verify')}, sympy {version('sympy')}, Python {platform.python_version()}\n")
     print(
-        "| pairs | count | ours, pairs/s | Math-Verify, pairs/s | ratio | same verdict | our slowest, ms | symbolic |"
+        "| pairs | count | ours, /s | Math-Verify, /s | ratio | of CPU time | same verdict | slowest, ms | symbolic |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, pairs in kinds.items():
         warm, pairs = pairs[:TURN], pairs[TURN:]
         for response, gold in warm:

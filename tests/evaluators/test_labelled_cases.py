@@ -4,9 +4,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from evaluators.verify import verify
 
 from evaluators.verdict import Outcome
+from evaluators.verify import verify
 
 CASES_FOLDER = Path(__file__).parent / "cases"
 
