@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from trainer.sharding import full, sharded_like
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -53,18 +55,19 @@ class LoopState:
 
 
 def save_checkpoint(
-    folder: Path, state: LoopState, save_model: Callable[[Path], None], optimizer: torch.optim.Optimizer, keep: int
+    folder: Path, state: LoopState, save_model: Callable[[Path], None], optimizer: Mapping[str, Tensor], keep: int
 ) -> Path:
     """Write `folder`/step-N whole or not at all, then drop all but the newest `keep`.
 
-    save_model writes the model and tokenizer into the folder it is given.
+    save_model writes the model and tokenizer into the folder it is given. optimizer: its `optimizer_tensors`, whole
+    and on the CPU.
     """
     target = folder / f"step-{state.step:06d}"
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_model(partial)
-    save_file(optimizer_tensors(optimizer), partial / OPTIMIZER)
+    save_file(dict(optimizer), partial / OPTIMIZER)
     save_file(generator_tensors(), partial / GENERATORS)
     if state.tensors:
         save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, partial / EXTRA)
@@ -150,13 +153,14 @@ def load_checkpoint(path: Path, optimizer: torch.optim.Optimizer) -> LoopState:
     return LoopState(record["step"], record["values"], tensors, tables)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as named tensors: "0.exp_avg", "0.step", …, numbered in the order of the parameters."""
-    return {
-        f"{index}.{name}": (value.full_tensor() if hasattr(value, "full_tensor") else value).detach().cpu().contiguous()
-        for index, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
-    }
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """An optimizer's state as named tensors: "0.exp_avg", "0.step", …, numbered in the order of the parameters.
+
+    Full tensors, one at a time; where they are sharded every rank must go through all of them.
+    """
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            yield f"{index}.{name}", full(value)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -171,7 +175,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
                 f"{OPTIMIZER} holds {key} of shape {tuple(tensor.shape)}, which no parameter of this model has; "
                 "the checkpoint is of another model or LoRA rank."
             )
-        state.setdefault(place, {})[name] = tensor
+        state.setdefault(place, {})[name] = sharded_like(tensor, parameters[place])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -169,11 +169,8 @@ class TokenScorer(nn.Module):
         else:  # logits are scaled or capped after the head: materialise them
             logits = model(**inputs).logits.flatten(0, 1).index_select(0, predictors)
             log_prob, entropy = from_logits(logits / self.temperature, targets)
-        zeros = log_prob.new_zeros(scored.numel())
-        return (
-            zeros.index_copy(0, places, log_prob).view(scored.shape),
-            zeros.index_copy(0, places, entropy).view(scored.shape),
-        )
+        zeros = log_prob.new_zeros(scored.shape)
+        return zeros.masked_scatter(scored, log_prob), zeros.masked_scatter(scored, entropy)
 
 
 def _decoder(model: PreTrainedModel) -> nn.Module:

@@ -20,7 +20,7 @@ from trainer.flops import model_cost
 from trainer.objective import PolicyLoss, Totals, policy_loss
 from trainer.optimization import apply_update, learning_rate, trained_parameters
 from trainer.problems import endless_order, load_problems
-from trainer.ranks import rank, sum_gradients, sum_over_ranks, world_size
+from trainer.ranks import max_over_ranks, rank, sum_gradients, sum_over_ranks, world_size
 from trainer.replay import ReplayBuffer
 from trainer.rollout import GroupSampler
 from trainer.round_metrics import (
@@ -34,6 +34,8 @@ from trainer.round_metrics import (
 from trainer.run_log import Averages, RunLog
 from trainer.scoring import open_scoring
 from trainer.sequences import Row, collate, micro_batches, pad_id
+from trainer.sharding import empty_pass, full_tensors, in_step
+from trainer.shared_prompts import can_share, score_shared, shared_micro_batches
 from trainer.training import Training, begin, warn_skipped
 
 #: Name of the buffer's table in a checkpoint.
@@ -52,11 +54,12 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     total = settings.steps or math.ceil(settings.epochs * len(problems) / rollout_settings.prompts)
     parts = rollout_settings.prompts // min(rollout_settings.mini_batch_prompts, rollout_settings.prompts)
     updates = parts * rollout_settings.epochs  # of a round
-    engine = open_engine(settings, model, pad_id(training.tokenizer))
+    engine = open_engine(settings, model, pad_id(training.tokenizer), training.device)
     sampler = GroupSampler(settings, training.tokenizer, engine, problems)
-    scorer = models.TokenScorer(training.model, rollout_settings.temperature)
+    scorer = training.scorer
     scoring = open_scoring(training, scorer, engine, one_update=updates == 1)
     loss_of, cost = policy_loss(settings), model_cost(model)
+    sharing = settings.batch.share_prompts and can_share(scorer)
     replay = open_replay(settings, training.state)
     place = int(training.state.values.get("place", 0))  # in the endless order of the problems
     log = RunLog(training.folder, settings.log, training.state.step, settings.model_dump(mode="json"))
@@ -71,7 +74,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
             order = endless_order(len(problems), settings.seed, place + rank())
             wanted = rollout_settings.prompts // world_size()
             rolled = sampler.roll_out(step, wanted, islice(order, 0, None, world_size()), past, str(rank()))
-            place += widest(rolled.drawn) * world_size()
+            place += max_over_ranks(rolled.drawn) * world_size()  # all go on from the same place
         averages.add(round_statistics(rolled.groups))
         averages.add(count_statistics(rolled, len(past), skipped.total()))
         averages.add(sampling_flops(rolled.groups, cost))
@@ -86,14 +89,14 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
                 if totals.rows == 0:
                     continue  # the filters left nothing to learn from
                 chosen = chosen if loss_of.needs_every_row else with_gradient(chosen, settings)
-                accumulate(training, scorer, loss_of, chosen, totals, averages)
+                accumulate(training, scorer, loss_of, chosen, totals, averages, sharing=sharing)
                 trained += chosen
                 lr = learning_rate(step * updates + update, total * updates, settings.optimizer)
                 norms.append(apply_update(training.optimizer, lr, settings.optimizer.max_grad_norm, step))
         averages.add(update_statistics(trained, cost))
         with clock.stage("weights"):
             if norms and not engine.live:
-                engine.load_weights(model.state_dict().items())
+                engine.load_weights(full_tensors(model))
 
         means = averages.means()
         if replay is not None:
@@ -126,13 +129,26 @@ def accumulate(
     rows: Sequence[Row],
     totals: Totals,
     averages: Averages,
+    *,
+    sharing: bool = False,
 ) -> None:
-    """Add the gradient of the update's loss over these rows, micro-batch by micro-batch, summed over ranks."""
-    settings, probabilities = training.settings, [torch.zeros(0)]
-    for micro in micro_batches([len(row.token_ids) for row in rows], settings.batch.micro_tokens):
-        batch = collate([rows[i] for i in micro], pad_id(training.tokenizer), training.device)
+    """Add the gradient of the update's loss over these rows, micro-batch by micro-batch, summed over ranks.
+
+    sharing: a prompt may be computed once for its rows.
+    """
+    budget, probabilities = training.settings.batch.micro_tokens, [torch.zeros(0)]
+    shared = shared_micro_batches(rows, model_cost(models.plain_model(training.model)), budget) if sharing else None
+    for micro in in_step(shared or micro_batches([len(row.token_ids) for row in rows], budget), scorer):
+        if micro is None:
+            empty_pass(scorer, training.device)
+            continue
+        chosen = [rows[i] for i in micro]
+        batch = collate(chosen, pad_id(training.tokenizer), training.device)
         with training.autocast():
-            log_prob, entropy = scorer(batch.input_ids, batch.completion_mask)
+            if shared:
+                log_prob, entropy = score_shared(scorer, chosen, batch)
+            else:
+                log_prob, entropy = scorer(batch.input_ids, batch.completion_mask)
         loss, statistics = loss_of(batch, log_prob, entropy, totals)
         loss.backward()  # type: ignore[no-untyped-call]
         averages.add({**statistics, "loss": (loss.detach(), torch.tensor(0.0))})
@@ -181,13 +197,6 @@ def loop_state(step: int, place: int, replay: ReplayBuffer | None) -> LoopState:
     if replay is None:
         return LoopState(step, {"place": place})
     return LoopState(step, {"place": place, "replay_open": replay.open}, tables={REPLAY: replay.table()})
-
-
-def widest(drawn: int) -> int:
-    """The most problems that a rank drew: all of them go on from the same place."""
-    draws = torch.zeros(world_size(), dtype=torch.long)
-    draws[rank()] = drawn
-    return int(sum_over_ranks(draws).max())
 
 
 class Clock:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.tensor import DTensor
 
 
 def start_ranks(device: torch.device) -> None:
     """Join the process group that torchrun or accelerate launch describes in the environment, once."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # counts and metrics are summed on the CPU; one rank's slow rollouts or rank 0's writing are no hang
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=timedelta(hours=1))
 
 
 def rank() -> int:
@@ -32,6 +36,23 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def max_over_ranks(number: int) -> int:
+    """The largest of the numbers that the ranks have."""
+    largest = torch.tensor(number)
+    if world_size() > 1:
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return int(largest)
+
+
+def union_over_ranks(names: Iterable[str]) -> list[str]:
+    """The names that any rank has, in one order for all: the first rank's, then what others add."""
+    if world_size() == 1:
+        return list(names)
+    lists: list[list[str]] = [[] for _ in range(world_size())]
+    distributed.all_gather_object(lists, list(names))
+    return list(dict.fromkeys(name for names in lists for name in names))
+
+
 def barrier() -> None:
     """Wait until every rank is here."""
     if world_size() > 1:
@@ -43,7 +64,7 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
     if world_size() == 1:
         return
     for parameter in parameters:
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or isinstance(parameter, DTensor):
             continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tracekit.tables import write_table
 from trainer.config import LogSettings
-from trainer.ranks import rank, sum_over_ranks
+from trainer.ranks import rank, sum_over_ranks, union_over_ranks
 
 METRICS = "metrics.parquet"
 TENSORBOARD = "tensorboard"
@@ -28,15 +28,20 @@ class Averages:
     def add(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Add (sum, count) pairs of scalars."""
         for name, (total, count) in statistics.items():
-            pair = torch.stack([total.detach().double(), count.detach().double()])
-            self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+            total = total.detach()
+            pair = torch.stack([total.double(), count.detach().to(total.device, torch.float64)])
+            self._sums[name] = self._sums[name].to(pair.device) + pair if name in self._sums else pair
 
     def means(self) -> dict[str, float | None]:
-        """Sum over count of each name, over all ranks; None where the count is 0. Every rank must call it."""
-        if not self._sums:
+        """Sum over count of each name, over all ranks; None where the count is 0. Every rank must call it.
+
+        A rank that had no row for a number adds nothing to it.
+        """
+        names, nothing = union_over_ranks(self._sums), torch.zeros(2, dtype=torch.float64)
+        if not names:
             return {}
-        table = sum_over_ranks(torch.stack(list(self._sums.values()))).cpu()
-        return {name: total / count if count else None for name, (total, count) in zip(self._sums, table.tolist())}
+        table = sum_over_ranks(torch.stack([self._sums.get(name, nothing).cpu() for name in names]))
+        return {name: total / count if count else None for name, (total, count) in zip(names, table.tolist())}
 
 
 class RunLog:

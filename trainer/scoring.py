@@ -15,6 +15,7 @@ from trainer.models import TokenScorer
 from trainer.problems import Problem
 from trainer.rollout import Group, Sample, training_row
 from trainer.sequences import Row, collate, micro_batches, pad_id
+from trainer.sharding import empty_pass, in_step
 from trainer.training import Training
 
 
@@ -85,7 +86,11 @@ def score_rows(training: Training, scorer: TokenScorer, rows: Sequence[Row]) -> 
     found: list[tuple[list[float], float]] = [([], 0.0)] * len(rows)
     was_training = scorer.training
     scorer.eval()
-    for micro in micro_batches([len(row.token_ids) for row in rows], training.settings.batch.micro_tokens):
+    budget = training.settings.batch.micro_tokens
+    for micro in in_step(micro_batches([len(row.token_ids) for row in rows], budget), scorer):
+        if micro is None:
+            empty_pass(scorer, training.device)
+            continue
         batch = collate([rows[i] for i in micro], pad_id(training.tokenizer), training.device)
         with training.autocast():
             log_prob, entropy = scorer(batch.input_ids, batch.completion_mask)

@@ -37,6 +37,7 @@ from trainer.sequences import (
     preference_pairs,
     without_padding,
 )
+from trainer.sharding import empty_pass, in_step
 from trainer.training import Training, autocast, begin, warn_skipped
 
 #: Rows up to so long are packed on the fly: a (L, L) mask costs less than padding. Measured on CPU with rows of
@@ -78,7 +79,6 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     if per_step < world_size():
         raise SequenceError(f"batch.rows is {per_step}; {world_size()} ranks need at least one row each.")
     total = settings.steps or math.ceil(settings.epochs * len(examples) / per_step)
-    scorer = TokenScorer(training.model)
     log = RunLog(training.folder, settings.log, training.state.step, settings.model_dump(mode="json"))
     cost = model_cost(models.plain_model(training.model))
     for step in range(training.state.step, total):
@@ -87,10 +87,13 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
         totals = Totals(len(chosen), sum(row.scored_tokens for example in chosen for row in example.rows))
         averages = Averages()
         mine = chosen[rank() :: world_size()]
-        for rows in micro_rows(mine, settings):
+        for rows in in_step(micro_rows(mine, settings), training.scorer):
+            if rows is None:
+                empty_pass(training.scorer, training.device)
+                continue
             batch = collate(rows, pad_id(training.tokenizer), training.device)
             with training.autocast():
-                log_prob, entropy = scorer(batch.input_ids, batch.completion_mask, batch.position_ids)
+                log_prob, entropy = training.scorer(batch.input_ids, batch.completion_mask, batch.position_ids)
             loss, statistics = objective(batch, log_prob, entropy, totals)
             loss.backward()  # type: ignore[no-untyped-call]
             averages.add(statistics)

@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -25,13 +26,15 @@ from trainer.checkpoint import (
     checkpoints,
     load_checkpoint,
     newest_checkpoint,
+    optimizer_tensors,
     publish,
     restore_weights,
     save_checkpoint,
 )
-from trainer.config import TrainSettings
+from trainer.config import POLICY, TrainSettings
 from trainer.optimization import make_optimizer
-from trainer.ranks import barrier, rank, start_ranks
+from trainer.ranks import barrier, rank, start_ranks, world_size
+from trainer.sharding import on_first_rank, shard, whole_model
 
 CHECKPOINTS = "checkpoints"
 MODELS = "models"
@@ -41,7 +44,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A run under way. `model` carries the adapters where there are any; `state` is where the loop begins."""
+    """A run under way. `model` carries the adapters where there are any; `state` is where the loop begins.
+
+    scorer: the model's, at the temperature that rows are sampled at (1 in supervised loops); sharded with it.
+    """
 
     settings: TrainSettings
     folder: Path
@@ -50,6 +56,7 @@ class Training:
     tokenizer: PreTrainedTokenizerBase
     optimizer: torch.optim.Optimizer
     state: LoopState
+    scorer: models.TokenScorer
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The dtype that forward passes run in; weights and optimizer stay float32."""
@@ -58,31 +65,39 @@ class Training:
     def save(self, state: LoopState, *, last: bool = False) -> None:
         """Save a checkpoint where `checkpoint.every` (or the end) asks for one, and the models to keep for good."""
         settings = self.settings.checkpoint
-        if rank() == 0 and state.step in settings.models_at:
-            self._publish_model(self.folder / MODELS / f"step-{state.step:06d}")
-        if rank() == 0 and (last or state.step % settings.every == 0):
-            save_checkpoint(self.folder / CHECKPOINTS, state, self._save_for_resume, self.optimizer, settings.keep)
+        for_good, to_resume = state.step in settings.models_at, last or state.step % settings.every == 0
+        if not for_good and not to_resume:
+            return
+        model = whole_model(self.model, self.settings.lora)
+        if for_good and model is not None and rank() == 0:
+            self._publish_model(model, self.folder / MODELS / f"step-{state.step:06d}")
+        if to_resume:
+            optimizer = on_first_rank(optimizer_tensors(self.optimizer))
+            if model is not None and rank() == 0:
+                save_model = partial(self._save_for_resume, model)
+                save_checkpoint(self.folder / CHECKPOINTS, state, save_model, optimizer, settings.keep)
         barrier()
 
     def finish(self) -> Path:
         """Write `final/`, adapters merged; returns it."""
         target = self.folder / FINAL
-        if rank() == 0:
-            self._publish_model(target)
+        model = whole_model(self.model, self.settings.lora)
+        if model is not None and rank() == 0:
+            self._publish_model(model, target)
         barrier()
         return target
 
-    def _save_for_resume(self, folder: Path) -> None:
-        cast(PreTrainedModel, self.model).save_pretrained(folder)  # peft's own saves the adapters alone
+    def _save_for_resume(self, model: nn.Module, folder: Path) -> None:
+        cast(PreTrainedModel, model).save_pretrained(folder)  # peft's own saves the adapters alone
         self.tokenizer.save_pretrained(folder)
 
-    def _publish_model(self, target: Path) -> None:
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_merged(self.model, partial)
-        self.tokenizer.save_pretrained(partial)
-        publish(partial, target)
+    def _publish_model(self, model: nn.Module, target: Path) -> None:
+        beside = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        save_merged(model, beside)
+        self.tokenizer.save_pretrained(beside)
+        publish(beside, target)
 
 
 def open_run(settings: TrainSettings) -> None:
@@ -92,15 +107,15 @@ def open_run(settings: TrainSettings) -> None:
 
 def begin(settings: TrainSettings) -> Training:
     """Load the model and the optimizer, and restore the newest whole checkpoint where there is one."""
-    if settings.parallel.fsdp:  # silence here would train unsharded copies
-        raise ValueError(
-            "parallel.fsdp is true, but sharding is not built yet; set parallel.fsdp=false: every rank then holds the "
-            "whole model, and gradients are summed over ranks."
-        )
     device = resolve_device(settings.device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     start_ranks(device)
+    if settings.parallel.fsdp and world_size() == 1:  # silence here would train a whole copy
+        raise ValueError(
+            "parallel.fsdp is true in a single process, which has nothing to shard over; start several by "
+            "torchrun --nproc-per-node N -m tracekit.cli train …, or set parallel.fsdp=false."
+        )
     torch.manual_seed(settings.seed)
     model, tokenizer = models.load(settings)
     trained: nn.Module = model if settings.lora is None else models.with_adapters(model, settings.lora)
@@ -111,12 +126,23 @@ def begin(settings: TrainSettings) -> Training:
     newest = newest_checkpoint(settings.output / CHECKPOINTS)
     if newest is not None:
         restore_weights(trained, newest)
-    trained.to(device).train()
+    scorer = _on_device(trained, settings, device)
     optimizer = make_optimizer(trained, settings.optimizer)
     state = LoopState(0) if newest is None else load_checkpoint(newest, optimizer)
     if newest is None and checkpoints(settings.output / CHECKPOINTS):
         logger.warning("no checkpoint of %s is whole: the run starts from the beginning", settings.output)
-    return Training(settings, settings.output, device, trained, tokenizer, optimizer, state)
+    return Training(settings, settings.output, device, trained, tokenizer, optimizer, state, scorer)
+
+
+def _on_device(model: nn.Module, settings: TrainSettings, device: torch.device) -> models.TokenScorer:
+    """The model in its scorer, whole on the device or sharded over all ranks' devices."""
+    temperature = settings.rollout.temperature if settings.method in POLICY else 1.0
+    if not settings.parallel.fsdp:
+        model.to(device)
+    scorer = models.TokenScorer(model, temperature).train()  # tries the head out: before its weight is sharded
+    if settings.parallel.fsdp:
+        shard(scorer, settings, device)
+    return scorer
 
 
 def resolve_device(name: str) -> torch.device:

@@ -41,12 +41,12 @@ class EmbeddedEngine:
 
     model: any causal LM of attention layers. rows: completions in flight at once, which bounds the memory
     of keys and values. pad_token_id: fills prompts on the left; never attended to.
+    live: whether `model` is the trainer's own; False for a copy, which `load_weights` brings up to date.
     """
 
     exact = True
-    live = True
 
-    def __init__(self, model: PreTrainedModel, *, rows: int = 512, pad_token_id: int = 0) -> None:
+    def __init__(self, model: PreTrainedModel, *, rows: int = 512, pad_token_id: int = 0, live: bool = True) -> None:
         config = model.config.get_text_config(decoder=True)
         recurrent = set(getattr(config, "layer_types", None) or ()) - ATTENTION_LAYERS
         if recurrent:
@@ -54,7 +54,7 @@ class EmbeddedEngine:
                 f"{type(model).__name__} has layers of {', '.join(sorted(recurrent))}, whose state the embedded "
                 "engine does not keep; set engine.kind to vllm."
             )
-        self.model, self.rows, self.pad_token_id = model, rows, pad_token_id
+        self.model, self.rows, self.pad_token_id, self.live = model, rows, pad_token_id, live
         self._accepts = set(inspect.signature(model.forward).parameters)
 
     def generate(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> list[list[Rollout]]:

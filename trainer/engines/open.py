@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import torch
 from transformers import PreTrainedModel
 
 from trainer.config import TrainSettings
 from trainer.engines.protocol import Engine
+from trainer.sharding import full_tensors, is_sharded, sampling_copy
 
 
-def open_engine(settings: TrainSettings, model: PreTrainedModel, pad_token_id: int) -> Engine:
-    """The engine of `engine.kind`, with the weights of `model`."""
+def open_engine(settings: TrainSettings, model: PreTrainedModel, pad_token_id: int, device: torch.device) -> Engine:
+    """The engine of `engine.kind`, with the weights of `model`. device: the trainer's, for the embedded engine."""
     kind = settings.engine.kind
     if kind == "embedded":
         from trainer.engines.embedded import EmbeddedEngine
 
-        return EmbeddedEngine(model, rows=settings.engine.rows, pad_token_id=pad_token_id)
+        if not is_sharded(model):
+            return EmbeddedEngine(model, rows=settings.engine.rows, pad_token_id=pad_token_id)
+        copy = sampling_copy(model, settings, device)
+        return EmbeddedEngine(copy, rows=settings.engine.rows, pad_token_id=pad_token_id, live=False)
     assert settings.model is not None, "a rollout engine outside the process is built from a model folder or hub name"
     length = settings.data.prompt_tokens + settings.data.response_tokens
     engine: Engine
@@ -34,5 +39,5 @@ def open_engine(settings: TrainSettings, model: PreTrainedModel, pad_token_id: i
         from trainer.engines.vllm_server import VllmServerEngine
 
         engine = VllmServerEngine(settings.engine.urls, settings.model, settings.output / "weights")
-    engine.load_weights(model.state_dict().items())  # a resumed run's are newer than those of its starting model
+    engine.load_weights(full_tensors(model))  # a resumed run's are newer than those of its starting model
     return engine

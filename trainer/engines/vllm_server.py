@@ -12,7 +12,7 @@ Start a server with (the update routes are vLLM's development mode; bind it wher
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from safetensors.torch import save_file
 
 from trainer.engines.protocol import Rollout, Sampling
 from trainer.engines.sampling import seed_of_prompt
+from trainer.ranks import barrier, rank
+from trainer.sharding import on_first_rank
 
 #: Requests under way at once to one server: enough that its scheduler always has a full batch to choose from.
 IN_FLIGHT = 256
@@ -76,30 +78,39 @@ class VllmServerEngine:
             return list(pool.map(ask, range(len(prompts))))
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Write the weights where the servers see them; pause, reload, forget the cache, resume."""
-        self._write(weights)
-        for client in self._clients:
-            _post(client, "/pause", None)
-            try:
-                kwargs = {"weights_path": str(self._exchange.resolve())}
-                _post(client, "/collective_rpc", {"method": "reload_weights", "kwargs": kwargs})
-                _post(client, "/reset_prefix_cache", None)
-            finally:
-                _post(client, "/resume", None)
+        """Write the weights where the servers see them; pause, reload, forget the cache, resume.
+
+        The servers are every rank's: rank 0 does it once, the others wait.
+        """
+        tensors = on_first_rank(weights)
+        if rank() == 0:
+            self._write(tensors)
+            for client in self._clients:
+                self._reload(client)
+        barrier()
 
     def close(self) -> None:
         """Close the connections; the servers go on."""
         for client in self._clients:
             client.close()
 
-    def _write(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def _reload(self, client: httpx.Client) -> None:
+        _post(client, "/pause", None)
+        try:
+            kwargs = {"weights_path": str(self._exchange.resolve())}
+            _post(client, "/collective_rpc", {"method": "reload_weights", "kwargs": kwargs})
+            _post(client, "/reset_prefix_cache", None)
+        finally:
+            _post(client, "/resume", None)
+
+    def _write(self, weights: Mapping[str, torch.Tensor]) -> None:
         partial = self._exchange.with_name(f".{self._exchange.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
             if (self._model / name).exists():
                 shutil.copy(self._model / name, partial / name)
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights}
+        tensors = {name: tensor.clone() for name, tensor in weights.items()}  # safetensors refuses tied ones
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
         shutil.rmtree(self._exchange, ignore_errors=True)
         partial.rename(self._exchange)

@@ -1,0 +1,201 @@
+"""Two gloo processes that share one model: every step is the unsharded one's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_ranks import free_port
+from torch import distributed
+from torch.distributed.tensor import DTensor
+
+from tracekit.config import build_settings
+from trainer.checkpoint import checkpoints
+from trainer.config import TrainSettings
+from trainer.engines.open import open_engine
+from trainer.engines.protocol import Sampling
+from trainer.objective import policy_loss
+from trainer.optimization import apply_update
+from trainer.policy import accumulate, totals_of
+from trainer.ranks import rank, world_size
+from trainer.run_log import Averages
+from trainer.sequences import Row
+from trainer.sharding import full_tensors, on_first_rank
+from trainer.train import train
+from trainer.training import begin
+
+STEP = {"steps": 1, "optimizer": {"lr": 1e-3}, "checkpoint": {"every": 1}}
+SAMPLING = Sampling(max_tokens=6, stop_token_ids=(2,), seed=7)
+PROMPTS = [[5, 6, 7], [8, 9]]
+
+
+def settings(world_folder, output, method, *, fsdp, **changes):
+    tree = {
+        "method": method,
+        "output": str(output),
+        "new_model": {"tokenizer": str(world_folder / "tokenizer"), "hidden_size": 32, "layers": 2, "heads": 2},
+        "data": {
+            "curated": str(world_folder / "curated.parquet"),
+            "problems": str(world_folder / "problems.parquet"),
+            "response_tokens": 40,
+        },
+        "batch": {"rows": 5, "micro_tokens": 100},
+        "rollout": {"prompts": 4, "mini_batch_prompts": 2, "group_size": 4},
+        "threads": 1,
+        "device": "cpu",
+        "parallel": {"fsdp": fsdp},
+    }
+    return build_settings(TrainSettings, {**tree, **changes}, "test")
+
+
+def luffy_rows():
+    """Seven rows of unlike lengths, the teacher's among them: the first rank gets six and the second one."""
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for number in range(7):
+        length = 30 - 3 * number
+        old = None if number == 2 else (-torch.rand(length - 4, generator=generator)).tolist()
+        rows.append(
+            Row(
+                token_ids=torch.randint(5, 30, (length,), generator=generator).tolist(),
+                prompt_length=4,
+                off_policy=length - 4 if number == 2 else 0,
+                advantage=float(torch.randn((), generator=generator)),
+                old_log_probs=old,
+            )
+        )
+    return rows
+
+
+def luffy_step(read):
+    """One update by the loop's own code: loss, gradient norm, and the weights after it, full on rank 0."""
+    training, averages, rows = begin(read), Averages(), luffy_rows()
+    if world_size() > 1:
+        rows = rows[1:] if rank() == 0 else rows[:1]
+        assert all(isinstance(parameter, DTensor) for parameter in training.scorer.parameters())
+    engine = open_engine(read, training.model, 0, training.device)
+    totals = totals_of(rows, read)
+    accumulate(training, training.scorer, policy_loss(read), rows, totals, averages)
+    norm = apply_update(training.optimizer, 1e-3, read.optimizer.max_grad_norm, 0)
+    if not engine.live:
+        engine.load_weights(full_tensors(training.model))
+    weights = on_first_rank(full_tensors(training.model))
+    streamed = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
+    rollouts = [[row.token_ids for row in rows] for rows in engine.generate(PROMPTS, 2, SAMPLING)]
+    return averages.means()["loss"], norm, weights, streamed, rollouts
+
+
+def sharded_process(world, output):
+    """What each of the two processes does."""
+    loss, norm, weights, streamed, rollouts = luffy_step(settings(world, output / "luffy", "luffy", fsdp=True))
+    save_file({name: t.clone() for name, t in streamed.items()}, output / f"streamed-{rank()}.safetensors")
+    if rank() == 0:
+        save_file({name: t.clone() for name, t in weights.items()}, output / "luffy.safetensors")
+        (output / "luffy.json").write_text(json.dumps([loss, norm, rollouts]))
+    train(settings(world, output / "sft", "sft", fsdp=True, **STEP))
+    train(long_sft(world, output / "whole", fsdp=True))
+    killed = long_sft(world, output / "killed", fsdp=True)
+    try:
+        train(killed, progress=stop_after_three)
+    except InterruptedError:
+        train(killed)
+    grpo = settings(world, output / "grpo", "grpo", fsdp=True, steps=2, loss={"kl": 0.1})
+    train(grpo)
+    distributed.destroy_process_group()
+
+
+def long_sft(world, output, *, fsdp):
+    return settings(world, output, "sft", fsdp=fsdp, steps=4, checkpoint={"every": 2}, optimizer={"lr": 1e-3})
+
+
+def stop_after_three(stage, done, total, note):
+    if done == 3:
+        raise InterruptedError
+
+
+#: One interpreter imports everything, then splits into the two ranks: imports are most of the time.
+TWO_RANKS = """
+import os, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import test_sharding
+other = os.fork()
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if other else "1"
+test_sharding.sharded_process(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
+if other:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def sharded(world_folder, tmp_path_factory):
+    """The folder that two processes with one sharded model leave."""
+    output = tmp_path_factory.mktemp("sharded")
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-c", TWO_RANKS, str(Path(__file__).parent), str(world_folder), str(output)]
+    process = subprocess.Popen(
+        arguments, env={**os.environ, **shared}, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        errors = process.communicate(timeout=180)[1]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # a rank whose other broke down waits for it
+        raise
+    assert process.returncode == 0, errors[-4000:]
+    return output
+
+
+def close(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-5, msg=name)
+
+
+def metrics(folder):
+    return pl.read_parquet(folder / "metrics.parquet")
+
+
+def test_one_sft_step_is_the_unsharded_one(sharded, world_folder, tmp_path):
+    final = train(settings(world_folder, tmp_path / "sft", "sft", fsdp=False, **STEP))
+    together, alone = metrics(sharded / "sft"), metrics(final.parent)
+    assert together["loss"][0] == pytest.approx(alone["loss"][0], abs=1e-6)
+    assert together["gradient_norm"][0] == pytest.approx(alone["gradient_norm"][0], rel=1e-5)
+    close(load_file(sharded / "sft/final/model.safetensors"), load_file(final / "model.safetensors"))
+    newest = checkpoints(sharded / "sft/checkpoints")[-1]
+    close(
+        load_file(newest / "optimizer.safetensors"),
+        load_file(final.parent / "checkpoints" / newest.name / "optimizer.safetensors"),
+    )
+
+
+def test_one_luffy_step_is_the_unsharded_one_and_the_engine_has_its_weights(sharded, world_folder, tmp_path):
+    loss, norm, weights, _, rollouts = luffy_step(settings(world_folder, tmp_path, "luffy", fsdp=False))
+    found_loss, found_norm, found_rollouts = json.loads((sharded / "luffy.json").read_text())
+    assert found_loss == pytest.approx(loss, abs=1e-6)
+    assert found_norm == pytest.approx(norm, rel=1e-5)
+    found = load_file(sharded / "luffy.safetensors")
+    close(found, weights)
+    for number in (0, 1):
+        streamed = load_file(sharded / f"streamed-{number}.safetensors")
+        assert all(torch.equal(streamed[name], tensor) for name, tensor in found.items())
+    assert found_rollouts == rollouts
+
+
+def test_a_sharded_run_that_was_stopped_ends_as_one_that_was_not(sharded, world_folder, tmp_path):
+    whole, again = (load_file(sharded / name / "final/model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    alone = load_file(train(long_sft(world_folder, tmp_path / "run", fsdp=False)) / "model.safetensors")
+    for name, tensor in alone.items():
+        torch.testing.assert_close(whole[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_sharded_policy_run_goes_to_its_end(sharded):
+    table = metrics(sharded / "grpo")
+    assert table["step"].to_list() == [1, 2]
+    assert table["kl"][0] == pytest.approx(0.0, abs=1e-2)
+    assert table["gradient_norm"].is_not_null().all()
