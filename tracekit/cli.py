@@ -76,14 +76,22 @@ COMMANDS = (
     Command("view", "tracekit.viewer.commands:command_view", "Write a page to read traces, decisions and rollouts."),
 )
 
-app = App(
-    name="tracekit",
-    help="Curate and verify reasoning traces, train by imitation and RL, probe what changed.",
-    version=lambda: metadata.version(DISTRIBUTION),
-    help_epilogue="A fault ends with one line and code 2; TRACEKIT_TRACEBACK=1 shows where it arose.",
-)
-for command in COMMANDS:
-    app.command(command.target, name=command.name, help=command.help)
+
+def build_app(called: str | None) -> App:
+    """The command line. called: the command that is asked for; its help is its own docstring.
+
+    The others carry the overview's line, so that no module of theirs is imported to draw it.
+    """
+    app = App(
+        name="tracekit",
+        help="Curate and verify reasoning traces, train by imitation and RL, probe what changed.",
+        version=lambda: metadata.version(DISTRIBUTION),
+        help_epilogue="A fault ends with one line and code 2; TRACEKIT_TRACEBACK=1 shows where it arose.",
+    )
+    for command in COMMANDS:
+        line = {} if command.name == called else {"help": command.help}
+        app.command(command.target, name=command.name, **line)
+    return app
 
 
 def main() -> None:
@@ -92,7 +100,9 @@ def main() -> None:
         shadow = find_shadow()
         if shadow:
             raise ValueError(shadow)
-        app(exit_on_error=False)  # CycloptsError: it has printed its own panel, the nearest known name in it
+        build_app(sys.argv[1] if len(sys.argv) > 1 else None)(
+            exit_on_error=False
+        )  # CycloptsError: it has printed its own panel, the nearest known name in it
     except CycloptsError:
         sys.exit(USER_ERROR)
     except (ValueError, OSError, ImportError) as error:
