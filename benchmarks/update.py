@@ -95,7 +95,8 @@ def open_training(folder: Path) -> Training:
     torch.manual_seed(0)
     model, tokenizer = models.load(settings)
     optimizer = make_optimizer(model, settings.optimizer)
-    return Training(settings, folder, torch.device("cpu"), model, tokenizer, optimizer, LoopState(0))
+    scorer = TokenScorer(model)
+    return Training(settings, folder, torch.device("cpu"), model, tokenizer, optimizer, LoopState(0), scorer)
 
 
 def main() -> int:
