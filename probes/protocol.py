@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits
 
 from probes.alignment import Aligned, align, open_models
 from probes.effects import effect_table
@@ -64,10 +65,13 @@ def run_protocol(
         feature = find_feature(name, source.traces, source.steps)
         aligned = align(models, settings.position or feature.position)
         identical &= aligned.identical
-        probed[name] = probe_feature(aligned, feature, source, group_of, band, settings, progress)
-        shapes += geometry_rows(aligned, probed[name], settings)
-        planes += slice_rows(aligned, probed[name], band, settings)
-        matrix += source_rows(feature, source, probed[name], others, band, settings)
+        # The matrices are small and the solver has threads of its own: BLAS threads inside them cost 5 to 30 times
+        # the time on a busy machine, and another sum order with every thread count.
+        with threadpool_limits(1):
+            probed[name] = probe_feature(aligned, feature, source, group_of, band, settings, progress)
+            shapes += geometry_rows(aligned, probed[name], settings)
+            planes += slice_rows(aligned, probed[name], band, settings)
+            matrix += source_rows(feature, source, probed[name], others, band, settings)
     effects = effect_table(probed, contrasts, seeds, band, settings)
     tables = {
         "effects": effects,
