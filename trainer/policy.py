@@ -59,7 +59,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     scorer = training.scorer
     scoring = open_scoring(training, scorer, engine, one_update=updates == 1)
     loss_of, cost = policy_loss(settings), model_cost(model)
-    sharing = settings.batch.share_prompts and can_share(scorer)
+    sharing = settings.batch.share_prompts and can_share(scorer, training.device)
     replay = open_replay(settings, training.state)
     place = int(training.state.values.get("place", 0))  # in the endless order of the problems
     log = RunLog(training.folder, settings.log, training.state.step, settings.model_dump(mode="json"))

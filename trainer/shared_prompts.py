@@ -71,12 +71,11 @@ def score_shared(scorer: TokenScorer, rows: Sequence[Row], batch: Batch) -> tupl
 
 
 @torch.no_grad()
-def can_share(scorer: TokenScorer, atol: float = 1e-4) -> bool:
+def can_share(scorer: TokenScorer, device: torch.device | str = "cpu", atol: float = 1e-4) -> bool:
     """Whether the model takes positions and a mask of our own and gives the log-probs of separate rows: tried out."""
     model = plain_model(scorer.model)
     if model.config._attn_implementation != "sdpa":
         return False
-    device = next(model.parameters()).device
     rows = [Row([0, 1, *response], 2) for response in ([1, 0, 1], [0, 0], [1])]
     batch = collate(rows, 0, device)
     was_training = scorer.training

@@ -146,10 +146,10 @@ def _on_device(model: nn.Module, settings: TrainSettings, device: torch.device) 
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the CUDA device of this rank where there is one, else the CPU."""
-    if name != "auto":
+    """The device of a name; "cuda" is this rank's, and "auto" is that where there is one, else the CPU."""
+    if name not in ("auto", "cuda"):
         return torch.device(name)
-    if not torch.cuda.is_available():
+    if name == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)

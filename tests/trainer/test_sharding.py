@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_ranks import free_port
-from torch import distributed
+from torch import distributed, nn
 from torch.distributed.tensor import DTensor
 
 from tracekit.config import build_settings
@@ -55,7 +55,7 @@ def settings(world_folder, output, method, *, fsdp, **changes):
 
 
 def luffy_rows():
-    """Seven rows of unlike lengths, the teacher's among them: the first rank gets six and the second one."""
+    """Seven rows of unlike lengths, the teacher's among them."""
     generator = torch.Generator().manual_seed(0)
     rows = []
     for number in range(7):
@@ -77,7 +77,7 @@ def luffy_step(read):
     """One update by the loop's own code: loss, gradient norm, and the weights after it, full on rank 0."""
     training, averages, rows = begin(read), Averages(), luffy_rows()
     if world_size() > 1:
-        rows = rows[1:] if rank() == 0 else rows[:1]
+        rows = rows if rank() == 0 else []  # a rank whose rows all have advantage 0
         assert all(isinstance(parameter, DTensor) for parameter in training.scorer.parameters())
     engine = open_engine(read, training.model, 0, training.device)
     totals = totals_of(rows, read)
@@ -192,6 +192,15 @@ def test_a_sharded_run_that_was_stopped_ends_as_one_that_was_not(sharded, world_
     alone = load_file(train(long_sft(world_folder, tmp_path / "run", fsdp=False)) / "model.safetensors")
     for name, tensor in alone.items():
         torch.testing.assert_close(whole[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_single_process_and_engines_that_take_whole_weights_are_told(world_folder, tmp_path):
+    read = settings(world_folder, tmp_path / "run", "grpo", fsdp=True)
+    with pytest.raises(ValueError, match="single process"):
+        begin(read)
+    changes = {"new_model": None, "model": "unused", "lora": {"rank": 4}, "engine": {"kind": "vllm-server"}}
+    with pytest.raises(ValueError, match="adapters"):
+        open_engine(settings(world_folder, tmp_path, "grpo", fsdp=False, **changes), nn.Linear(1, 1), 0, "cpu")
 
 
 def test_a_sharded_policy_run_goes_to_its_end(sharded):

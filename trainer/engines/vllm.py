@@ -15,6 +15,7 @@ import torch
 
 from trainer.engines.protocol import Rollout, Sampling
 from trainer.engines.sampling import seed_of_prompt
+from trainer.ranks import world_size
 
 #: Weights enter through the worker's loader: `load_weights` on the inner model renames and fuses only part of
 #: them on CPU and leaves a half-updated model.
@@ -60,6 +61,8 @@ class VllmEngine:
             trust_remote_code=trust_remote_code,
             logprobs_mode="processed_logprobs",  # after temperature, top-p and top-k: what was sampled from
             seed=seed,
+            # beside other ranks: this one's engine is its own, in the process group that there is
+            distributed_executor_backend="external_launcher" if world_size() > 1 else None,
         )
 
     def generate(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> list[list[Rollout]]:
