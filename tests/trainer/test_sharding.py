@@ -98,7 +98,9 @@ def sharded_process(world, output):
     if rank() == 0:
         save_file({name: t.clone() for name, t in weights.items()}, output / "luffy.safetensors")
         (output / "luffy.json").write_text(json.dumps([loss, norm, rollouts]))
-    train(settings(world, output / "sft", "sft", fsdp=True, **STEP))
+    base = train(settings(world, output / "sft", "sft", fsdp=True, **STEP))
+    train(settings(world, output / "half", "sft", fsdp=True, dtype="bfloat16", gradient_checkpointing=True, **STEP))
+    train(adapted(world, output / "adapted", base, fsdp=True))
     train(long_sft(world, output / "whole", fsdp=True))
     killed = long_sft(world, output / "killed", fsdp=True)
     try:
@@ -112,6 +114,11 @@ def sharded_process(world, output):
 
 def long_sft(world, output, *, fsdp):
     return settings(world, output, "sft", fsdp=fsdp, steps=4, checkpoint={"every": 2}, optimizer={"lr": 1e-3})
+
+
+def adapted(world, output, base, *, fsdp):
+    changes = {**STEP, "new_model": None, "model": str(base), "lora": {"rank": 4, "alpha": 8}}
+    return settings(world, output, "sft", fsdp=fsdp, **changes)
 
 
 def stop_after_three(stage, done, total, note):
@@ -184,6 +191,21 @@ def test_one_luffy_step_is_the_unsharded_one_and_the_engine_has_its_weights(shar
         streamed = load_file(sharded / f"streamed-{number}.safetensors")
         assert all(torch.equal(streamed[name], tensor) for name, tensor in found.items())
     assert found_rollouts == rollouts
+
+
+def test_adapters_are_merged_into_the_final_folder(sharded, world_folder, tmp_path):
+    base = sharded / "sft/final"
+    final = train(adapted(world_folder, tmp_path / "run", base, fsdp=False))
+    found = load_file(sharded / "adapted/final/model.safetensors")
+    close(found, load_file(final / "model.safetensors"))
+    assert any(not torch.equal(tensor, found[name]) for name, tensor in load_file(base / "model.safetensors").items())
+
+
+def test_bfloat16_and_gradient_checkpointing_stay_near_the_plain_step(sharded):
+    plain, half = metrics(sharded / "sft"), metrics(sharded / "half")
+    assert half["loss"][0] == pytest.approx(plain["loss"][0], rel=2e-2)
+    assert half["gradient_norm"][0] == pytest.approx(plain["gradient_norm"][0], rel=2e-2)
+    assert {tensor.dtype for tensor in load_file(sharded / "half/final/model.safetensors").values()} == {torch.float32}
 
 
 def test_a_sharded_run_that_was_stopped_ends_as_one_that_was_not(sharded, world_folder, tmp_path):
