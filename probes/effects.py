@@ -126,4 +126,11 @@ def judge(
     if p[0] < settings.alpha:
         return "changed", f"differs from 0 (Holm p = {p[0]:.2g})", None
     more = "more seeds" if needed is None else f"{needed} problems"
-    return "inconclusive", f"neither different from 0 nor inside ±{settings.margin}; {more} needed", needed
+    return (
+        "inconclusive",
+        (
+            f"neither different from 0 (Holm p = {p[0]:.2g}) nor inside ±{settings.margin} (Holm p = {p[1]:.2g}); "
+            f"{more} needed"
+        ),
+        needed,
+    )

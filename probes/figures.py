@@ -65,7 +65,7 @@ _LAYERS = (
 )
 _GAP = "AUC of the RBF kernel minus the linear kernel, in the layer band: what is encoded, but not linearly."
 _SOURCES = "Held-out AUC in the layer band for every model (row) on traces of every source (column)."
-_GEOMETRY = "By layer, mean over training seeds; CKA and transfer are against the base."
+_GEOMETRY = "By layer, mean over training seeds and features; CKA and transfer are against the base."
 _CONTROLS = (
     "AUC in the layer band beside what the text alone reaches, what random labels of token types reach "
     "(least squares) and what permuted labels reach."
@@ -113,7 +113,7 @@ def _both(
     svg: dict[Theme, str] = {}
     themes: tuple[Theme, ...] = ("light", "dark")
     for theme in themes:
-        style = {
+        style: Any = {
             "font.family": "sans-serif",
             "font.size": 9,
             "svg.fonttype": "none",
@@ -148,10 +148,11 @@ def _as_svg(figure: Any) -> str:
 
 def _panels(count: int, columns: int = 3, size: tuple[float, float] = (3.1, 2.3)) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = Canvas(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    figure = Canvas(figsize=(size[0] * columns, size[1] * rows), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for spare in axes[count:]:
         spare.axis("off")
@@ -228,7 +229,7 @@ def _layers(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
             color=_INK[theme],
         )
         axis.set_title(_plain(feature))
-        axis.set_ylim(min(0.4, float(own["low"].min()) - 0.02), 1.02)
+        axis.set_ylim(min(0.4, float(own["low"].to_numpy().min()) - 0.02), 1.02)
         axis.set_xticks(null["layer"].to_list())
         axis.set_xlabel("layer")
     axes[0].set_ylabel("AUC")
@@ -320,7 +321,7 @@ def _geometry(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
 
 def _slices(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
     features, models = _names(data, "feature"), _names(data, "model")
-    figure, axes = _panels(len(features) * len(models), len(models), (2.5, 2.0))
+    figure, axes = _panels(len(features) * len(models), len(models), (2.6, 2.3))
     low, high = _PALETTE[theme][2], _PALETTE[theme][1]
     for axis, (feature, model) in zip(axes, [(f, m) for f in features for m in models]):
         own = data.filter((pl.col("feature") == feature) & (pl.col("model") == model))

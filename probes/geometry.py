@@ -44,12 +44,12 @@ def alignment(gram: Floats, target: Floats) -> float:
     """Centred kernel-target alignment (Cortes, Mohri & Rostamizadeh 2012), in [0, 1] for a linear kernel."""
     k = centre(gram)
     y = target - target.mean()
-    return float(y @ k @ y) / float(np.linalg.norm(k) * (y @ y))
+    return float((y @ k @ y) / (np.linalg.norm(k) * (y @ y)))
 
 
 def cka(a: Floats, b: Floats) -> float:
     """Debiased linear CKA of two Grams (Song et al. 2012's HSIC; Nguyen et al. 2021): about 0 for unrelated states."""
-    return _hsic(a, b) / float(np.sqrt(max(_hsic(a, a) * _hsic(b, b), 1e-300)))
+    return _hsic(a, b) / max(_hsic(a, a) * _hsic(b, b), 1e-300) ** 0.5
 
 
 def cka_interval(a: Floats, b: Floats, groups: np.ndarray, alpha: float = 0.05, parts: int = 20) -> tuple[float, float]:
@@ -75,7 +75,8 @@ def rotation(source: Floats, target: Floats) -> Floats:
 
 def angle(a: Floats, b: Floats) -> float:
     """Cosine between two directions."""
-    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-300))
+    lengths = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    return float(a @ b) / max(lengths, 1e-300)
 
 
 def centre(gram: Floats) -> Floats:

@@ -13,7 +13,7 @@ from probes.alignment import Aligned
 from probes.auc import fold_auc
 from probes.bootstrap import SCORED_DRAWS, draw_problems, score_draws
 from probes.features import Feature, FeatureError, Labels, label_rows
-from probes.fits import RIDGES, Floats, HingeCell, Splits, fit_hinge, linear_gram, make_splits, refit_hinge
+from probes.fits import RIDGES, Floats, HingeCell, Splits, fit_hinge, linear_gram, make_splits, rbf_gram, refit_hinge
 from probes.permutation import permute_blocks, swappable_blocks
 from probes.settings import ProtocolSettings
 from probes.sweeps import fit_least_squares, refit_least_squares, sweep_auc
@@ -23,9 +23,10 @@ from probes.sweeps import fit_least_squares, refit_least_squares, sweep_auc
 class FeaturePlan:
     """All that is random about a feature's cells, drawn beforehand and the same for every model and layer.
 
-    rows: (n,) of the aligned index. problems: (n,) problem of each row. groups: (n,) near-identical problems as
-    one. targets: (c, n). repeats: one Splits a fold seed. taken: (permutations, n) block permutations. draws:
-    (draws, n) bootstrap multiplicities, scored: (k, n) those of the scored side alone. token_labels: (1, n) random label of each token type (the control).
+    rows: (n,) of the aligned index. groups: (n,) problem of each row, near-identical ones as one. targets: (c, n).
+    repeats: one Splits a fold seed. taken: (permutations, n) block permutations. draws: (draws, n) bootstrap
+    multiplicities, scored: (k, n) those of the scored side alone. token_labels: (1, n) random label of each token
+    type (the control).
     """
 
     feature: Feature
@@ -281,8 +282,6 @@ def _nonlinear(
     grams: Sequence[Sequence[Floats]], plan: FeaturePlan, settings: ProtocolSettings
 ) -> tuple[float, Floats]:
     """AUC of the RBF kernel, and its refits on the bootstrap draws (gamma and C as chosen)."""
-    from probes.fits import rbf_gram
-
     fits = [_fit(g, plan, s, settings, settings.gammas) for g, s in zip(grams, plan.repeats)]
     auc = float(np.mean([_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)]))
     # One gamma a split for the draws: that of its first target.

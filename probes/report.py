@@ -86,9 +86,7 @@ def answer(result: ProbeResult) -> str:
             if (names := own.filter(pl.col("verdict") == verdict)["feature"].to_list())
         ]
         parts.append(f"{a} against {b}: {'; '.join(said)}")
-    return (
-        f"On traces by {result.about['source']}, linear separability in layers {_layers(result)} – {' · '.join(parts)}."
-    )
+    return f"On traces by {result.about['source']}, linear separability in {_layers(result)} – {' · '.join(parts)}."
 
 
 def findings(result: ProbeResult) -> list[dict[str, Any]]:
@@ -190,7 +188,8 @@ def _format(value: Any) -> str:
 
 
 def _layers(result: ProbeResult) -> str:
-    return ", ".join(str(layer) for layer in result.about["band"])
+    band = result.about["band"]
+    return f"layer{'s' if len(band) > 1 else ''} {', '.join(str(layer) for layer in band)}"
 
 
 def _what_was_read(result: ProbeResult) -> str:
