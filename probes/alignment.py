@@ -33,13 +33,13 @@ class Aligned:
     def layer(self, model: str, seed: int, layer: int, chosen: np.ndarray) -> np.ndarray:
         """(len(chosen), width) float32 states of the chosen rows of the index. Raises StatesError."""
         states = self.states[model][seed]
-        array = states.layer(layer)
+        array = states.mapped(layer)
         if array.shape != (len(states.index), states.width):
             raise StatesError(
                 f"{states.folder}/layer_{layer:03d}.npy is {array.shape}, its index says "
                 f"({len(states.index)}, {states.width}): it is another model's; extract the states again."
             )
-        found = np.asarray(array[self.rows[model, seed][chosen]], dtype=np.float32)
+        found = states.read(layer, self.rows[model, seed][chosen])
         bad = int((~np.isfinite(found)).any(1).sum())
         if bad:
             raise StatesError(

@@ -121,6 +121,8 @@ def choose_contrasts(models: Sequence[str], settings: ProtocolSettings) -> list[
     if settings.contrasts:
         return list(settings.contrasts)
     arms = [m for m in models if m not in (settings.base, settings.untrained)]
+    if not arms:
+        raise FeatureError(f"models are {', '.join(models)}: nothing to compare {settings.base} with. Add an arm.")
     return [(a, settings.base) for a in arms] + [(b, a) for i, a in enumerate(arms) for b in arms[i + 1 :]]
 
 

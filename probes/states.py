@@ -58,12 +58,20 @@ class States:
 
     def layer(self, layer: int) -> np.ndarray:
         """(rows, width): memory-mapped where stored as float32 or float16, widened to float32 where bfloat16."""
+        return self._widen(self.mapped(layer))
+
+    def read(self, layer: int, rows: np.ndarray) -> np.ndarray:
+        """(len(rows), width) float32 of some rows; the others stay on disk."""
+        return np.asarray(self._widen(self.mapped(layer)[rows]), dtype=np.float32)
+
+    def mapped(self, layer: int) -> np.ndarray:
+        """(rows, width) as stored, memory-mapped; bfloat16 as its bits in uint16. Raises StatesError."""
         if layer not in self.layers:
             raise StatesError(f"{self.folder} holds layers {list(self.layers)}; layer {layer} was not extracted.")
-        array = np.load(self.folder / f"layer_{layer:03d}.npy", mmap_mode="r")
-        if self.stored == "bfloat16":
-            return (array.astype(np.uint32) << 16).view(np.float32)
-        return array
+        return np.load(self.folder / f"layer_{layer:03d}.npy", mmap_mode="r")
+
+    def _widen(self, array: np.ndarray) -> np.ndarray:
+        return (array.astype(np.uint32) << 16).view(np.float32) if self.stored == "bfloat16" else array
 
     def surface(self) -> np.ndarray:
         """(rows, features) float32: what the text alone tells (see `probes.surface`)."""

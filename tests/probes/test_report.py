@@ -120,7 +120,9 @@ def test_states_of_another_width_are_refused_by_file(source, tmp_path):
     shutil.copytree(source.states["base"][0], broken)
     np.save(broken / "layer_002.npy", np.load(broken / "layer_002.npy")[:, :7])
     with pytest.raises(StatesError, match=r"layer_002\.npy is \(\d+, 7\), its index says \(\d+, 32\)"):
-        run_protocol(Source("t", source.traces, source.steps, {"base": [broken]}), SETTINGS)
+        run_protocol(
+            Source("t", source.traces, source.steps, {"base": [broken], "same": source.states["same"]}), SETTINGS
+        )
 
 
 def test_states_that_are_not_finite_are_refused_by_model_and_layer(source, tmp_path):
@@ -130,7 +132,9 @@ def test_states_that_are_not_finite_are_refused_by_model_and_layer(source, tmp_p
     array[:, 3] = np.nan
     np.save(broken / "layer_001.npy", array)
     with pytest.raises(StatesError, match=r"base, seed 0, layer 1: \d+ of \d+ rows are NaN"):
-        run_protocol(Source("t", source.traces, source.steps, {"base": [broken]}), SETTINGS)
+        run_protocol(
+            Source("t", source.traces, source.steps, {"base": [broken], "same": source.states["same"]}), SETTINGS
+        )
 
 
 def test_a_label_that_follows_the_problem_exactly_is_refused(source):
@@ -143,6 +147,11 @@ def test_a_label_that_follows_the_problem_exactly_is_refused(source):
 def test_a_missing_base_is_told_with_the_models_there_are(source):
     with pytest.raises(FeatureError, match="no model is named 'root'; models: base, same, planted"):
         run_protocol(source, SETTINGS.model_copy(update={"base": "root"}))
+
+
+def test_a_base_alone_has_nothing_to_be_compared_with(source):
+    with pytest.raises(FeatureError, match="nothing to compare base with"):
+        run_protocol(Source("t", source.traces, source.steps, {"base": source.states["base"]}), SETTINGS)
 
 
 def test_a_group_column_overrules_the_text():

@@ -169,6 +169,7 @@ def test_bfloat16_is_the_rounded_float32_and_half_the_size(tmp_path, corpus, che
     half = extract_states(checkpoint, traces, steps, tmp_path / "half", Reading(stored="bfloat16"))
     expected = torch.from_numpy(np.array(full.layer(2))).bfloat16().float().numpy()
     np.testing.assert_array_equal(half.layer(2), expected)
+    np.testing.assert_array_equal(half.read(2, np.array([5, 1])), expected[[5, 1]])
     sizes = [(tmp_path / f / "layer_002.npy").stat().st_size - 128 for f in ("full", "half")]
     assert sizes[0] == 2 * sizes[1]
 
