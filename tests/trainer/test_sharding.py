@@ -1,17 +1,17 @@
-"""Two gloo processes that share one model: every step is the unsharded one's."""
+"""Two gloo processes, each with the whole model or with half of it, do what one does."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_ranks import free_port
+from test_supervised import metrics, settings_for
 from torch import distributed, nn
 from torch.distributed.tensor import DTensor
 
@@ -91,13 +91,14 @@ def luffy_step(read):
     return averages.means()["loss"], norm, weights, streamed, rollouts
 
 
-def sharded_process(world, output):
+def on_each_rank(world, output):
     """What each of the two processes does."""
     loss, norm, weights, streamed, rollouts = luffy_step(settings(world, output / "luffy", "luffy", fsdp=True))
     save_file({name: t.clone() for name, t in streamed.items()}, output / f"streamed-{rank()}.safetensors")
     if rank() == 0:
         save_file({name: t.clone() for name, t in weights.items()}, output / "luffy.safetensors")
         (output / "luffy.json").write_text(json.dumps([loss, norm, rollouts]))
+    train(pretraining(world, output / "unsharded"))
     base = train(settings(world, output / "sft", "sft", fsdp=True, **STEP))
     train(settings(world, output / "half", "sft", fsdp=True, dtype="bfloat16", gradient_checkpointing=True, **STEP))
     train(adapted(world, output / "adapted", base, fsdp=True))
@@ -110,6 +111,11 @@ def sharded_process(world, output):
     grpo = settings(world, output / "grpo", "grpo", fsdp=True, steps=2, loss={"kl": 0.1})
     train(grpo)
     distributed.destroy_process_group()
+
+
+def pretraining(world, output):
+    changes = {"steps": 3, "batch": {"rows": 5, "micro_tokens": 64}, "checkpoint": {"every": 3}}
+    return settings_for(world, output, **changes)
 
 
 def long_sft(world, output, *, fsdp):
@@ -133,15 +139,21 @@ sys.path.insert(0, sys.argv[1])
 import test_sharding
 other = os.fork()
 os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if other else "1"
-test_sharding.sharded_process(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
+test_sharding.on_each_rank(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
 if other:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
 """
 
 
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
-def sharded(world_folder, tmp_path_factory):
-    """The folder that two processes with one sharded model leave."""
+def two_ranks(world_folder, tmp_path_factory):
+    """The folder that the two processes leave."""
     output = tmp_path_factory.mktemp("sharded")
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-c", TWO_RANKS, str(Path(__file__).parent), str(world_folder), str(output)]
@@ -163,53 +175,63 @@ def close(found, wanted):
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-5, msg=name)
 
 
-def metrics(folder):
-    return pl.read_parquet(folder / "metrics.parquet")
+def test_a_run_does_not_depend_on_the_number_of_ranks(two_ranks, world_folder, tmp_path):
+    """Every rank with the whole model, gradients summed."""
+    alone, together = train(pretraining(world_folder, tmp_path / "one")), two_ranks / "unsharded/final"
+    wanted = load_file(alone / "model.safetensors")
+    for name, tensor in load_file(together / "model.safetensors").items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-3, atol=1e-5)
+    for name in ("loss", "entropy", "gradient_norm"):
+        found = metrics(together.parent)[name].to_list()
+        assert found == pytest.approx(metrics(alone.parent)[name].to_list(), rel=1e-5)
+    assert len(checkpoints(together.parent / "checkpoints")) == 1
 
 
-def test_one_sft_step_is_the_unsharded_one(sharded, world_folder, tmp_path):
+def test_one_sft_step_is_the_unsharded_one(two_ranks, world_folder, tmp_path):
     final = train(settings(world_folder, tmp_path / "sft", "sft", fsdp=False, **STEP))
-    together, alone = metrics(sharded / "sft"), metrics(final.parent)
+    together, alone = metrics(two_ranks / "sft"), metrics(final.parent)
     assert together["loss"][0] == pytest.approx(alone["loss"][0], abs=1e-6)
     assert together["gradient_norm"][0] == pytest.approx(alone["gradient_norm"][0], rel=1e-5)
-    close(load_file(sharded / "sft/final/model.safetensors"), load_file(final / "model.safetensors"))
-    newest = checkpoints(sharded / "sft/checkpoints")[-1]
+    close(load_file(two_ranks / "sft/final/model.safetensors"), load_file(final / "model.safetensors"))
+    newest = checkpoints(two_ranks / "sft/checkpoints")[-1]
     close(
         load_file(newest / "optimizer.safetensors"),
         load_file(final.parent / "checkpoints" / newest.name / "optimizer.safetensors"),
     )
 
 
-def test_one_luffy_step_is_the_unsharded_one_and_the_engine_has_its_weights(sharded, world_folder, tmp_path):
+def test_one_luffy_step_is_the_unsharded_one_and_the_engine_has_its_weights(two_ranks, world_folder, tmp_path):
     loss, norm, weights, _, rollouts = luffy_step(settings(world_folder, tmp_path, "luffy", fsdp=False))
-    found_loss, found_norm, found_rollouts = json.loads((sharded / "luffy.json").read_text())
+    found_loss, found_norm, found_rollouts = json.loads((two_ranks / "luffy.json").read_text())
     assert found_loss == pytest.approx(loss, abs=1e-6)
     assert found_norm == pytest.approx(norm, rel=1e-5)
-    found = load_file(sharded / "luffy.safetensors")
+    found = load_file(two_ranks / "luffy.safetensors")
     close(found, weights)
     for number in (0, 1):
-        streamed = load_file(sharded / f"streamed-{number}.safetensors")
+        streamed = load_file(two_ranks / f"streamed-{number}.safetensors")
         assert all(torch.equal(streamed[name], tensor) for name, tensor in found.items())
     assert found_rollouts == rollouts
 
 
-def test_adapters_are_merged_into_the_final_folder(sharded, world_folder, tmp_path):
-    base = sharded / "sft/final"
+def test_adapters_are_merged_into_the_final_folder(two_ranks, world_folder, tmp_path):
+    base = two_ranks / "sft/final"
     final = train(adapted(world_folder, tmp_path / "run", base, fsdp=False))
-    found = load_file(sharded / "adapted/final/model.safetensors")
+    found = load_file(two_ranks / "adapted/final/model.safetensors")
     close(found, load_file(final / "model.safetensors"))
     assert any(not torch.equal(tensor, found[name]) for name, tensor in load_file(base / "model.safetensors").items())
 
 
-def test_bfloat16_and_gradient_checkpointing_stay_near_the_plain_step(sharded):
-    plain, half = metrics(sharded / "sft"), metrics(sharded / "half")
+def test_bfloat16_and_gradient_checkpointing_stay_near_the_plain_step(two_ranks):
+    plain, half = metrics(two_ranks / "sft"), metrics(two_ranks / "half")
     assert half["loss"][0] == pytest.approx(plain["loss"][0], rel=2e-2)
     assert half["gradient_norm"][0] == pytest.approx(plain["gradient_norm"][0], rel=2e-2)
-    assert {tensor.dtype for tensor in load_file(sharded / "half/final/model.safetensors").values()} == {torch.float32}
+    assert {tensor.dtype for tensor in load_file(two_ranks / "half/final/model.safetensors").values()} == {
+        torch.float32
+    }
 
 
-def test_a_sharded_run_that_was_stopped_ends_as_one_that_was_not(sharded, world_folder, tmp_path):
-    whole, again = (load_file(sharded / name / "final/model.safetensors") for name in ("whole", "killed"))
+def test_a_sharded_run_that_was_stopped_ends_as_one_that_was_not(two_ranks, world_folder, tmp_path):
+    whole, again = (load_file(two_ranks / name / "final/model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     alone = load_file(train(long_sft(world_folder, tmp_path / "run", fsdp=False)) / "model.safetensors")
     for name, tensor in alone.items():
@@ -225,8 +247,8 @@ def test_a_single_process_and_engines_that_take_whole_weights_are_told(world_fol
         open_engine(settings(world_folder, tmp_path, "grpo", fsdp=False, **changes), nn.Linear(1, 1), 0, "cpu")
 
 
-def test_a_sharded_policy_run_goes_to_its_end(sharded):
-    table = metrics(sharded / "grpo")
+def test_a_sharded_policy_run_goes_to_its_end(two_ranks):
+    table = metrics(two_ranks / "grpo")
     assert table["step"].to_list() == [1, 2]
     assert table["kl"][0] == pytest.approx(0.0, abs=1e-2)
     assert table["gradient_norm"].is_not_null().all()
