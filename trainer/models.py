@@ -37,6 +37,7 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreT
 
 def load_model(name: str | Path, *, attention: str = "sdpa", trust_remote_code: bool = False) -> PreTrainedModel:
     """The causal LM of a folder or hub name, in float32, from safetensors alone."""
+    disable_progress_bar()  # transformers draws its own; here the roof does
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(name),
@@ -76,7 +77,6 @@ def new_model(settings: NewModelSettings, tokenizer: PreTrainedTokenizerBase, at
 
 def load(settings: TrainSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model that a run starts from, and its tokenizer, on the CPU in float32; adapters not yet in place."""
-    disable_progress_bar()  # transformers draws its own; here the roof does
     if settings.new_model is not None:
         tokenizer = load_tokenizer(settings.new_model.tokenizer)
         return new_model(settings.new_model, tokenizer, settings.attention), tokenizer
