@@ -301,6 +301,8 @@ def _laid_over(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def _check_model(settings: TrainSettings) -> None:
     if (settings.model is None) == (settings.new_model is None):
         raise ValueError("expected exactly one of model (a folder or hub name) and a [new_model] table.")
+    if settings.attention == "flash_attention_2" and settings.dtype == "float32":
+        raise ValueError("attention flash_attention_2 takes no float32; set dtype to bfloat16.")
     if settings.new_model is not None and settings.lora is not None:
         raise ValueError("lora adapts a trained model; a [new_model] has random weights. Take one of them out.")
 

@@ -183,12 +183,15 @@ def _head_is_plain(model: PreTrainedModel) -> bool:
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         return False
-    was_training = model.training
+    was_training, attention = model.training, model.config._attn_implementation
     model.eval()
+    if attention.startswith("flash"):
+        model.config._attn_implementation = "sdpa"  # FlashAttention takes neither float32 nor a CPU
     probe = torch.tensor([[0, 1]], device=head.weight.device)
     logits = model(input_ids=probe, use_cache=False).logits
     hidden = _decoder(model)(input_ids=probe, use_cache=False).last_hidden_state
     model.train(was_training)
+    model.config._attn_implementation = attention
     return bool(torch.allclose(head(hidden).float(), logits.float(), rtol=1e-4, atol=1e-5))
 
 

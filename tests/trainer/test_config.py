@@ -41,6 +41,10 @@ FAULTS = [
         {"method": "luffy", "model": "m", "data": {"problems": "p", "curated": "c"}, "teacher": {"rows": 8}},
         "sampled row",
     ),
+    (
+        {"method": "sft", "model": "m", "data": {"curated": "c"}, "attention": "flash_attention_2"},
+        "set dtype to bfloat16",
+    ),
     ({"method": "sft", "model": "m", "data": {"curated": "c"}, "optimiser": {}}, "did you mean optimizer"),
     (
         {"method": "dpo", "new_model": {"tokenizer": "t"}, "data": {"curated": "c"}},
