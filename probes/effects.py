@@ -17,7 +17,6 @@ from probes.settings import ProtocolSettings
 def effect_table(
     probed: Mapping[str, Probed],
     contrasts: Sequence[tuple[str, str]],
-    seeds: int,
     band: Sequence[int],
     settings: ProtocolSettings,
 ) -> pl.DataFrame:
@@ -30,7 +29,7 @@ def effect_table(
         for a, b in contrasts:
             family = []
             for name, one in probed.items():
-                effect = contrast(one, a, b, seeds, band, estimand)
+                effect = contrast(one, a, b, band, estimand)
                 family.append((name, one, effect))
             different = holm(np.asarray([e.p_different() for *_, e in family]))
             same = holm(np.asarray([e.p_equivalent(settings.margin) for *_, e in family]))
@@ -39,11 +38,11 @@ def effect_table(
     return pl.DataFrame(rows)
 
 
-def contrast(one: Probed, a: str, b: str, seeds: int, band: Sequence[int], estimand: str) -> Effect:
-    """The effect of A against B on one feature."""
+def contrast(one: Probed, a: str, b: str, band: Sequence[int], estimand: str) -> Effect:
+    """The effect of A against B on one feature, over the seeds that both have; one checkpoint stands for every seed."""
+    counts = sorted((_seeds_of(one, a), _seeds_of(one, b)))
+    seeds = counts[1] if counts[0] == 1 else counts[0]
     pairs = [(_in_band(one, a, seed, band, estimand), _in_band(one, b, seed, band, estimand)) for seed in range(seeds)]
-    if _seeds_of(one, a) == _seeds_of(one, b) == 1:
-        pairs = pairs[:1]
     differences = np.asarray([x[0] - y[0] for x, y in pairs])
     draws = np.stack([x[1] - y[1] for x, y in pairs], axis=1)
     return crossed_effect(differences, draws, len(np.unique(one.plan.groups)))

@@ -79,12 +79,12 @@ def rbf_gram(linear: Floats, gamma: float) -> Floats:
 
 
 @dataclass(frozen=True)
-class HingeCell:
-    """Nested hinge fits of one cell.
+class NestedFit:
+    """Nested fits of one cell, by hinge loss or least squares.
 
     held_out: (targets, n) decisions of each row from the fits that did not see its problem. costs: (outer,
-    targets) chosen C. gammas: chosen, 1 for the linear kernel. degenerate: share of headline fits with no free
-    support vector. largest_gap: KKT gap. fits: the outer fits, one Fit of all targets a split.
+    targets) chosen C, or ridge. gammas: (outer, targets) chosen, 1 for the linear kernel. degenerate: share of the
+    outer fits with no free support vector. largest_gap: their largest KKT gap.
     """
 
     held_out: Floats
@@ -92,12 +92,11 @@ class HingeCell:
     gammas: Floats
     degenerate: float
     largest_gap: float
-    fits: tuple[Fit, ...]
 
 
 def fit_hinge(
     grams: Sequence[Floats], targets: Floats, splits: Splits, costs: Sequence[float], gammas: Sequence[float] = ()
-) -> HingeCell:
+) -> NestedFit:
     """Choose C (and gamma, where given: RBF on the linear Grams) on inner folds, fit, and score what is held out.
 
     grams: one (n, n) linear Gram for each outer split. targets: (c, n) of -1/+1.
@@ -117,13 +116,12 @@ def fit_hinge(
         widths[k] = [candidates[w][0] for w in width]
         held_out[:, ~split.train] = score[:, ~split.train]
         fits.append(fit)
-    return HingeCell(
+    return NestedFit(
         held_out=held_out,
         costs=chosen,
         gammas=widths,
         degenerate=float(np.mean([fit.degenerate.mean() for fit in fits])),
         largest_gap=float(max(fit.kkt_gap.max() for fit in fits)),
-        fits=tuple(fits),
     )
 
 

@@ -13,7 +13,7 @@ from probes.alignment import Aligned
 from probes.auc import fold_auc
 from probes.bootstrap import SCORED_DRAWS, draw_problems, score_draws
 from probes.features import Feature, FeatureError, Labels, label_rows
-from probes.fits import RIDGES, Floats, HingeCell, Splits, fit_hinge, linear_gram, make_splits, rbf_gram, refit_hinge
+from probes.fits import RIDGES, Floats, NestedFit, Splits, fit_hinge, linear_gram, make_splits, rbf_gram, refit_hinge
 from probes.permutation import permute_blocks, swappable_blocks
 from probes.settings import ProtocolSettings
 from probes.sweeps import fit_least_squares, refit_least_squares, sweep_auc
@@ -48,6 +48,11 @@ class FeaturePlan:
         if self.labels.task == "binary":
             return [(classes[0], classes[1])]
         return [(f"not {name}", name) for name in classes]
+
+    @property
+    def positive_share(self) -> float | None:
+        """Share of positive rows of a binary feature."""
+        return float((self.targets[0] > 0).mean()) if self.labels.task == "binary" else None
 
     @property
     def binary(self) -> bool:
@@ -264,11 +269,11 @@ def _fit(
     splits: Splits,
     settings: ProtocolSettings,
     gammas: Sequence[float] = (),
-) -> HingeCell:
+) -> NestedFit:
     if plan.binary and settings.fit == "hinge":
         return fit_hinge(grams, plan.targets, splits, settings.costs, gammas)
     held_out, ridges, widths = fit_least_squares(grams, plan.targets, splits, RIDGES, gammas)
-    return HingeCell(held_out, ridges, widths, 0.0, 0.0, ())
+    return NestedFit(held_out, ridges, widths, degenerate=0.0, largest_gap=0.0)
 
 
 def _refit(grams: Sequence[Floats], plan: FeaturePlan, costs: Floats, settings: ProtocolSettings) -> Floats:

@@ -57,7 +57,6 @@ def run_protocol(
         raise FeatureError(f"no model is named {settings.base!r}; models: {', '.join(models)}. Set `base`.")
     band = choose_band(models, settings)
     contrasts = choose_contrasts(list(models), settings)
-    seeds = count_seeds(models)
     group_of = group_by_text(source.traces)
     probed: dict[str, Probed] = {}
     shapes, planes, matrix, identical = [], [], [], True
@@ -72,7 +71,7 @@ def run_protocol(
             shapes += geometry_rows(aligned, probed[name], settings)
             planes += slice_rows(aligned, probed[name], band, settings)
             matrix += source_rows(feature, source, probed[name], others, band, settings)
-    effects = effect_table(probed, contrasts, seeds, band, settings)
+    effects = effect_table(probed, contrasts, band, settings)
     tables = {
         "effects": effects,
         "cells": cell_table(probed),
@@ -93,7 +92,7 @@ def run_protocol(
         "identical_tokens": identical,
         "versions": versions(),
     }
-    return ProbeResult(settings, tables, _notes(seeds, identical, tables, settings), about)
+    return ProbeResult(settings, tables, _notes(identical, tables, settings), about)
 
 
 # ---------------------------------------------------------------- what is compared
@@ -137,16 +136,6 @@ def group_by_text(traces: pl.DataFrame) -> dict[str, int]:
         return {p: names[g] for p, g in pairs.iter_rows()}
     problems = traces.select("problem_id", "problem").unique("problem_id", maintain_order=True)
     return dict(zip(problems["problem_id"], group_problems(problems["problem"].to_list()).tolist()))
-
-
-def count_seeds(models: Mapping[str, Sequence[States]]) -> int:
-    """Training seeds of the arms; a model with one checkpoint is shared by all. Raises FeatureError."""
-    counts = {name: len(seeds) for name, seeds in models.items()}
-    most = max(counts.values())
-    odd = {name: count for name, count in counts.items() if count not in (1, most)}
-    if odd:
-        raise FeatureError(f"models have {counts} seeds; each needs {most}, or 1 that is shared by all.")
-    return most
 
 
 # ---------------------------------------------------------------- one feature
@@ -257,7 +246,7 @@ def source_rows(
     settings: ProtocolSettings,
 ) -> list[dict[str, Any]]:
     """The arm × source matrix of one feature: AUC in the band; other sources matched in prevalence to the neutral."""
-    share = float((one.plan.targets[0] > 0).mean())
+    share = one.plan.positive_share
     rows = []
     for model in dict.fromkeys(m for m, *_ in one.cells):
         own = [c for (m, _, layer), c in one.cells.items() if m == model and layer in band]
@@ -277,8 +266,8 @@ def source_rows(
                     for layer in band
                 ]
                 auc, low, high = np.mean(every, axis=0).tolist()
-                reached = float((planned.targets[0] > 0).mean())
-                rows.append(_source_row(feature, source.name, model, (auc, low, high), len(planned.rows), reached, ""))
+                size, reached = len(planned.rows), planned.positive_share
+                rows.append(_source_row(feature, source.name, model, (auc, low, high), size, reached, ""))
         except (FeatureError, FoldError) as reason:  # a model that is never wrong has no wrong steps to find
             rows += [_source_row(feature, source.name, m, (None,) * 3, 0, None, str(reason)) for m in models]
     return rows
@@ -306,12 +295,12 @@ def _source_row(
     }
 
 
-def _notes(
-    seeds: int, identical: bool, tables: Mapping[str, pl.DataFrame], settings: ProtocolSettings
-) -> tuple[str, ...]:
+def _notes(identical: bool, tables: Mapping[str, pl.DataFrame], settings: ProtocolSettings) -> tuple[str, ...]:
     notes = ["With one base shared by all arms, δ(A) - δ(B) is AUC(A) - AUC(B)."]
-    if seeds == 1:
-        notes.append("One checkpoint an arm: every statement speaks of these checkpoints only, not of the methods.")
+    single = tables["effects"].filter(pl.col("seeds") == 1).select("a", "b").unique(maintain_order=True).rows()
+    if single:
+        pairs = ", ".join(f"{a} against {b}" for a, b in single)
+        notes.append(f"One checkpoint an arm ({pairs}): speaks of these checkpoints only, not of the methods.")
     if not identical:
         notes.append("Tokenizers differ: rows are compared where they end at the same character.")
     for row in tables["power"].iter_rows(named=True):

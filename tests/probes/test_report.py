@@ -83,6 +83,14 @@ def test_whether_a_feature_is_there_is_told_for_each_model(result):
     assert p["base"] == p["same"]
 
 
+def test_arms_of_unequal_seeds_are_compared_on_those_that_both_have(source):
+    base, same, planted = (source.states[n][0] for n in ("base", "same", "planted"))
+    states = {"base": [base], "three": [same, same, planted], "two": [same, planted]}
+    effects = run_protocol(Source("t", source.traces, source.steps, states), SETTINGS).tables["effects"]
+    seeds = {(r["a"], r["b"]): r["seeds"] for r in effects.filter(estimand="delta").iter_rows(named=True)}
+    assert seeds == {("three", "base"): 3, ("two", "base"): 2, ("two", "three"): 2}
+
+
 def test_geometry_of_a_copy_is_the_bases(result):
     layer = result.tables["geometry"].filter(feature="step_correct", layer=2)
     same = layer.filter(model="same").row(0, named=True)
