@@ -9,7 +9,7 @@ from evaluators.grammar import based_number, decimal
 from evaluators.normalize import MAX_ANSWER, ascii_signs, join_thousands, number_word, strip_wrappers, words
 from evaluators.parse import parse
 from evaluators.tokens import CONSTANTS, FUNCTIONS, GREEK
-from evaluators.tree import EMPTY_SET, INFINITY, Node, TooLarge, Unreadable, negate
+from evaluators.tree import EMPTY_SET, INFINITY, Node, TooLarge, Unreadable, check_depth, negate
 from evaluators.units import parse_unit
 
 
@@ -50,7 +50,7 @@ _UNIT_FRACTION = re.compile(
     r"\\[dt]?frac\s*\{\s*(\\(?:text|mathrm|mbox|rm)\s*\{[^{}]*\}[^{}]{0,8})\s*\}\s*\{\s*(\\(?:text|mathrm|mbox|rm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?)\s*\}"
 )
 _MODULE = re.compile(r"\b(?:np|numpy|math|sympy|sp|cmath|mpmath|mp)\.(?=[a-zA-Z])")
-_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,40})\}|(\d))")
+_REPEATING = re.compile(r"(?<!\d)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,40})\}|(\d))")
 _DOTS = re.compile(r"(?<=\d)\s*(?:\\l?dots|\\cdots|\.{3,})$")
 _CONDITION = re.compile(
     r"(?:[,; (]|\\quad|\\qquad|\\,|\\;|\\text ?\{)(?:where |for |with |and |all |any |some |every |each |"
@@ -117,6 +117,7 @@ _POSITIVE_REALS = re.compile(r"\\mathbb ?\{?R\}? ?(?:\^ ?\{? ?\+ ?\}?|_ ?\{? ?(?
 _INFINITE = frozenset(("infinity", "infinite", "infinitely many", "infinitely many solutions"))
 _YES = {"true": "true", "yes": "yes", "false": "false", "no": "no"}
 _NAMES = frozenset(FUNCTIONS) | frozenset(CONSTANTS) | GREEK
+MAX_LEVELS = 150  # of a tree: what walks it by recursion stays far from the end of the stack
 _MATHEMATICAL = re.compile(r"[\\^_=<>{}\d|\[\]]")
 
 
@@ -135,7 +136,10 @@ def read_answer(source: str) -> Answer:
     if not text:
         return Answer(source, "", None, "is empty")
     try:
-        return Answer(source, text, _read(text), "", "," in text)
+        tree = _read(text)
+        if len(text) > MAX_LEVELS:
+            check_depth(tree, MAX_LEVELS)
+        return Answer(source, text, tree, "", "," in text)
     except TooLarge as error:
         return Answer(source, text, None, str(error))
     except Unreadable as error:

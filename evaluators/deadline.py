@@ -19,6 +19,8 @@ import threading
 import time
 from typing import Any
 
+from evaluators.tree import DeadlineExceeded
+
 logger = logging.getLogger("evaluators")
 
 #: A start (interpreter and sympy: about a second) beyond this is a broken installation or machine.
@@ -27,10 +29,6 @@ STARTUP_SECONDS = 60.0
 MEMORY_BYTES = 2 * 1024**3
 #: Of a deadline, kept for killing the worker and for the machine's load: the caller has its answer in time.
 CLEANUP_SECONDS = 0.1
-
-
-class DeadlineExceeded(RuntimeError):
-    """A computation passed its limit of time or memory. The worker that ran it is gone, another stands in."""
 
 
 class StillStarting(DeadlineExceeded):
@@ -49,8 +47,8 @@ def run_symbolic(a: Any, b: Any, deadline_seconds: float = 1.0) -> bool | None:
     """Whether two trees are equal by sympy, computed in a worker; None where sympy cannot tell.
 
     a, b: trees as `evaluators.tree.to_json` writes them.
-    deadline_seconds: from this call on, waiting for a free worker included. Only the start of a worker that is
-    not warm yet is not counted; call `warm_up` beforehand where a bound from the first case on matters.
+    deadline_seconds: from this call on; waiting for a free worker, or for one that is still starting, is included.
+    Call `warm_up(wait=True)` beforehand where the first case must have all of it.
 
     Raises DeadlineExceeded past the deadline or the memory limit, WorkerBroken where no worker ever started.
     """
@@ -70,9 +68,9 @@ def run_symbolic(a: Any, b: Any, deadline_seconds: float = 1.0) -> bool | None:
     return None if value is None else bool(value)
 
 
-def warm_up(*, wait: bool = False) -> None:
-    """Start the symbolic workers now; with `wait`, return when they are ready to answer within their deadline."""
-    _pool.warm_up(wait)
+def warm_up(*, wait: bool = False, count: int = 2) -> None:
+    """Start the first symbolic workers now; with `wait`, return when they are ready to answer within their deadline."""
+    _pool.warm_up(wait, count)
 
 
 def set_worker_count(count: int) -> None:
@@ -200,24 +198,20 @@ class _Pool:
     def ask(self, payload: Any, seconds: float) -> tuple[str, Any]:
         until = time.monotonic() + seconds - min(CLEANUP_SECONDS, seconds / 10)
         try:
-            return self._ask_once(payload, until, seconds / 2)
+            return self._ask_once(payload, until)
         except WorkerDied:  # killed from outside, or by this case: the second time tells
             pass
         try:
-            return self._ask_once(payload, until, seconds / 2)
+            return self._ask_once(payload, until)
         except WorkerDied as error:
             raise DeadlineExceeded(f"the case ended its worker twice; {error}") from error
 
-    def _ask_once(self, payload: Any, until: float, least: float) -> tuple[str, Any]:
+    def _ask_once(self, payload: Any, until: float) -> tuple[str, Any]:
         worker = self._take(until)
         healthy = False
         try:
-            if self.was_ready:
-                worker.wait_ready(until - time.monotonic())
-            else:  # a process's first case is not failed for the start of its worker
-                worker.wait_ready()
-                self.was_ready = True
-                until = max(until, time.monotonic() + least)
+            worker.wait_ready(until - time.monotonic())
+            self.was_ready = True
             worker.send(payload)
             kind, value = worker.receive(until)
             healthy = kind != "memory"
@@ -228,9 +222,9 @@ class _Pool:
             self._give_back(worker, healthy)
         return kind, value
 
-    def warm_up(self, wait: bool) -> None:
+    def warm_up(self, wait: bool, count: int) -> None:
         with self.changed:
-            self._start_first()
+            self._start_first(count)
             waiting = [worker for worker in self.idle if not worker.ready] if wait else []
             for worker in waiting:
                 self.idle.remove(worker)
@@ -280,8 +274,8 @@ class _Pool:
                 self._start()
             self.changed.notify()
 
-    def _start_first(self) -> None:
-        while self.standing < min(2, self.limit):  # one to work and one in reserve, should a case kill the first
+    def _start_first(self, count: int = 2) -> None:
+        while self.standing < min(count, self.limit):  # one to work and one in reserve, should a case kill the first
             self._start()
 
     def _start(self) -> None:

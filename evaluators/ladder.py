@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 
 from evaluators.numeric import fresh_budget
-from evaluators.tree import Node
+from evaluators.tree import Node, TooLarge
 from evaluators.verdict import Policy
 
 TIERS = ("text", "rational", "structure", "numeric", "symbolic")
@@ -13,15 +14,20 @@ MAX_STEPS = 2000  # pairs of parts looked at in one comparison
 
 
 class Ladder:
-    """One comparison of two trees; `tier` is the most expensive tier it came to."""
+    """One comparison of two trees; `tier` is the most expensive tier it came to.
 
-    __slots__ = ("policy", "relating", "steps", "tier")
+    All symbolic parts of it share one deadline, `until` on the clock of `time.monotonic`.
+    """
+
+    __slots__ = ("policy", "relating", "steps", "tier", "too_large", "until")
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.tier = 0
         self.steps = 0
         self.relating = 0
+        self.too_large: TooLarge | None = None  # why no point could be computed
+        self.until = monotonic() + policy.deadline_seconds
         fresh_budget()
 
     @property

@@ -217,7 +217,7 @@ def residue(node: Node, point: int) -> int | None:
 
 # 40 digits, with mpmath.
 
-MAX_WORK = 6_000  # steps of one comparison, about 20 ms; a function of 40 digits counts as ten
+MAX_WORK = 4_000  # steps of one comparison, about 20 ms; a function of 40 digits counts as ten
 _contexts = threading.local()  # mpmath's precision belongs to its context: one for each thread
 
 
@@ -279,7 +279,7 @@ def value_at(node: Node, point: Mapping[str, Any], digits: int) -> Any:
 
 def _value(node: Node, point: Mapping[str, Any], ctx: Any) -> Any:
     op = node.op
-    ctx.work -= (10 if op == "fn" or op == "pow" or op == "root" else 1) * (1 + ctx.dps // 150)
+    ctx.work -= (10 if op == "fn" or op == "pow" or op == "root" else 1) * (1 + ctx.dps // 80)
     if ctx.work < 0:
         raise TooLarge("the comparison takes too many steps")
     if op == "num":

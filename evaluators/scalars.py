@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from time import monotonic
 from typing import Any
 
 from evaluators.estimate import surely_differ
@@ -18,7 +19,7 @@ from evaluators.numeric import (
     value_at,
 )
 from evaluators.structure import is_infinite
-from evaluators.tree import PI, Node, TooLarge, Unreadable, contains, symbols, to_json, walk
+from evaluators.tree import PI, DeadlineExceeded, Node, TooLarge, Unreadable, contains, symbols, to_json, walk
 
 _ROUNDING = ("floor", "ceil")
 _COUNTS = frozenset("nmkjlNMK")
@@ -29,6 +30,13 @@ _SCALAR = frozenset(
 )
 _DUMMIES = frozenset("klmnjpqrstKNMZ")
 _TINY = 1e-25
+
+MAX_SYMBOLIC_PARTS = 150  # nodes of both sides
+MAX_SYMBOLIC_POWER = 100
+MAX_SYMBOLIC_BITS = 512
+MAX_BOUND = 4  # sums, products, integrals and limits of both sides
+_BOUND = frozenset(("sum", "product", "integral", "limit"))
+_warming = False
 
 
 class Scalars(Ladder):
@@ -118,12 +126,19 @@ class Scalars(Ladder):
             return True
         if same is False and (has_plain_log(a) or has_plain_log(b)):
             return self.expressions(in_tens(a), in_tens(b))  # log is to base e or 10
+        if same is None and self.too_large is not None:
+            raise self.too_large  # sympy would take longer than we did, not less
         if same is None and self.policy.symbolic:
             return self.symbolically(a, b)
         return same
 
     def at_points(self, a: Node, b: Node, names: frozenset[str]) -> bool | None:
         """Whether two expressions agree to 40 digits, or more where their numbers are long, at random points."""
+        self.too_large = None
+        if surely_differ(a, b, point_of(names, 0, "positive")):
+            return False
+        if self.policy.symbolic and not _warming:
+            begin_warming()
         digits = digits_needed(a, b)
         if not names:
             try:
@@ -148,8 +163,9 @@ class Scalars(Ladder):
         for point in points:
             try:
                 left, right = value_at(a, point, digits), value_at(b, point, digits)
-            except TooLarge:
-                return None
+            except TooLarge as error:
+                self.too_large = error
+                continue
             except Unreadable:
                 continue
             if left.imag != 0 or right.imag != 0:
@@ -170,8 +186,37 @@ class Scalars(Ladder):
 
         if not (is_scalar(a) and is_scalar(b)):
             return None
+        check_symbolic_size(a, b)
         self.reach(4)
-        return run_symbolic(to_json(a), to_json(b), self.policy.deadline_seconds)
+        seconds = self.until - monotonic()
+        if seconds <= 0:
+            raise DeadlineExceeded("the deadline passed")
+        return run_symbolic(to_json(a), to_json(b), seconds)
+
+
+def begin_warming() -> None:
+    """Let a symbolic worker start in the background, before a first case needs it: its start takes half a second."""
+    global _warming
+    _warming = True
+    from evaluators import deadline
+
+    try:
+        deadline.warm_up(count=1)
+    except OSError as error:  # said again, and loudly, by the first case that needs a worker
+        deadline.logger.warning("no symbolic worker could be started ahead of need: %s", error)
+
+
+def check_symbolic_size(*nodes: Node) -> None:
+    """Refuse what sympy would only run into its deadline with. Raises TooLarge."""
+    nested = 0
+    for count, part in enumerate((part for node in nodes for part in walk(node)), start=1):
+        if part.op == "num" and Fraction(part.value).numerator.bit_length() > MAX_SYMBOLIC_BITS:
+            raise TooLarge("a number here has more than 512 bits")
+        if part.op == "pow" and part.args[1].op == "num" and abs(part.args[1].value) > MAX_SYMBOLIC_POWER:
+            raise TooLarge(f"a power here is over {MAX_SYMBOLIC_POWER}")
+        nested += part.op == "fn" and part.value in _BOUND
+        if count > MAX_SYMBOLIC_PARTS or nested > MAX_BOUND:
+            raise TooLarge("the comparison has too many parts for the symbolic tier")
 
 
 def is_scalar(node: Node) -> bool:

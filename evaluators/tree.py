@@ -43,6 +43,10 @@ class TooLarge(Unreadable):
     """The answer is longer, deeper or greater than what is evaluated."""
 
 
+class DeadlineExceeded(RuntimeError):
+    """A computation passed its limit of time or memory. The worker that ran it is gone, another stands in."""
+
+
 MINUS_ONE = Node("num", (), -1)
 ONE = Node("num", (), 1)
 TWO = Node("num", (), 2)
@@ -101,7 +105,23 @@ def substitute(node: Node, name: str, other: Node) -> Node:
 
 def contains(node: Node, *ops: str) -> bool:
     """Whether any node of the tree is one of these operations."""
-    return any(part.op in ops for part in walk(node))
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if top.op in ops:
+            return True
+        stack.extend(top.args)
+    return False
+
+
+def check_depth(node: Node, levels: int) -> None:
+    """Refuse a tree of more levels. Raises TooLarge."""
+    level = [node]
+    for _ in range(levels):
+        level = [arg for part in level for arg in part.args]
+        if not level:
+            return
+    raise TooLarge(f"the expression is nested deeper than {levels}")
 
 
 def to_json(node: Node) -> list[Any]:

@@ -9,10 +9,9 @@ from typing import Any
 
 from evaluators.answer import Answer, read_answer
 from evaluators.compare import Comparison
-from evaluators.deadline import DeadlineExceeded
 from evaluators.extract import LAST, Extracted, extract, last_boxes
 from evaluators.normalize import words
-from evaluators.tree import Unreadable
+from evaluators.tree import DeadlineExceeded, Unreadable
 from evaluators.verdict import Outcome, Policy, Verdict
 
 DEFAULT = Policy()
@@ -107,7 +106,8 @@ def _compare(
     try:
         same = comparison.equal(expected.tree, answer.tree)
     except DeadlineExceeded:
-        return Outcome.TIMEOUT, prediction, "symbolic", f"The symbolic tier took over {policy.deadline_seconds} s."
+        reason = f"The symbolic tier had no answer within {policy.deadline_seconds} s."
+        return Outcome.TIMEOUT, prediction, "symbolic", reason
     except Unreadable as error:
         return Outcome.UNPARSED_PREDICTION, prediction, comparison.method, f"The comparison is undecided: {error}."
     method = comparison.method

@@ -119,7 +119,7 @@ ODD_TEXT = [
 ]
 
 
-@pytest.mark.parametrize("thing", NOT_TEXT, ids=repr)
+@pytest.mark.parametrize("thing", NOT_TEXT, ids=lambda thing: f"{type(thing).__name__} {str(thing)[:1]}")
 def test_what_is_no_text_gets_an_outcome(thing):
     for verdict in (verify(thing, "72"), verify("\\boxed{72}", thing), verify(thing, thing)):
         assert isinstance(verdict, Verdict)

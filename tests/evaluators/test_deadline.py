@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from evaluators import deadline
+from evaluators import Outcome, deadline, verify
 from evaluators.deadline import DeadlineExceeded, Worker, WorkerBroken, WorkerDied, run_symbolic
 from evaluators.tree import Node, to_json
 
@@ -58,6 +58,39 @@ def test_past_the_deadline_the_caller_has_its_answer_in_time(monkeypatch):
             ask(SQUARE_OF_SUM, EXPANDED, 0.5)
         assert time.monotonic() - started < 1.5
     assert ask(SQUARE_OF_SUM, EXPANDED) is True
+
+
+def test_the_parts_of_one_answer_share_one_deadline(monkeypatch):
+    given = []
+
+    def slow(a, b, seconds):
+        given.append(seconds)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(deadline, "run_symbolic", slow)
+    integrals = ", ".join(rf"\int_0^1 x^{{{n}}} dx" for n in range(2, 12))
+    started = time.monotonic()
+    verdict = verify(rf"\boxed{{({integrals})}}", f"({integrals.replace('x^', 'y^').replace('dx', 'x dy')})")
+    assert verdict.outcome is Outcome.TIMEOUT
+    assert time.monotonic() - started < 1.5
+    assert len(given) > 2
+    assert given == sorted(given, reverse=True)
+    assert given[-1] < 0.5
+
+
+def test_the_first_case_of_a_process_has_no_longer_deadline_than_others():
+    """Its worker may not be up by then: that is a timeout, and the next case finds the worker."""
+    script = """
+        import time
+        from evaluators import Outcome, verify
+        case = r"\\boxed{\\int_0^{10^9} x^{x^x} dx}", "72"
+        verify("1", "2")
+        for _ in range(2):
+            started = time.monotonic()
+            assert verify(*case).outcome is Outcome.TIMEOUT
+            assert time.monotonic() - started < 1.5
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
 
 
 def test_a_killed_worker_is_gone_and_another_stands_in(monkeypatch):
@@ -152,12 +185,12 @@ def test_a_forked_child_has_workers_of_its_own():
         from evaluators.deadline import run_symbolic
         from evaluators.tree import Node, to_json
         one = to_json(Node("sym", (), "x"))
-        assert run_symbolic(one, one) is True
+        assert run_symbolic(one, one, 30.0) is True
         child = os.fork()
         if child == 0:
-            os._exit(0 if run_symbolic(one, one) is True else 1)
+            os._exit(0 if run_symbolic(one, one, 30.0) is True else 1)
         assert os.waitpid(child, 0)[1] == 0
-        assert run_symbolic(one, one) is True
+        assert run_symbolic(one, one, 30.0) is True
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
 
