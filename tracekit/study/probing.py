@@ -12,9 +12,8 @@ from tracekit.study.settings import BASE, StudySettings
 
 def probe_runs(settings: StudySettings, progress: Progress) -> None:
     """Run the protocol over all arms; tables into probe/*.parquet, the page into probe/report.html."""
-    from probes.report import write_report
-
     from probes.protocol import Source, run_protocol
+    from probes.report import write_report
     from probes.settings import ProtocolSettings
 
     traces, steps = probing_traces(settings)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probes.equivalence import Effect, crossed_effect
+from probes.equivalence import Effect
 
-DRAWS = 2_000  # of problems: the interval's Monte Carlo error is a fortieth of its width
 ALPHA = 0.05
 
 #: One measure of a checkpoint: problem_id → value.
@@ -28,19 +27,19 @@ class Difference:
     problems: int
 
 
-def difference(a: dict[int, ByProblem], b: dict[int, ByProblem], *, seed: int = 0) -> Difference:
+def difference(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Difference:
     """The mean paired difference of a measure, over the seeds and problems that both have.
 
     a, b: seed → problem → value. Seeds and problems are crossed random effects (`probes.equivalence`): the same
     problems meet every seed. Raises ValueError where nothing is shared.
     """
-    effect = paired_effect(a, b, seed=seed)
+    effect = paired_effect(a, b)
     low, high = effect.interval(ALPHA)
     return Difference(effect.estimate, low, high, effect.p_different(), effect.seeds, effect.problems)
 
 
-def paired_effect(a: dict[int, ByProblem], b: dict[int, ByProblem], *, seed: int = 0) -> Effect:
-    """The effect behind `difference`."""
+def paired_effect(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Effect:
+    """The effect behind `difference`: mean, variance over seeds and over problems (see `probes.equivalence`)."""
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         raise ValueError(f"no seed is shared: {sorted(a)} and {sorted(b)}.")
@@ -48,23 +47,23 @@ def paired_effect(a: dict[int, ByProblem], b: dict[int, ByProblem], *, seed: int
     if not problems:
         raise ValueError("no problem is shared by both arms on every seed.")
     paired = np.array([[a[s][p] - b[s][p] for p in problems] for s in seeds])  # (seeds, problems)
-    drawn = np.random.default_rng(seed).integers(len(problems), size=(DRAWS, len(problems)))
-    draws = np.stack([row[drawn].mean(1) for row in paired], axis=1)  # (draws, seeds)
-    return crossed_effect(paired.mean(1), draws, len(problems))
+    estimate, count = float(paired.mean()), len(problems)
+    if count < 2:
+        return Effect(estimate, 0.0, float("inf"), len(seeds), count)
+    of_mean = float(paired.mean(0).var(ddof=1)) / count  # a mean over problems: its variance needs no bootstrap
+    if len(seeds) == 1:
+        return Effect(estimate, 0.0, of_mean, 1, count)
+    of_one = float(paired.var(1, ddof=1).mean()) / count
+    crossed = max(of_one - of_mean, 0.0) / (len(seeds) - 1)  # σ²_seed×problem / S, in the spread between seeds already
+    spread = float(paired.mean(1).var(ddof=1)) / len(seeds)
+    return Effect(estimate, spread, max(of_mean - crossed, 0.0), len(seeds), count)
 
 
-def interval_of(values: dict[int, ByProblem], *, seed: int = 0) -> tuple[float, float, float]:
+def interval_of(values: dict[int, ByProblem]) -> tuple[float, float, float]:
     """(mean, low, high) of one arm's measure over seeds and problems; a share is kept within [0, 1] by the caller."""
     zero = {s: dict.fromkeys(found, 0.0) for s, found in values.items()}
-    found = difference(values, zero, seed=seed)
+    found = difference(values, zero)
     return found.estimate, found.low, found.high
-
-
-def paired_bits(wins: int, losses: int) -> float:
-    """Two-sided exact sign test of problems that one arm solves and the other does not."""
-    from scipy import stats
-
-    return 1.0 if wins + losses == 0 else float(stats.binomtest(wins, wins + losses).pvalue)
 
 
 def upper_bound_of_none(samples: int, alpha: float = ALPHA) -> float:
