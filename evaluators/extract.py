@@ -72,6 +72,7 @@ _LABEL = re.compile(
     r"Ans\.)(?:\*\*)?",
     re.MULTILINE,
 )
+_LABELLED_NUMBER = re.compile(_LABEL.pattern.removeprefix("^") + r"[ \t]*(-?\d+(?:\.\d+)?)\s*\Z")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _HASHED_ANSWER = re.compile(r"[-−+±$€£¥\\(\[{.\d√π∞]|[A-J]\)?\.?$")
 _BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*|__([^_\n]{1,300})__")
@@ -268,6 +269,9 @@ def last_statement(text: str) -> Extracted | None:
         chosen = list(_CHOSEN.finditer(text))
         if chosen:
             return Extracted(chosen[-1][1], "statement")
+    labelled = _LABELLED_NUMBER.match(text, text.rfind("\n", 0, len(text) - 1) + 1)
+    if labelled:  # the end of most responses that are trained on: what follows finds the same
+        return Extracted(labelled[1], "statement")
     ends = [match.end() for match in _LABEL.finditer(text)]
     if "answer" in lowered:
         ends += [match.end() for match in _ANSWER.finditer(text)]
