@@ -68,9 +68,11 @@ COMMANDS = (
     Command(
         "train",
         "trainer.commands:command_train",
-        "Train by imitation or RL: pretrain, cpt, sft, dpo, grpo, luffy, rl_sft.",
+        "Train: pretrain, cpt, sft, dpo, grpo, luffy, rl_sft.",
     ),
-    Command("evaluate", "tracekit.evaluate_command:command_evaluate", "Evaluate checkpoints: greedy, pass@k, majority vote."),
+    Command(
+        "evaluate", "tracekit.evaluate_command:command_evaluate", "Evaluate checkpoints: greedy, pass@k, majority vote."
+    ),
     Command("probe", "probes.commands:command_probe", "Test which reasoning features became linearly separable."),
     Command("study", "tracekit.study.commands:command_study", "Run the whole experiment and write its report."),
     Command("view", "tracekit.viewer.commands:command_view", "Write a page to read traces, decisions and rollouts."),
