@@ -81,6 +81,8 @@ _FORMULA = re.compile(
     r"\$\$((?:[^$]|\\\$){1,2000})\$\$|(?<!\\)\$([^$\n]{1,1000}?)(?<!\\)\$(?!\d)"
     r"|\\\(((?:[^\\]|\\(?![()])){1,1000})\\\)|\\\[((?:[^\\]|\\(?![\[\]])){1,2000})\\\]"
 )
+_ONE_FORMULA = re.compile(r"\$(?!\$)[^$\n\\]*(?:\\[^$\n][^$\n\\]*)*\$", re.ASCII)
+_STATES = re.compile(r"answer|option|cho|pick|select| are|####|[^\x00-\x7f]", re.IGNORECASE)
 _NUMBER = re.compile(
     r"(?<![\w.])[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"(?:/\d+)?(?:[eE][-+]?\d+)?(?: ?\\?%)?(?!\d)"
@@ -142,6 +144,8 @@ def extract(response: str, policy: Policy) -> Extracted | None:
         return None
     if len(text) <= 80 and not _MARKS.search(text) and not _PROSE.search(text):
         return Extracted(text, "whole")
+    if text[0] == "$" and _ONE_FORMULA.fullmatch(text) and not _STATES.search(text):
+        return Extracted(text[1:-1].strip(), "whole")
     tail = text[-TAIL:]
     if "$^" in tail:
         tail = _SPLIT_POWER.sub(r"\\text{ \1}^", tail)
