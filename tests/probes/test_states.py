@@ -156,11 +156,11 @@ def test_an_interrupted_extraction_resumes_without_repeating_a_batch(tmp_path, c
 
 
 def list_batches(states, traces, checkpoint, steps):
+    from probes.forward import make_batches
     from probes.positions import POSITIONS, place
-    from probes.states import _batches
 
     sequences = tokenise(load_tokenizer(checkpoint), traces)
-    return list(_batches(sequences, place(sequences, traces, steps, POSITIONS), 150))
+    return list(make_batches(sequences, place(sequences, traces, steps, POSITIONS), 150))
 
 
 def test_bfloat16_is_the_rounded_float32_and_half_the_size(tmp_path, corpus, checkpoint):
