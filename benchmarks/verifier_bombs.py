@@ -85,6 +85,15 @@ BOMBS = {
     "floor of a tower": "\\lfloor 9^{9^9} / 7 \\rfloor",
     "digits of pi": "\\pi^{10^6}",
     "trigonometric identity": "\\sin^{60} x + \\cos^{60} x",
+    "long sum of measures": "1 1/2 km + " * 500 + "1",
+    "repeating decimal, squared": "(0.\\overline{" + "1428573" * 1_000 + "})^2",
+    "sum of cube roots": "+".join(f"\\sqrt[3]{{{n}}}" for n in range(2, 200)),
+    "sum of roots of a variable": "+".join(f"x^{{1/{n}}}" for n in range(2, 150)),
+    "set of exponentials": "\\{" + ",".join(f"e^{{e^{{e^{{x+{n}}}}}}}" for n in range(40)) + "\\}",
+    "sum of many terms": "\\sum_{i=1}^{10^9} i^2",
+    "sum of sums": "\\sum_{i=1}^{1000}\\sum_{j=1}^{1000} ij",
+    "product of many factors": "\\prod_{i=1}^{10^9} i",
+    "power of three terms": "(x+y+z)^{200}",
     "symbolic radicals": "\\sqrt[3]{2+\\sqrt{3+\\sqrt{5+\\sqrt{7+\\sqrt{11+x}}}}}",
 }
 

@@ -32,6 +32,9 @@ def _estimate(node: Node, point: Mapping[str, Any]) -> Estimate | None:
     if op == "dec":
         value = float(Fraction(node.value[0]) / Fraction(10) ** node.value[1])
         return value, abs(value) * _EPSILON
+    if op == "base":
+        value = float(int(node.value[0], node.value[1]))
+        return value, abs(value) * _EPSILON
     if op == "sym":
         value = float(point[node.value]) if node.value in point else math.nan
         return None if math.isnan(value) else (value, abs(value) * _EPSILON)

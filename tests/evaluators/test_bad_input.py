@@ -185,3 +185,30 @@ def test_ten_megabytes_get_an_outcome_within_seconds(name):
 
 def test_an_answer_behind_megabytes_is_found():
     assert verify("word " * 2_000_000 + "\\boxed{72}", "72").correct
+
+
+OVERSIZED = {
+    "nested exponentials": "e^{e^{e^{e^{e^{e^x}}}}}",
+    "a sum of roots of a variable": "+".join(f"x^{{1/{n}}}" for n in range(2, 150)),
+    "a set of exponentials": r"\{" + ",".join(f"e^{{e^{{e^{{x+{n}}}}}}}" for n in range(40)) + r"\}",
+    "a sum of a thousand million terms": r"\sum_{i=1}^{10^9} i^2",
+}
+
+
+@pytest.mark.parametrize("name", OVERSIZED)
+def test_what_is_too_large_for_the_numeric_tier_never_reaches_sympy(name, monkeypatch):
+    from evaluators import deadline
+
+    def asked(*_):
+        raise AssertionError("asked sympy")
+
+    monkeypatch.setattr(deadline, "run_symbolic", asked)
+    bomb = OVERSIZED[name]
+    for response, gold in ((bomb, "72"), ("72", bomb), (bomb, f"{bomb}+1"), (f"x+{bomb}", "x^2+1")):
+        assert not verify(rf"\boxed{{{response}}}", gold).correct
+
+
+def test_a_deep_tree_of_a_flat_text_is_refused_and_not_walked():
+    chain = "1 1/2 km + " * 500 + "1"
+    assert verify(rf"\boxed{{{chain}+x}}", f"x+{chain}").outcome is Outcome.UNPARSED_GOLD
+    assert verify(rf"\boxed{{{chain}}}", "72").outcome is Outcome.UNPARSED_PREDICTION

@@ -143,3 +143,23 @@ def test_bad_input_is_an_outcome(bad):
     for verdict in (verify(bad, "5"), verify("5", bad), verify(bad, bad)):
         assert isinstance(verdict.outcome, Outcome)
     assert not verify(bad, "7").correct
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (r"\sqrt{x^2+2x+1}", "x+1"),
+        (r"\sin^2 x + \cos^2 x + x", "x+1"),
+        (r"(1+i\sqrt{2})(1+i\sqrt{2})", r"-1+2i\sqrt{2}"),
+        (r"\ln(x^2 e^3)", r"3+2\ln x"),
+        ("1011_2 + x", "11 + x"),
+        (r"\sqrt{10^{30}+1} - 10^{15} + x", r"\frac{1}{\sqrt{10^{30}+1}+10^{15}} + x"),
+    ],
+)
+def test_the_bound_on_floating_point_holds_for_equal_values(a, b):
+    from evaluators.estimate import surely_differ
+    from evaluators.numeric import point_of
+
+    points = [point_of(frozenset("x"), index, "positive") for index in range(20)]
+    assert not any(surely_differ(parse(a), parse(b), point) for point in points)
+    assert any(surely_differ(parse(a), parse(f"{b} + 1"), point) for point in points) or "10^" in a
