@@ -228,7 +228,7 @@ TINY = [
     "recipe.steps=2",
     "recipe.rollout={prompts=4, mini_batch_prompts=4, group_size=4}",
     "arms.sft.recipe.steps=2",
-    "evaluation.samples=2",
+    "evaluation.samples=3",
     "evaluation.max_tokens=24",
     "probing.protocol={permutations=19, draws=20, repeats=1, costs=[1.0], gammas=[1.0], outer_folds=3}",
     "probing.features=['step_correct']",
@@ -256,7 +256,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def without_times(folder: Path) -> dict[str, object]:
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return {key: value for key, value in result.items() if key != "seconds"}
+    return {key: value for key, value in result.items() if key not in ("seconds", "commit")}
 
 
 def test_a_study_leaves_its_report_and_its_result(finished: Path) -> None:

@@ -95,9 +95,7 @@ def test_working_a_slot_that_the_problem_does_not_have_is_wrong() -> None:
     assert [s.correct for s in steps] == [True, False, True]
 
 
-@pytest.mark.parametrize(
-    "response", ["", "A", "wait check", "\\boxed{", "B B B 3", "A ×2 <pad>", "check wait A +1 1"]
-)
+@pytest.mark.parametrize("response", ["", "A", "wait check", "\\boxed{", "B B B 3", "A ×2 <pad>", "check wait A +1 1"])
 def test_any_response_can_be_read(response: str) -> None:
     for step in read_steps("1 A +1 B +2 ?", response, WORLD):
         assert 0 <= step.start < step.end <= len(response)

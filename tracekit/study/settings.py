@@ -42,7 +42,7 @@ class Arm(Settings):
 class Evaluation(Settings):
     """What is sampled from each checkpoint on each split, besides one greedy completion a problem."""
 
-    samples: PositiveInt = 16  # a problem, at temperature 1
+    samples: int = Field(16, ge=3)  # a problem, at temperature 1; a vote of two is a draw
     max_tokens: PositiveInt = 80
     deep_samples: NonNegativeInt = 0  # a problem of the fixed deep set; 0: no deep pass@k
     deep_problems: PositiveInt = 64
