@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from probes.features import find_feature
@@ -19,6 +17,7 @@ from probes.settings import ProtocolSettings
 from probes.states import Reading, extract_states
 from tracekit import runs
 from tracekit.config import SettingsError, load_settings
+from tracekit.progress import draw_progress
 from tracekit.segment import segment_traces
 from tracekit.tables import STEPS, TableError, read_table
 
@@ -70,7 +69,7 @@ def command_probe(
     models = name_models(model, settings.base)
     asked = read_traces(traces)
     known = read_table(steps, STEPS) if steps is not None else segment_traces(asked)
-    with progress_line() as progress:
+    with draw_progress() as progress:
         states = extract_models(models, asked, known, out, settings, token_budget, untrained, progress)
         result = run_protocol(Source(traces.stem, asked, known, states), settings, progress=progress)
     page = write_report(result, out)
@@ -154,18 +153,3 @@ def effects_drawn(result: ProbeResult) -> Table:
             row["verdict"],
         )
     return drawn
-
-
-@contextmanager
-def progress_line() -> Iterator[runs.Progress]:
-    """A progress callback that draws one line a stage: what is done and its note."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=Console(stderr=True)) as drawn:
-        tasks = {}
-
-        def progress(stage: str, done: int, total: int, note: str = "") -> None:
-            if stage not in tasks:
-                tasks[stage] = drawn.add_task(stage, total=total or None, note=note)
-            drawn.update(tasks[stage], completed=done, total=total or None, note=note)
-
-        yield progress

@@ -9,15 +9,13 @@ from typing import Annotated, Any
 import polars as pl
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from tracekit import ledger
 from tracekit.config import load_settings
 from tracekit.curate import CurateSettings, curate, restore
 from tracekit.measuring import plan
-from tracekit.runs import Progress
+from tracekit.progress import draw_progress
 
 console = Console()
 
@@ -47,7 +45,7 @@ def command_curate(
     if dry_run:
         draw("plan", ("stage", "state", "estimate"), plan(settings))
         return
-    with _bars() as report:
+    with draw_progress() as report:
         run = curate(settings, progress=report)
     draw_funnel(json.loads((run / "funnel.json").read_text(encoding="utf-8")))
     console.print(f"{run}/curated.parquet, {run}/export; read on: tracekit why {run} ID", soft_wrap=True)
@@ -87,7 +85,7 @@ def command_restore(run: Path, row_id: str, *, reason: str) -> None:
     reason
         Why: it is written into the ledger.
     """
-    with _bars() as report:
+    with draw_progress() as report:
         restore(run, row_id, reason, progress=report)
     command_why(run, row_id)
 
@@ -160,22 +158,3 @@ def draw(title: str, columns: tuple[str, ...], rows: list[Any]) -> None:
     for row in rows:
         table.add_row(*(map_text(cell) for cell in row))
     console.print(table, markup=False)
-
-
-class _bars:
-    """Progress as bars on a terminal, as a callback to the stages."""
-
-    def __enter__(self) -> Progress:
-        columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bars = Bars(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True)
-        self.tasks: dict[str, Any] = {}
-        self.bars.start()
-        return self._report
-
-    def __exit__(self, *fault: object) -> None:
-        self.bars.stop()
-
-    def _report(self, stage: str, done: int, total: int, note: str = "") -> None:
-        if stage not in self.tasks:
-            self.tasks[stage] = self.bars.add_task(stage, total=total or None, note=note)
-        self.bars.update(self.tasks[stage], completed=done, total=total or None, note=map_text(note))
