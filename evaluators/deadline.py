@@ -29,6 +29,8 @@ STARTUP_SECONDS = 60.0
 MEMORY_BYTES = 2 * 1024**3
 #: Of a deadline, kept for killing the worker and for the machine's load: the caller has its answer in time.
 CLEANUP_SECONDS = 0.1
+#: Workers that one case may end. Two can be killed from outside at once (one at work, one in reserve).
+TRIES = 3
 
 
 class StillStarting(DeadlineExceeded):
@@ -197,14 +199,13 @@ class _Pool:
 
     def ask(self, payload: Any, seconds: float) -> tuple[str, Any]:
         until = time.monotonic() + seconds - min(CLEANUP_SECONDS, seconds / 10)
-        try:
-            return self._ask_once(payload, until)
-        except WorkerDied:  # killed from outside, or by this case: the second time tells
-            pass
-        try:
-            return self._ask_once(payload, until)
-        except WorkerDied as error:
-            raise DeadlineExceeded(f"the case ended its worker twice; {error}") from error
+        for tried in range(1, TRIES + 1):
+            try:
+                return self._ask_once(payload, until)
+            except WorkerDied as error:  # killed from outside, or by this case: the last try tells
+                if tried == TRIES:
+                    raise DeadlineExceeded(f"the case ended its worker {TRIES} times; {error}") from error
+        raise AssertionError("the last try returns or raises")
 
     def _ask_once(self, payload: Any, until: float) -> tuple[str, Any]:
         worker = self._take(until)
@@ -246,6 +247,7 @@ class _Pool:
 
     def _take(self, until: float) -> Worker:
         with self.changed:
+            self._drop_dead()
             self._start_first()
             while not self.idle:
                 if self.standing < self.limit:
@@ -273,6 +275,13 @@ class _Pool:
             if worker.ready and self is _pool:  # one that never came up would not come up again
                 self._start()
             self.changed.notify()
+
+    def _drop_dead(self) -> None:
+        """Let go of workers that were killed while they stood idle: their end says nothing of the next case."""
+        for worker in [worker for worker in self.idle if worker.ready and worker.process.poll() is not None]:
+            self.idle.remove(worker)
+            worker.close_pipes()
+            self.standing -= 1
 
     def _start_first(self, count: int = 2) -> None:
         while self.standing < min(count, self.limit):  # one to work and one in reserve, should a case kill the first

@@ -87,7 +87,7 @@ def test_the_first_case_of_a_process_has_no_longer_deadline_than_others():
         verify("1", "2")
         for _ in range(2):
             started = time.monotonic()
-            assert verify(*case).outcome is Outcome.TIMEOUT
+            assert verify(*case).outcome in (Outcome.TIMEOUT, Outcome.UNPARSED_PREDICTION)  # idle cores: undecided
             assert time.monotonic() - started < 1.5
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
@@ -129,7 +129,7 @@ def test_a_case_that_ends_every_worker_is_a_deadline_exceeded(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Worker, "send", send_and_die)
-        with pytest.raises(DeadlineExceeded, match="twice"):
+        with pytest.raises(DeadlineExceeded, match="ended its worker 3 times"):
             ask(SQUARE_OF_SUM, EXPANDED)
     assert ask(SQUARE_OF_SUM, EXPANDED) is True
 
@@ -264,3 +264,11 @@ def test_a_worker_has_a_memory_limit():
         assert int(line.split()[3]) == deadline.MEMORY_BYTES
     finally:
         worker.kill()
+
+
+def test_workers_that_were_killed_while_idle_cost_no_case_its_answer():
+    deadline.warm_up(wait=True, count=2)
+    for worker in list(deadline._pool.idle):
+        worker.process.kill()
+        worker.process.wait()
+    assert ask(SQUARE_OF_SUM, EXPANDED, 30.0) is True
