@@ -259,7 +259,7 @@ def digits_needed(*nodes: Node) -> int:
                     shown += math.ceil(abs(exponent)) * max(
                         Fraction(base).numerator.bit_length(), Fraction(base).denominator.bit_length()
                     )
-    return DIGITS + min(2000, int(shown / _LOG2_10) + 1)
+    return DIGITS + min(2000, int(min(shown, 10_000) / _LOG2_10) + 1)  # an int may be too large for a float
 
 
 def value_at(node: Node, point: Mapping[str, Any], digits: int) -> Any:
