@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONNOUSERSITE := 1
 
-.PHONY: install study test test-slow test-browser test-vllm lint format wheel bench clean
+.PHONY: install study test test-slow test-browser test-vllm lint format wheel clean
 
 install: $(INSTALLED)
 

@@ -30,7 +30,6 @@ class Arm(Settings):
     """One way to train, as a recipe laid over `StudySettings.recipe`.
 
     start: the arm whose checkpoint it starts from. seeds: how many of the study's seeds it runs on; None: all.
-    teacher_epochs: None, or how often each teacher trace is seen in training, for matched exposure (recorded only).
     """
 
     recipe: dict[str, Any]
