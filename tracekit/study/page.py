@@ -34,6 +34,19 @@ class Page:
         self.html.append(f'<h2 id="{anchor}">{html.escape(heading)}</h2>')
         self.markdown.append(f"## {heading}")
 
+    def subsection(self, heading: str) -> None:
+        """Begin a part of a section."""
+        self.html.append(f"<h3>{html.escape(heading)}</h3>")
+        self.markdown.append(f"### {heading}")
+
+    def links(self, before: str, links: Sequence[tuple[str, str]]) -> None:
+        """A line of links to files beside the page: (words, relative path) each."""
+        anchors = " · ".join(
+            f'<a href="{html.escape(path, quote=True)}">{html.escape(words)}</a>' for words, path in links
+        )
+        self.html.append(f"<p>{html.escape(before)} {anchors}</p>")
+        self.markdown.append(f"{before} " + " · ".join(f"[{words}]({path})" for words, path in links))
+
     def text(self, words: str, kind: str = "") -> None:
         """A paragraph of plain words."""
         self.html.append(f"<p{_class(kind)}>{html.escape(words)}</p>")
