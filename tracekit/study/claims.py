@@ -35,6 +35,7 @@ QUESTIONS = {
 }
 
 SUPPORTED, REFUTED, INCONCLUSIVE, WITHHELD = "supported", "refuted", "inconclusive", "withheld"
+ONE_SEED = "one seed speaks of these checkpoints only"
 SHIFTED = tuple(split for split in SPLITS if split != IN_DISTRIBUTION)
 CLAIMS = Path(__file__).with_name("claims.toml")
 
@@ -54,13 +55,15 @@ class Evidence:
 class Measure:
     """What can be compared between two arms, or told of one, so that 0 says "no difference".
 
-    shown: from the measure's own scale to what a reader sees, in `unit`.
+    shown: from the measure's own scale to what a reader sees, in `unit`. margin: differences within ± it count as
+    none; None: where no such bound was fixed beforehand.
     """
 
     estimand: str
     unit: str
     of: Callable[[Evidence, str, str | None], Difference]
     shown: Callable[[float], float] = float
+    margin: float | None = None
 
 
 def claims_table(evidence: Evidence, gates: list[Gate]) -> pl.DataFrame:
@@ -70,9 +73,10 @@ def claims_table(evidence: Evidence, gates: list[Gate]) -> pl.DataFrame:
     of_probes = [claim for claim in claims if claim["measure"] == PROBED]
     compared = [claim for claim in claims if claim["measure"] != PROBED]
     found = [MEASURES[c["measure"]].of(evidence, c["a"], c.get("b")) for c in compared]
-    adjusted = holm(np.array([d.p for d in found]))
+    different = holm(np.array([d.p for d in found]))
+    same = holm(np.array([d.p_equivalent(MEASURES[c["measure"]].margin) for c, d in zip(compared, found)]))
     failed = ", ".join(gate.name for gate in gates if not gate.passed)
-    rows = [_row(claim, effect, float(p), failed) for claim, effect, p in zip(compared, found, adjusted)]
+    rows = [_row(c, effect, (p, q), failed) for c, effect, p, q in zip(compared, found, different, same)]
     if evidence.effects is not None:
         rows += [row for claim in of_probes for row in _probed_rows(claim, evidence.effects, failed)]
     return pl.DataFrame(rows, infer_schema_length=None).sort("question", maintain_order=True)
@@ -85,9 +89,9 @@ def _is_measured(claim: dict[str, Any], evidence: Evidence) -> bool:
     return arms <= {BASE, TEACHER, *settings.arms}
 
 
-def _row(claim: dict[str, Any], found: Difference, p: float, failed: str) -> dict[str, Any]:
+def _row(claim: dict[str, Any], found: Difference, p: tuple[float, float], failed: str) -> dict[str, Any]:
     measure = MEASURES[claim["measure"]]
-    verdict, why = _judge(claim["expected"], found, p, failed)
+    verdict, why = _judge(claim["expected"], found, p, measure, failed)
     return {
         "question": claim["question"],
         "claim": claim["text"],
@@ -96,7 +100,7 @@ def _row(claim: dict[str, Any], found: Difference, p: float, failed: str) -> dic
         "effect": measure.shown(found.estimate),
         "low": measure.shown(found.low),
         "high": measure.shown(found.high),
-        "p": p,
+        "p": float(p[0]),
         "seeds": found.seeds,
         "problems": found.problems,
         "published": claim.get("published", ""),
@@ -105,14 +109,19 @@ def _row(claim: dict[str, Any], found: Difference, p: float, failed: str) -> dic
     }
 
 
-def _judge(expected: str, found: Difference, p: float, failed: str) -> tuple[str, str]:
+def _judge(expected: str, found: Difference, p: tuple[float, float], measure: Measure, failed: str) -> tuple[str, str]:
+    """(verdict, why). p: of no difference, and of a difference beyond the measure's margin; both by Holm."""
     if failed:
         return WITHHELD, f"gate failed: {failed}"
     if found.seeds < 2:
-        return INCONCLUSIVE, "one seed speaks of these checkpoints only"
-    if not p < ALPHA:
-        return INCONCLUSIVE, "the interval over seeds and problems, or Holm's correction, does not exclude 0"
-    return (SUPPORTED if (found.estimate > 0) == (expected == "+") else REFUTED), ""
+        return INCONCLUSIVE, ONE_SEED
+    none = f"no difference beyond ±{measure.shown(measure.margin or 0.0):g} {measure.unit} (TOST, Holm p = {p[1]:.2g})"
+    if p[0] < ALPHA:
+        verdict = SUPPORTED if (found.estimate > 0) == (expected == "+") else REFUTED
+        return verdict, f"but {none}" if p[1] < ALPHA else ""
+    if p[1] < ALPHA:
+        return REFUTED, none
+    return INCONCLUSIVE, f"neither different from 0 (Holm p = {p[0]:.2g}) nor shown to be the same"
 
 
 def _probed_rows(claim: dict[str, Any], effects: pl.DataFrame, failed: str) -> list[dict[str, Any]]:
@@ -123,7 +132,7 @@ def _probed_rows(claim: dict[str, Any], effects: pl.DataFrame, failed: str) -> l
     for found in effects.filter(wanted).iter_rows(named=True):
         verdict, why = said.get(found["verdict"], INCONCLUSIVE), found["why"]
         if found["seeds"] < 2 and verdict != INCONCLUSIVE:
-            verdict, why = INCONCLUSIVE, "one seed speaks of these checkpoints only"
+            verdict, why = INCONCLUSIVE, ONE_SEED
         if failed:
             verdict, why = WITHHELD, f"gate failed: {failed}"
         rows.append(
@@ -250,6 +259,10 @@ def _log_flops(evidence: Evidence, a: str, b: str | None) -> Difference:
     return difference_of_runs(values(a), values(b) if b else None)
 
 
+#: Differences of accuracy within ± two points count as none.
+MARGIN = 0.02
+
+
 def _points(value: float) -> float:
     return 100.0 * value
 
@@ -258,14 +271,16 @@ def _points(value: float) -> float:
 PROBED = "separable"
 
 MEASURES = {
-    "greedy": Measure("greedy accuracy, in distribution", "points", _greedy((IN_DISTRIBUTION,)), _points),
-    "greedy_shifted": Measure("greedy accuracy, mean of the shifted sets", "points", _greedy(SHIFTED), _points),
-    "sampled": Measure("accuracy at temperature 1, in distribution", "points", _sampled((IN_DISTRIBUTION,)), _points),
-    "sampled_shifted": Measure("accuracy at temperature 1, shifted sets", "points", _sampled(SHIFTED), _points),
-    "pass_most": Measure("pass@k at the most samples, in distribution", "points", _pass_most, _points),
-    "deep_pass": Measure("pass@k of the deep set at the most samples", "points", _deep_pass, _points),
-    "vote_gain": Measure("maj@k less greedy accuracy, in distribution", "points", _vote_gain, _points),
-    "sampled_loss": Measure("accuracy at temperature 1 less greedy accuracy", "points", _sampled_loss, _points),
+    "greedy": Measure("greedy accuracy, in distribution", "points", _greedy((IN_DISTRIBUTION,)), _points, MARGIN),
+    "greedy_shifted": Measure("greedy accuracy, mean of the shifted sets", "points", _greedy(SHIFTED), _points, MARGIN),
+    "sampled": Measure(
+        "accuracy at temperature 1, in distribution", "points", _sampled((IN_DISTRIBUTION,)), _points, MARGIN
+    ),
+    "sampled_shifted": Measure("accuracy at temperature 1, shifted sets", "points", _sampled(SHIFTED), _points, MARGIN),
+    "pass_most": Measure("pass@k at the most samples, in distribution", "points", _pass_most, _points, MARGIN),
+    "deep_pass": Measure("pass@k of the deep set at the most samples", "points", _deep_pass, _points, MARGIN),
+    "vote_gain": Measure("maj@k less greedy accuracy, in distribution", "points", _vote_gain, _points, MARGIN),
+    "sampled_loss": Measure("accuracy at temperature 1 less greedy accuracy", "points", _sampled_loss, _points, MARGIN),
     "off_teacher": Measure("share of right samples off the teacher's path", "share", _explored("off_teacher")),
     "off_base": Measure("share of right samples on no right path of the base", "share", _explored("off_base")),
     "paths": Measure("distinct right paths of a problem", "paths", _explored("paths")),

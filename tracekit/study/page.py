@@ -63,12 +63,16 @@ class Page:
         self.html.append(f"<figure>{svg}<figcaption>{html.escape(shown)}</figcaption></figure>")
         self.markdown.append(f"*{shown}* (figure in report.html)")
 
-    def table(self, frame: pl.DataFrame, digits: int = 3) -> None:
-        """A frame as a table; numbers are rounded for the eye and sorted by their full value."""
-        head = "".join(f"<th scope='col'><button>{html.escape(c)}</button></th>" for c in frame.columns)
+    def table(self, frame: pl.DataFrame, digits: int = 3, kind: str = "") -> None:
+        """A frame as a table; numbers are rounded for the eye and sorted by their full value. kind: a CSS class."""
+        head = "".join(
+            f"<th scope='col'{_class('number' if frame.schema[c].is_numeric() else '')}>"
+            f"<button>{html.escape(c)}</button></th>"
+            for c in frame.columns
+        )
         rows = "".join(f"<tr>{''.join(_cells(row, frame.columns, digits))}</tr>" for row in frame.iter_rows())
         self.html.append(
-            f'<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
+            f'<div class="scroll"><table class="sortable {kind}"><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
         )
         lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]

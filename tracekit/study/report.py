@@ -10,7 +10,7 @@ import polars as pl
 
 from tracekit.runs import Progress, commit, versions, write_text
 from tracekit.study import figures
-from tracekit.study.claims import QUESTIONS, Evidence, claims_table
+from tracekit.study.claims import ONE_SEED, QUESTIONS, Evidence, claims_table
 from tracekit.study.page import Page
 from tracekit.study.places import VIEWS, model_folder, view_of
 from tracekit.study.results import (
@@ -182,22 +182,37 @@ def _write_claims(page: Page, tables: dict[str, pl.DataFrame]) -> None:
     page.section("What was asked, and what came out")
     page.text(
         "Each claim with its effect, the 95 % interval over seeds and problems (crossed random effects), and p after "
-        "Holm's correction over the table. Published figures are those of arXiv 2504.14945, at its scale."
+        "Holm's correction over the table. Accuracies within ±2 points of one another count as the same. Published "
+        "figures are those of arXiv 2504.14945, at its scale."
     )
-    columns = ("claim", "effect", "low", "high", "unit", "p", "seeds", "verdict", "why", "published", "estimand")
     for number, question in QUESTIONS.items():
         own = claims.filter(pl.col("question") == number) if len(claims) else claims
         if own.is_empty():
             continue
         page.subsection(f"{number}. {question}")
         page.text(_told(own))
-        page.table(own.select(columns), digits=2)
+        page.table(_readable(own), digits=2, kind="claims")
     if not claims.is_empty() and claims["seeds"].max() > 1:  # type: ignore[operator]
         page.figure(figures.claims_figure(claims), "Claims in percentage points.", f"{DATA}/claims.parquet")
 
 
+def _readable(claims: pl.DataFrame) -> pl.DataFrame:
+    """Claims as a reader takes them in; a column that says nothing is left out."""
+    interval = pl.when(pl.col("low").is_not_nan()).then(
+        pl.format("{} … {}", pl.col("low").round(2), pl.col("high").round(2))
+    )
+    shown = claims.select(
+        "claim", "effect", interval.alias("95 % interval"), "unit", "p", "seeds", "verdict", "why", "published",
+        pl.col("estimand").alias("measured as"),
+    )  # fmt: skip
+    silent = [c for c in ("why", "published") if shown[c].n_unique() == 1 and shown[c][0] in ("", ONE_SEED)]
+    return shown.drop(silent)
+
+
 def _told(claims: pl.DataFrame) -> str:
     """The verdicts of a question's claims in one sentence each."""
+    if (claims["why"] == ONE_SEED).all():
+        return f"Nothing is concluded: {ONE_SEED}."
     parts = []
     for verdict in ("supported", "refuted", "inconclusive", "withheld"):
         own = claims.filter(pl.col("verdict") == verdict)["claim"].to_list()

@@ -164,16 +164,18 @@ def cost_table(settings: StudySettings, curves: pl.DataFrame, jobs: dict[str, di
 
 
 def cost_summary(costs: pl.DataFrame, metrics: pl.DataFrame) -> pl.DataFrame:
-    """Each arm's costs, mean over seeds, and greedy accuracy (mean of the splits, %) for each 10^12 operations."""
-    greedy = (
-        metrics.filter(pl.col("metric") == "greedy").group_by("arm").agg((100 * pl.col("value").mean()).alias("greedy"))
-    )
+    """Each arm's costs, mean over seeds: tokens, operations in 10^12, seconds, peak memory in MB, and its greedy
+    accuracy (mean of the splits, in points) for each 10^12 operations."""
+    greedy = metrics.filter(pl.col("metric") == "greedy").group_by("arm").agg(points=100 * pl.col("value").mean())
     spent = costs.group_by("arm", maintain_order=True).agg(
-        pl.len().alias("seeds"), pl.col(*COSTS, "seconds").mean(), pl.col("peak_bytes").max()
+        pl.len().alias("seeds"),
+        pl.col("tokens_sampled", "tokens_trained", "tokens_teacher").mean().round().cast(pl.Int64),
+        (pl.col("flops").mean() / 1e12).alias("teraflops"),
+        pl.col("seconds").mean().round(1),
+        (pl.col("peak_bytes").max() / 1e6).round().cast(pl.Int64).alias("peak_mb"),
     )
-    return spent.join(greedy, on="arm", maintain_order="left").with_columns(
-        (pl.col("greedy") / (pl.col("flops") / 1e12)).alias("greedy_per_teraflop")
-    )
+    joined = spent.join(greedy, on="arm", maintain_order="left")
+    return joined.with_columns((pl.col("points") / pl.col("teraflops")).alias("points_per_teraflop")).drop("points")
 
 
 #: What a training run spends: tokens sampled by the policy, tokens that went forward and backward, teacher

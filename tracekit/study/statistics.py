@@ -17,7 +17,10 @@ ByProblem = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A - B. seeds: replicates it rests on; with one seed it speaks of two checkpoints, not of two methods."""
+    """A - B. seeds: replicates it rests on; with one seed it speaks of two checkpoints, not of two methods.
+
+    effect: what it varies with, where it was measured problem by problem.
+    """
 
     estimate: float
     low: float
@@ -25,6 +28,11 @@ class Difference:
     p: float
     seeds: int
     problems: int
+    effect: Effect | None = None
+
+    def p_equivalent(self, margin: float | None) -> float:
+        """p of "it lies outside ±margin" (two one-sided tests); NaN where no margin is given or nothing was paired."""
+        return float("nan") if margin is None or self.effect is None else self.effect.p_equivalent(margin)
 
 
 def difference(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Difference:
@@ -35,7 +43,7 @@ def difference(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Difference:
     """
     effect = paired_effect(a, b)
     low, high = effect.interval(ALPHA)
-    return Difference(effect.estimate, low, high, effect.p_different(), effect.seeds, effect.problems)
+    return Difference(effect.estimate, low, high, effect.p_different(), effect.seeds, effect.problems, effect)
 
 
 def paired_effect(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Effect:
