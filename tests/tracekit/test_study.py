@@ -26,7 +26,7 @@ from tracekit.study.jobs import Board, Job, JobError, work
 from tracekit.study.materials import curated, text_of
 from tracekit.study.page import Page
 from tracekit.study.pipeline import jobs_of, train_settings
-from tracekit.study.results import Gate, deep_unsolved
+from tracekit.study.results import Gate, crossings, deep_unsolved
 from tracekit.study.run import QUICK
 from tracekit.study.settings import StudySettings
 from tracekit.study.statistics import difference, difference_of_runs, upper_bound_of_none
@@ -213,7 +213,8 @@ def test_what_models_wrote_stays_text_on_the_page() -> None:
 def test_a_failed_gate_withholds_every_claim(finished: Path) -> None:
     settings = tiny(finished)
     tables = {path.stem: pl.read_parquet(path) for path in (finished / "figures").glob("*.parquet")}
-    evidence = Evidence(settings, tables["curves"], tables["exploration"], tables["costs"], tables["effects"])
+    evidence = Evidence(settings, tables["curves"], tables["exploration"], tables["costs"],
+                        tables["teacher_tokens"], tables["effects"])  # fmt: skip
     claims = claims_table(evidence, [Gate("skill", 0.1, "at least", 0.95)])
     assert set(claims["verdict"]) == {"withheld"}
     passed = claims_table(evidence, [Gate("skill", 0.99, "at least", 0.95)])
@@ -332,10 +333,23 @@ def test_problems_that_only_some_solve_are_counted(finished: Path) -> None:
 def test_a_ratio_of_costs_is_told_as_a_ratio(finished: Path) -> None:
     settings = tiny(finished)
     costs = pl.DataFrame({"arm": ["luffy", "sft"], "seed": [0, 0], "flops": [6.0, 2.0]})
-    evidence = Evidence(settings, pl.read_parquet(finished / "figures" / "curves.parquet"),
-                        pl.read_parquet(finished / "figures" / "exploration.parquet"), costs)  # fmt: skip
+    tables = {path.stem: pl.read_parquet(path) for path in (finished / "figures").glob("*.parquet")}
+    evidence = Evidence(settings, tables["curves"], tables["exploration"], costs, tables["teacher_tokens"])
     claims = claims_table(evidence, [])
     assert claims.filter(pl.col("unit") == "×")["effect"].to_list() == pytest.approx([3.0])
+
+
+def test_methods_that_change_places_over_the_temperatures_are_found() -> None:
+    def value(arm: str, temperature: float, seed: int) -> float:
+        at_zero, slope, noise = {"a": (0.9, 0.5, 0.001), "b": (0.7, 0.1, 0.0), "c": (0.2, 0.1, 0.0)}[arm]
+        return at_zero - slope * temperature + noise * seed
+
+    grid = [(a, t, s) for a in "abc" for t in (0.2, 0.5, 1.0) for s in range(3)]
+    rows = [
+        {"arm": a, "temperature": t, "seed": s, "metric": "pass", "k": 1, "value": value(a, t, s)} for a, t, s in grid
+    ]
+    found = crossings(pl.DataFrame(rows), ["a", "b", "c"])
+    assert found.rows() == [("pass", 1, "a", "b", "0.2", "1.0")]  # they meet at 0.5, where neither is better
 
 
 def test_a_study_that_probes_nothing_plans_no_states(tmp_path: Path) -> None:

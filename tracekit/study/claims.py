@@ -48,6 +48,7 @@ class Evidence:
     curves: pl.DataFrame
     explored: pl.DataFrame
     costs: pl.DataFrame
+    teacher_tokens: pl.DataFrame
     effects: pl.DataFrame | None = None  # of the probing protocol; None where nothing was probed
 
 
@@ -251,6 +252,17 @@ def _late_entropy(evidence: Evidence, a: str, b: str | None) -> Difference:
     return difference_of_runs(values(a), values(b) if b else None)
 
 
+def _rare_tokens(evidence: Evidence, a: str, b: str | None) -> Difference:
+    rare = evidence.teacher_tokens.filter(pl.col("rank_low") >= RARE_RANK, pl.col("tokens") > 0)
+    mean = (pl.col("probability") * pl.col("tokens")).sum() / pl.col("tokens").sum()
+    means = rare.group_by("arm", "seed").agg(mean.alias("probability"))
+
+    def values(arm: str) -> dict[int, float]:
+        return dict(means.filter(pl.col("arm") == arm).select("seed", "probability").iter_rows())
+
+    return difference_of_runs(values(a), values(b) if b else None)
+
+
 def _log_flops(evidence: Evidence, a: str, b: str | None) -> Difference:
     def values(arm: str) -> dict[int, float]:
         own = evidence.costs.filter(pl.col("arm") == arm)
@@ -266,6 +278,9 @@ MARGIN = 0.02
 def _points(value: float) -> float:
     return 100.0 * value
 
+
+#: Teacher tokens from this rank of the base on are those that it would seldom write.
+RARE_RANK = 3
 
 #: The measure whose rows and verdicts are the probing protocol's.
 PROBED = "separable"
@@ -288,5 +303,8 @@ MEASURES = {
     "verification": Measure("verification steps a sample", "steps", _explored("verification")),
     "backtracking": Measure("backtracking steps a sample", "steps", _explored("backtracking")),
     "late_entropy": Measure("rollout entropy in the last tenth of training", "nats", _late_entropy),
+    "rare_tokens": Measure(
+        f"probability of teacher tokens that the base ranks {RARE_RANK} or later", "probability", _rare_tokens
+    ),
     "flops": Measure("floating-point operations of training", "×", _log_flops, math.exp),
 }

@@ -80,6 +80,6 @@ def _page(table: pl.DataFrame, keys: list[str]) -> Page:
     lead += f" At {failed} points a gate failed: nothing is concluded there." if failed else ""
     page = Page("The phase diagram: which method goes where", lead)
     page.section("Accuracy over the grid")
-    page.figure(figures.phase_figure(table, keys[0]), f"Accuracy against {keys[0]}, 95 % intervals.", PHASE_DATA)
+    page.figure(f"Accuracy against {keys[0]}, 95 % intervals.", PHASE_DATA, figures.phase_figure, table, keys[0])
     page.table(table)
     return page

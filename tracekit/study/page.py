@@ -6,7 +6,7 @@ import base64
 import hashlib
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,10 +57,10 @@ class Page:
         self.html.append(f"<pre>{html.escape(words)}</pre>")
         self.markdown.append(f"```\n{words}\n```")
 
-    def figure(self, svg: str, caption: str, data: str) -> None:
-        """A drawing of ours, and where its numbers stand."""
-        shown = f"{caption} Data: {data}."
-        self.html.append(f"<figure>{svg}<figcaption>{html.escape(shown)}</figcaption></figure>")
+    def figure(self, caption: str, data: str, draw: Callable[..., str], *given: object) -> None:
+        """The SVG that `draw` makes of what is given, where its numbers stand and which code drew it."""
+        shown = f"{caption} Data: {data}. Code: {draw.__module__}.{draw.__name__}."
+        self.html.append(f"<figure>{draw(*given)}<figcaption>{html.escape(shown)}</figcaption></figure>")
         self.markdown.append(f"*{shown}* (figure in report.html)")
 
     def table(self, frame: pl.DataFrame, digits: int = 3, kind: str = "") -> None:

@@ -18,6 +18,7 @@ from tracekit.study.results import (
     arm_metrics,
     cost_summary,
     cost_table,
+    crossings,
     deep_curves,
     deep_unsolved,
     exploration_table,
@@ -60,7 +61,10 @@ def write_study_report(
     tables |= {name: found for name, found in optional.items() if found is not None}
     gates = gates_of(settings)
     tables["claims"] = claims_table(
-        Evidence(settings, curves, tables["exploration"], tables["costs"], tables.get("effects")), gates
+        Evidence(
+            settings, curves, tables["exploration"], tables["costs"], tables["teacher_tokens"], tables.get("effects")
+        ),
+        gates,
     )
     for name, table in tables.items():
         write_table(table, folder / DATA / f"{name}.parquet")
@@ -193,7 +197,7 @@ def _write_claims(page: Page, tables: dict[str, pl.DataFrame]) -> None:
         page.text(_told(own))
         page.table(_readable(own), digits=2, kind="claims")
     if not claims.is_empty() and claims["seeds"].max() > 1:  # type: ignore[operator]
-        page.figure(figures.claims_figure(claims), "Claims in percentage points.", f"{DATA}/claims.parquet")
+        page.figure("Claims in percentage points.", f"{DATA}/claims.parquet", figures.claims_figure, claims)
 
 
 def _readable(claims: pl.DataFrame) -> pl.DataFrame:
@@ -230,11 +234,14 @@ def _write_accuracy(
         "test: as in training. length: longer chains. order: an order of operations that no question of the corpus "
         "has. surface: slots listed in another order than they are worked."
     )
-    page.figure(figures.accuracy_figure(metrics, titles), "Greedy accuracy, 95 % intervals.", f"{DATA}/metrics.parquet")
+    page.figure("Greedy accuracy, 95 % intervals.", f"{DATA}/metrics.parquet", figures.accuracy_figure, metrics, titles)
     page.figure(
-        figures.pass_figure(metrics, titles, (IN_DISTRIBUTION, "length")),
         "pass@k at temperature 1, unbiased estimator.",
         f"{DATA}/metrics.parquet",
+        figures.pass_figure,
+        metrics,
+        titles,
+        (IN_DISTRIBUTION, "length"),
     )
     if "deep" in tables:
         _write_deep(page, tables["deep"], titles)
@@ -246,10 +253,21 @@ def _write_accuracy(
         page.table(tables["unsolved"])
     if "sweep" in tables:
         page.figure(
-            figures.temperature_figure(tables["sweep"], titles),
             "One sample, pass@k and majority vote over temperatures, in distribution.",
             f"{DATA}/sweep.parquet",
+            figures.temperature_figure,
+            tables["sweep"],
+            titles,
         )
+        found = crossings(tables["sweep"], list(titles))
+        page.text(
+            "Where the methods cross: pairs of which one is better at some temperature and the other at another, each "
+            "by a 95 % interval over seeds, uncorrected."
+            if len(found)
+            else "No two methods cross: none is better at one temperature and worse at another, by 95 % intervals."
+        )
+        if len(found):
+            page.table(found)
     wide = metrics.with_columns(
         pl.when(pl.col("metric") == "greedy")
         .then(pl.lit("greedy"))
@@ -265,9 +283,12 @@ def _write_deep(page: Page, deep: pl.DataFrame, titles: dict[str, str]) -> None:
     most = int(deep["k"].max())  # type: ignore[arg-type]
     as_metrics = deep.with_columns(pl.lit("pass").alias("metric"), pl.lit("fixed problems").alias("split"))
     page.figure(
-        figures.pass_figure(as_metrics, titles, ("fixed problems",)),
         f"pass@k to {most} on problems fixed beforehand; 0 right of {most}: p < {upper_bound_of_none(most):.1%}.",
         f"{DATA}/deep.parquet",
+        figures.pass_figure,
+        as_metrics,
+        titles,
+        ("fixed problems",),
     )
 
 
@@ -282,14 +303,18 @@ def _write_exploration(
         "the teacher's own hand: what departing from one trace of it means."
     )
     page.figure(
-        figures.training_figure(tables["curves"], titles),
         "Reward and entropy over training by RL (running mean of five rounds).",
         f"{DATA}/curves.parquet",
+        figures.training_figure,
+        tables["curves"],
+        titles,
     )
     page.figure(
-        figures.teacher_token_figure(tables["teacher_tokens"], titles),
         "Probability given to the teacher's tokens, by the base's rank of them.",
         f"{DATA}/teacher_tokens.parquet",
+        figures.teacher_token_figure,
+        tables["teacher_tokens"],
+        titles,
     )
     shown = [c for c in tables["exploration"].columns if c not in ("arm", "seed")]
     page.table(
@@ -304,14 +329,19 @@ def _write_costs(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, 
         "backward twice the forward)."
     )
     page.figure(
-        figures.cost_figure(tables["metrics"], tables["costs"], titles),
         "Accuracy against compute.",
         f"{DATA}/costs.parquet",
+        figures.cost_figure,
+        tables["metrics"],
+        tables["costs"],
+        titles,
     )
     page.figure(
-        figures.compute_figure(tables["curves"], titles),
         "Reward at equal compute: on-policy rows against the operations spent.",
         f"{DATA}/curves.parquet",
+        figures.compute_figure,
+        tables["curves"],
+        titles,
     )
     page.table(cost_summary(tables["costs"], tables["metrics"]))
 
@@ -324,16 +354,21 @@ def _write_probes(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str,
     )
     page.links("Read on:", [("the probing report", "probe/report.html")])
     page.figure(
-        figures.layer_figure(tables["cells"], titles, tables["cells"]["feature"].unique(maintain_order=True).to_list()),
         "Held-out AUC by layer.",
         f"{DATA}/cells.parquet",
+        figures.layer_figure,
+        tables["cells"],
+        titles,
+        tables["cells"]["feature"].unique(maintain_order=True).to_list(),
     )
     if tables["sources"]["source"].n_unique() > 1:
         page.figure(
-            figures.source_figure(tables["sources"], titles),
             "Arm × source: the same models on the world's traces and on arms' own rollouts, matched in prevalence. A "
             "dash: the rollouts do not hold both classes.",
             f"{DATA}/sources.parquet",
+            figures.source_figure,
+            tables["sources"],
+            titles,
         )
     page.table(tables["effects"].filter(pl.col("estimand") == "delta").select(_EFFECTS))
 

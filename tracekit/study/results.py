@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from tracekit.study.exploration import path_metrics, path_table
 from tracekit.study.measure import DEEP, SWEEP, summary_of
 from tracekit.study.places import completions_of, measures_folder, model_folder, problems_of
 from tracekit.study.settings import BASE, IN_DISTRIBUTION, SPLITS, TEACHER, StudySettings
-from tracekit.study.statistics import ByProblem, interval_of
+from tracekit.study.statistics import ByProblem, difference_of_runs, interval_of
 from tracekit.tables import TRACES, read_table
 
 GREEDY, SAMPLED = 0.0, 1.0
@@ -319,6 +321,30 @@ def temperature_curves(settings: StudySettings) -> pl.DataFrame | None:
         )
         for arm, seed in settings.runs()
     )
+
+
+def crossings(sweep: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:
+    """Pairs of arms that change places over the temperatures: metric, k, a, b, and where each is the better one.
+
+    Better: the 95 % interval over seeds (t, paired) of the summaries' difference excludes 0; no correction.
+    """
+    rows = []
+    for (metric, k), part in sweep.group_by("metric", "k", maintain_order=True):
+        for a, b in itertools.combinations(arms, 2):
+            better: dict[str, list[str]] = {a: [], b: []}
+            for temperature in part["temperature"].unique().sort():
+                here = part.filter(pl.col("temperature") == temperature)
+                found = difference_of_runs(*(_by_seed(here, arm) for arm in (a, b)))
+                if found.low > 0 or found.high < 0:
+                    better[a if found.low > 0 else b].append(f"{temperature:.1f}")
+            if better[a] and better[b]:
+                rows.append((metric, k, a, b, ", ".join(better[a]), ", ".join(better[b])))
+    columns = ["metric", "k", "a", "b", "a better at", "b better at"]
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def _by_seed(part: pl.DataFrame, arm: str) -> dict[int, float]:
+    return dict(part.filter(pl.col("arm") == arm).select("seed", "value").iter_rows())
 
 
 def read_probe(folder: Path, table: str) -> pl.DataFrame:
