@@ -40,7 +40,7 @@ def main(study: Path, phase: Path) -> None:
         copy(study / "figures" / f"{name}.parquet", RESULTS / "luffy" / f"{name}.parquet")
     for name in ("result.json", "report.md"):
         copy(study / name, RESULTS / "luffy" / name)
-    for name in ("phase.parquet", "phase.md"):
+    for name in ("phase.parquet", "phase_claims.parquet", "phase.md"):
         copy(phase / name, RESULTS / "phase" / name)
     titles = {BASE: "base"} | {name: arm.title or name for name, arm in settings.arms.items()}
     drawn = figures.summary_figure(tables["metrics"], tables["curves"], diagram, titles)
@@ -48,7 +48,7 @@ def main(study: Path, phase: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
-    told = as_markdown(tables["claims"], settings, result)
+    told = as_markdown(tables["claims"], settings, pl.read_parquet(phase / "phase_claims.parquet"))
     write_text(ROOT / "README.md", f"{before}{BEGIN}\n{told}\n{END}{after}")
 
 
@@ -58,8 +58,8 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def as_markdown(claims: pl.DataFrame, settings: StudySettings, result: dict[str, object]) -> str:
-    """The README's part: figure, claims by question, and what was not found."""
+def as_markdown(claims: pl.DataFrame, settings: StudySettings, phase: pl.DataFrame) -> str:
+    """The README's part: figure, claims by question, the phase diagram, and what was not found."""
     seeds, arms = len(settings.seeds), len(settings.arms)
     parts = [
         f"![Accuracy, training and the phase diagram](studies/results/{SUMMARY})",
@@ -72,6 +72,7 @@ def as_markdown(claims: pl.DataFrame, settings: StudySettings, result: dict[str,
         own = claims.filter(pl.col("question") == number, pl.col("verdict").is_in(["supported", "refuted"]))
         if len(own):
             parts.append(f"**{number}. {question}**\n\n{table_of(own)}")
+    parts.append(f"**Which method goes where, by the base's habit** (60 rounds, 3 seeds)\n\n{phase_table(phase)}")
     open_ones = claims.filter(pl.col("verdict").is_in(["inconclusive", "withheld"]))
     if len(open_ones):
         listed = "\n".join(
@@ -79,6 +80,26 @@ def as_markdown(claims: pl.DataFrame, settings: StudySettings, result: dict[str,
         )
         parts.append(f"**What was not found**\n\n{listed}")
     return "\n\n".join(parts)
+
+
+#: What the README tells of each point of the phase diagram: column → claim.
+COMPARED = {
+    "GRPO - base": "zero-RL solves more than its base at one sample",
+    "LUFFY - GRPO": "LUFFY beats zero-RL, at temperature 1",
+    "LUFFY - SFT": "mixed-policy RL beats SFT on the same traces, at temperature 1",
+    "LUFFY - LUFFY without shaping": "shaping helps LUFFY, at temperature 1",
+}
+
+
+def phase_table(claims: pl.DataFrame) -> str:
+    """Differences of accuracy at temperature 1, a row a point."""
+    key = claims.columns[0]
+    lines = ["| habit | " + " | ".join(COMPARED) + " |", "| --- |" + " --- |" * len(COMPARED)]
+    for (value,), own in claims.group_by(key, maintain_order=True):
+        found = {row["claim"]: row for row in own.iter_rows(named=True)}
+        cells = [f"{told_effect(found[claim])}, {found[claim]['verdict']}" for claim in COMPARED.values()]
+        lines.append(f"| {value:.1%} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def table_of(claims: pl.DataFrame) -> str:

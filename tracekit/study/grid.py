@@ -28,7 +28,7 @@ from tracekit.tables import write_table
 #: What a point of the grid tells of an arm: its name there, its key in result.json.
 SHOWN = {"greedy accuracy": "greedy", "accuracy at temperature 1": "pass@1"}
 
-PHASE, PHASE_DATA = "phase.html", "phase.parquet"
+PHASE, PHASE_DATA, PHASE_CLAIMS = "phase.html", "phase.parquet", "phase_claims.parquet"
 
 
 def points_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -42,12 +42,13 @@ def points_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def run_grid(
     recipe: Path, overrides: Sequence[str], grid: Mapping[str, Sequence[Any]], *, progress: Progress = no_progress
 ) -> pl.DataFrame:
-    """Run the study of every point, write phase.parquet, phase.html and phase.md beside them, return the table.
+    """Run the study of every point, write two tables and the page beside them, return the first table.
 
-    Columns: the grid's keys, arm, metric ("greedy accuracy", "accuracy at temperature 1", in distribution), value,
-    low, high, seeds, gates_passed.
+    phase.parquet: the grid's keys, arm, metric ("greedy accuracy", "accuracy at temperature 1"; in distribution),
+    value, low, high, seeds, gates_passed. phase_claims.parquet: the grid's keys and the columns of a study's claims.
     """
     rows: list[dict[str, Any]] = []
+    claims: list[dict[str, Any]] = []
     points = points_of(grid)
     output = load_settings(StudySettings, recipe, [*overrides, "grid={}"]).output
     for done, point in enumerate(points):
@@ -61,10 +62,12 @@ def run_grid(
             for metric, key in SHOWN.items():
                 found = measured[IN_DISTRIBUTION][key]
                 rows.append({**point, "arm": arm, "metric": metric, **found, "gates_passed": passed})
+        claims += [{**point, **claim} for claim in result["claims"]]
     progress("grid", len(points), len(points))
-    table = pl.DataFrame(rows)
+    table, said = pl.DataFrame(rows), pl.DataFrame(claims, infer_schema_length=None)
     write_table(table, output / PHASE_DATA)
-    page = _page(table, list(grid))
+    write_table(said, output / PHASE_CLAIMS)
+    page = _page(table, said, list(grid))
     write_text(output / PHASE, page.render())
     write_text(output / "phase.md", page.render_markdown())
     return table
@@ -74,7 +77,7 @@ def _name(point: dict[str, Any]) -> str:
     return "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in point.items())
 
 
-def _page(table: pl.DataFrame, keys: list[str]) -> Page:
+def _page(table: pl.DataFrame, claims: pl.DataFrame, keys: list[str]) -> Page:
     failed = table.filter(~pl.col("gates_passed")).select(keys).unique().height
     lead = "Accuracy in distribution of each arm, at each point of the grid."
     lead += f" At {failed} points a gate failed: nothing is concluded there." if failed else ""
@@ -82,4 +85,7 @@ def _page(table: pl.DataFrame, keys: list[str]) -> Page:
     page.section("Accuracy over the grid")
     page.figure(f"Accuracy against {keys[0]}, 95 % intervals.", PHASE_DATA, figures.phase_figure, table, keys[0])
     page.table(table)
+    page.section("Claims at each point")
+    page.text("Each point is a study of its own, with its own gates and its own correction by Holm.")
+    page.table(claims.select(*keys, "claim", "effect", "low", "high", "unit", "p", "seeds", "verdict"), digits=2)
     return page
