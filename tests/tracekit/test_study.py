@@ -227,6 +227,7 @@ TINY = [
     "problems={train=24, test=12, length=8, order=8, surface=8, probe=60}",
     "corpus=400",
     "base.steps=6",
+    "base_attempts=2",
     "recipe.steps=2",
     "recipe.rollout={prompts=4, mini_batch_prompts=4, group_size=4}",
     "arms.sft.recipe.steps=2",
@@ -281,6 +282,15 @@ def test_a_study_leaves_its_report_and_its_result(finished: Path) -> None:
         "http://creativecommons.org", ""
     )
     assert (finished / "report.md").read_text(encoding="utf-8").startswith("# ")
+
+
+def test_a_base_without_the_skill_is_trained_anew_and_twice_as_long(finished: Path) -> None:
+    """So small a study never forms the skill: every attempt is made, and the last one stands."""
+    lengths = [
+        json.loads((finished / "models" / name / "run.json").read_text(encoding="utf-8"))["settings"]["steps"]
+        for name in ("base-0-failed-1", "base-0")
+    ]
+    assert lengths == [6, 12]
 
 
 def test_dpo_is_given_the_right_traces_and_the_wrong_answers_of_its_start(finished: Path) -> None:

@@ -37,7 +37,6 @@ def jobs_of(settings: StudySettings) -> list[Job]:
         trained = f"train-{run}"
         if arm == BASE:
             jobs.append(Job(trained, "pretrain", ("world",)))
-            jobs.append(Job(f"skill-{run}", "evaluate", (trained,)))
         else:
             start = f"{settings.arms[arm].start}-{seed}"
             needs = ["curate", f"train-{start}"]
@@ -70,11 +69,38 @@ def perform(settings: StudySettings, job: Job, progress: Progress) -> None:
 def _train(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
     from trainer.train import train
 
-    train(train_settings(settings, arm, seed), progress=progress)
+    if arm == BASE:
+        _pretrain(settings, seed, progress)
+    else:
+        train(train_settings(settings, arm, seed), progress=progress)
 
 
-def train_settings(settings: StudySettings, arm: str, seed: int) -> Any:
-    """The TrainSettings of an arm's run: the study's shared recipe, the arm's laid over it, the paths."""
+def _pretrain(settings: StudySettings, seed: int, progress: Progress) -> None:
+    """Train a base until it has the skill: where it has not formed, anew and twice as long.
+
+    When the skill forms differs between seeds by hundreds of steps. The failed ones stay beside, as base-SEED-failed-1;
+    their number says which attempt this is, so that a killed job goes on with its own.
+    """
+    from tracekit.study.skill import measure_skill
+    from trainer.train import train
+
+    folder = model_folder(settings, BASE, seed).parent
+    for attempt in range(settings.base_attempts):
+        failed = folder.with_name(f"{folder.name}-failed-{attempt + 1}")
+        if failed.exists():
+            continue
+        train(train_settings(settings, BASE, seed, attempt), progress=progress)
+        skill = measure_skill(folder / "final", settings.world, settings.seed, measures_folder(settings, BASE, seed))
+        if skill["least"] >= settings.gates.skill or attempt + 1 == settings.base_attempts:
+            return
+        folder.rename(failed)
+
+
+def train_settings(settings: StudySettings, arm: str, seed: int, attempt: int = 0) -> Any:
+    """The TrainSettings of an arm's run: the study's shared recipe, the arm's laid over it, the paths.
+
+    attempt: of a base; each takes twice the steps of the one before.
+    """
     from trainer.config import TrainSettings
 
     world = settings.output / "world"
@@ -83,6 +109,8 @@ def train_settings(settings: StudySettings, arm: str, seed: int) -> Any:
     if arm == BASE:
         own = {"new_model": {"tokenizer": world / "tokenizer"}, "data": {"curated": world / f"corpus-{seed}.parquet"}}
         tree = lay_over(settings.base, own)
+        if attempt:
+            tree["steps"] = settings.base["steps"] * 2**attempt
     else:
         tree = lay_over(settings.recipe, settings.arms[arm].recipe)
         start = settings.arms[arm].start
@@ -110,14 +138,6 @@ def lay_over(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         merged[key] = lay_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _skill(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
-    from tracekit.study.skill import measure_skill
-
-    measure_skill(
-        model_folder(settings, arm, seed), settings.world, settings.seed, measures_folder(settings, arm, seed)
-    )
 
 
 def _evaluate(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
@@ -162,7 +182,6 @@ _OF_RUN: dict[str, Callable[[StudySettings, str, int, Progress], None]] = {
     "train": _train,
     "pairs": make_pairs,
     "rollouts": roll_out,
-    "skill": _skill,
     "evaluate": _evaluate,
     "tokens": _tokens,
     "states": _states,

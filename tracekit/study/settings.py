@@ -84,6 +84,7 @@ class StudySettings(Settings):
     problems: ProblemCounts = ProblemCounts()
     corpus: PositiveInt = 44_800  # documents that a base is pre-trained on
     base: dict[str, Any] = {}
+    base_attempts: PositiveInt = 3  # trainings of a base, each twice as long, until it passes the gate of its skill
     recipe: dict[str, Any] = {}  # what all arms share
     arms: dict[str, Arm] = {}
     evaluation: Evaluation = Evaluation()
