@@ -57,14 +57,15 @@ def paired_effect(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Effect:
     paired = np.array([[a[s][p] - b[s][p] for p in problems] for s in seeds])  # (seeds, problems)
     estimate, count = float(paired.mean()), len(problems)
     if count < 2:
-        return Effect(estimate, 0.0, float("inf"), len(seeds), count)
+        return Effect(estimate, 0.0, float("inf"), 0.0, len(seeds), count)
     of_mean = float(paired.mean(0).var(ddof=1)) / count  # a mean over problems: its variance needs no bootstrap
     if len(seeds) == 1:
-        return Effect(estimate, 0.0, of_mean, 1, count)
+        return Effect(estimate, 0.0, of_mean, 0.0, 1, count)
     of_one = float(paired.var(1, ddof=1).mean()) / count
-    crossed = max(of_one - of_mean, 0.0) / (len(seeds) - 1)  # σ²_seed×problem / S, in the spread between seeds already
+    # σ²_seed×problem / S: in the spread between seeds already
+    crossed = min(max(of_one - of_mean, 0.0) / (len(seeds) - 1), of_mean)
     spread = float(paired.mean(1).var(ddof=1)) / len(seeds)
-    return Effect(estimate, spread, max(of_mean - crossed, 0.0), len(seeds), count)
+    return Effect(estimate, spread, of_mean - crossed, crossed, len(seeds), count)
 
 
 def interval_of(values: dict[int, ByProblem]) -> tuple[float, float, float]:
