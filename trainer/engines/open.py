@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from trainer.config import TrainSettings
 from trainer.engines.protocol import Engine
+from trainer.models import config_changes
 from trainer.ranks import world_size
 from trainer.sharding import full_tensors, is_sharded, sampling_copy
 
@@ -48,6 +49,7 @@ def open_engine(settings: TrainSettings, model: PreTrainedModel, pad_token_id: i
             tensor_parallel=settings.engine.tensor_parallel,
             sleep=settings.engine.sleep,
             trust_remote_code=settings.trust_remote_code,
+            config_changes=config_changes(model.config, settings.model_changes),
         )
     else:
         from trainer.engines.vllm_server import VllmServerEngine
