@@ -137,7 +137,7 @@ def accumulate(
     sharing: a prompt may be computed once for its rows.
     """
     budget, probabilities = training.settings.batch.micro_tokens, [torch.zeros(0)]
-    shared = shared_micro_batches(rows, model_cost(models.plain_model(training.model)), budget) if sharing else None
+    shared = shared_micro_batches(rows, budget) if sharing else None
     for micro in in_step(shared or micro_batches([len(row.token_ids) for row in rows], budget), scorer):
         if micro is None:
             empty_pass(scorer, training.device)
