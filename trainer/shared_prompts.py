@@ -33,7 +33,7 @@ def shared_micro_batches(rows: Sequence[Row], budget: int) -> list[list[int]] | 
     """
     units = [part for group in by_prompt(rows) for part in _within(rows, group, budget)]
     shared = sum(_shared_length([rows[i] for i in unit]) for unit in units)
-    if shared > (1 - LEAST_SAVING) * sum(len(row.token_ids) for row in rows):
+    if not rows or shared > (1 - LEAST_SAVING) * sum(len(row.token_ids) for row in rows):
         return None
     units.sort(key=lambda unit: -_longest(rows, unit))
     found = [list(units[0])]

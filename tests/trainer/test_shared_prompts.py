@@ -98,6 +98,7 @@ def test_rows_share_their_prompt_where_that_saves_a_tenth_of_the_tokens():
     assert [sorted(rows) for rows in micro] == [list(range(16)), list(range(16, 24))]  # 16 rows of 34 tokens
     assert shared_micro_batches(rows_of([(24, [4000] * 8)]), budget=10**6) is None
     assert shared_micro_batches(rows_of([(24, [10])] * 8), budget=10**6) is None  # nobody to share with
+    assert shared_micro_batches([], budget=10**6) is None
 
 
 def test_micro_batches_hold_the_longest_rows_first_and_padding_counts():
