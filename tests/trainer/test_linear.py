@@ -68,3 +68,12 @@ def test_widening_takes_plain_linear_layers_and_leaves_weights_and_names():
     assert [type(layer) for layer in model] == [WideLinear if wide_products() else nn.Linear, Own]
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_product_has_the_same_bits_wherever_its_numbers_lie():
+    torch.manual_seed(0)
+    left, right = torch.randn(300, 192), torch.randn(200, 192)
+    found = product(left, right)
+    for shift in (1, 3, 8):
+        moved = torch.empty(left.numel() + shift)[shift:].view_as(left).copy_(left)
+        assert torch.equal(product(moved, right), found)
