@@ -141,9 +141,11 @@ def _laid_out(groups: Sequence[Sequence[Row]], device: torch.device) -> _Laid:
 
 
 def _within(rows: Sequence[Row], group: Sequence[int], budget: int) -> list[list[int]]:
+    """A group in parts within the budget, longest rows first: two parts then never fit into one micro-batch, where
+    rows of another prompt could come between them."""
     parts: list[list[int]] = [[]]
-    for number in group:
-        if parts[-1] and (len(parts[-1]) + 1) * _longest(rows, [*parts[-1], number]) > budget:
+    for number in sorted(group, key=lambda number: -len(rows[number].token_ids)):
+        if parts[-1] and (len(parts[-1]) + 1) * _longest(rows, parts[-1]) > budget:
             parts.append([])
         parts[-1].append(number)
     return parts

@@ -16,6 +16,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from trainer import shared_prompts
 from trainer.models import TokenScorer, with_own_kernels
 from trainer.sequences import Row, collate
 from trainer.shared_prompts import by_prompt, can_share, score_shared, shared_micro_batches
@@ -111,6 +112,14 @@ def test_a_group_over_the_budget_is_split():
     rows = rows_of([(24, [10] * 8)])
     micro = shared_micro_batches(rows, budget=3 * 34)
     assert sorted(map(len, micro)) == [2, 3, 3]
+
+
+def test_parts_of_a_split_group_do_not_meet_again_around_another_prompt(monkeypatch):
+    monkeypatch.setattr(shared_prompts, "LEAST_SAVING", -10.0)
+    rows = rows_of([(2, [10, 10, 88, 8]), (3, [8, 8])])
+    for micro in shared_micro_batches(rows, budget=100):
+        chosen = [rows[number] for number in micro]
+        assert [place for group in by_prompt(chosen) for place in group] == list(range(len(chosen)))
 
 
 def test_rows_apart_of_one_prompt_are_refused():
