@@ -10,8 +10,8 @@ are wall seconds of a quiet machine. Both run in turn in one process; the median
 
 Cases: `training`: an EOS ends completions, mean length about half of the longest, and problems are solved at rates
 spread as Beta(½, ½), so that some four groups of ten earn all 0 or all 1. `all signal`: every problem at rate ½,
-so that nearly every row has a gradient. `full length`: likewise, and no completion ends before 64 tokens: what
-is left is arithmetic, which no trainer can save.
+so that nearly every row has a gradient. `full length`: likewise, and no completion ends before 64 tokens, so that
+no row can leave early.
 """
 
 from __future__ import annotations

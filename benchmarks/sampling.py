@@ -3,8 +3,9 @@
     python benchmarks/sampling.py
 
 512 completions (64 prompts × 8, of 16 to 24 tokens) of at most 64 tokens, a model of 2.2 million parameters with random
-weights. Both in one batch. Tokens count up to and with the EOS. Times are CPU seconds of this process, the best of
-`--repeats` turns taken in alternation. Greedy completions are compared token by token.
+weights: ours as the trainer loads it, the other as transformers does. Both in one batch. Tokens count up to and with
+the EOS. Times are CPU seconds of this process, the best of `--repeats` turns taken in alternation. Greedy completions
+are compared token by token.
 
 Cases: an EOS ends completions after 29 tokens in the mean (`natural EOS`), or never (`full length`).
 """
@@ -20,10 +21,11 @@ from pathlib import Path
 
 import torch
 from grpo_step import CASES, GROUP, PROMPTS, TOKENS, WORDS, Case, make_model
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from trainer.engines.embedded import EmbeddedEngine
 from trainer.engines.protocol import Sampling
+from trainer.models import load_model
 
 EOS, PAD = 1, 0
 Ids = list[list[int]]
@@ -35,7 +37,7 @@ def make_prompts() -> Ids:
     return [[rng.randrange(2, WORDS) for _ in range(rng.randint(16, 24))] for _ in range(PROMPTS)]
 
 
-def by_generate(model: LlamaForCausalLM, prompts: Ids, n: int, temperature: float) -> Ids:
+def by_generate(model: PreTrainedModel, prompts: Ids, n: int, temperature: float) -> Ids:
     """Completions by transformers, cut after the EOS."""
     width = max(map(len, prompts))
     ids = torch.tensor([[PAD] * (width - len(p)) + p for p in prompts]).repeat_interleave(n, 0)
@@ -47,7 +49,7 @@ def by_generate(model: LlamaForCausalLM, prompts: Ids, n: int, temperature: floa
     return [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
 
 
-def by_engine(model: LlamaForCausalLM, prompts: Ids, n: int, temperature: float) -> Ids:
+def by_engine(model: PreTrainedModel, prompts: Ids, n: int, temperature: float) -> Ids:
     """Completions by the embedded engine."""
     engine = EmbeddedEngine(model, rows=PROMPTS * GROUP)
     found = engine.generate(prompts, n, Sampling(TOKENS, (EOS,), temperature=temperature))
@@ -57,16 +59,17 @@ def by_engine(model: LlamaForCausalLM, prompts: Ids, n: int, temperature: float)
 def measure(name: str, case: Case, repeats: int) -> None:
     """One case, printed as rows of a table."""
     with tempfile.TemporaryDirectory() as folder:
-        model = LlamaForCausalLM.from_pretrained(make_model(Path(folder), case)).eval()
+        saved = make_model(Path(folder), case)
+        models = {by_engine: load_model(saved), by_generate: LlamaForCausalLM.from_pretrained(saved).eval()}
     prompts, best, means = make_prompts(), {}, {}
     for _ in range(repeats):
         for sample in (by_engine, by_generate):
             started = time.process_time()
-            rows = sample(model, prompts, GROUP, 1.0)
+            rows = sample(models[sample], prompts, GROUP, 1.0)
             tokens = sum(map(len, rows))
             best[sample] = max(best.get(sample, 0.0), tokens / (time.process_time() - started))
             means[sample] = tokens / len(rows)
-    greedy = [sample(model, prompts, 1, 0.0) for sample in (by_engine, by_generate)]
+    greedy = [sample(models[sample], prompts, 1, 0.0) for sample in (by_engine, by_generate)]
     same = sum(a == b for a, b in zip(*greedy))
     ratio = best[by_engine] / best[by_generate]
     print(

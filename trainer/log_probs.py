@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.linear import linear, product
+
 #: Elements of a chunk's float32 logits. A GPU reads the whole weight for each chunk and wants some 400 tokens of
 #: them to be busy: 256 MiB at a vocabulary of 152k. On a CPU, blocks of 32 MiB and less come from glibc's heap,
 #: which kept 700 MiB of freed ones; larger ones go back to the system at once.
@@ -115,7 +117,7 @@ class _TokenLogProbs(torch.autograd.Function):
                 grad_bias += grad_logits.sum(0)
             grad_logits = grad_logits.to(hidden.dtype)
             if grad_hidden is not None:
-                torch.mm(grad_logits, weight, out=grad_hidden[span])
+                grad_hidden[span] = product(grad_logits, weight.T)
             if grad_weight is not None:
                 if hidden.dtype == torch.float32:  # added in place: a second (V, H) would cost more than the chunk
                     grad_weight.addmm_(grad_logits.T, hidden[span])
@@ -132,7 +134,7 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    logits = torch.nn.functional.linear(hidden, weight, bias).float()
+    logits = linear(hidden, weight, bias).float()
     return logits if temperature == 1.0 else logits.div_(temperature)
 
 

@@ -19,7 +19,9 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from trainer.attention import SharedRows, take_rows
 from trainer.config import LoraSettings, ModelChanges, NewModelSettings, TrainSettings
+from trainer.linear import widen
 from trainer.log_probs import from_logits, token_log_probs
 
 
@@ -72,7 +74,7 @@ def load_model(
         raise ModelError(
             f"{name} is no causal LM with safetensors weights that can be read ({_first_line(error)})."
         ) from error
-    return cast(PreTrainedModel, model)
+    return with_own_kernels(cast(PreTrainedModel, model))
 
 
 def load_config(
@@ -142,7 +144,15 @@ def new_config(settings: NewModelSettings, tokenizer: PreTrainedTokenizerBase) -
 def new_model(settings: NewModelSettings, tokenizer: PreTrainedTokenizerBase, attention: str) -> PreTrainedModel:
     """A Llama with random weights drawn from torch's global generator."""
     config = new_config(settings, tokenizer)
-    return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, attn_implementation=attention))
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    return with_own_kernels(cast(PreTrainedModel, model))
+
+
+def with_own_kernels(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model with our choice of kernels for its linear layers and its attention; weights stay as they are."""
+    widen(model)
+    take_rows(model)
+    return model
 
 
 def load(settings: TrainSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -208,15 +218,15 @@ class TokenScorer(nn.Module):
         input_ids: Tensor,
         scored: Tensor,
         position_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        shared_rows: SharedRows | None = None,
         predictors: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """log p(token | tokens before it) and the entropy it was drawn from: two (B, L) in float32, 0 off `scored`.
 
         input_ids: (B, L), padded on the right. scored: (B, L), True on tokens wanted; token 0 never is.
         position_ids: for packed rows, restarting with each document: attention stays inside a document.
-        attention_mask: (B, 1, L, L), True where a token sees another; None: causal. predictors: (scored tokens,), the
-        place in B · L whose state predicts each; None: the one before.
+        shared_rows: B is 1 and attention is that of these rows. predictors: (scored tokens,), the place in B · L
+        whose state predicts each; None: the one before.
         """
         model = plain_model(self.model)
         places = scored.flatten().nonzero().squeeze(-1)
@@ -226,8 +236,9 @@ class TokenScorer(nn.Module):
             # FlashAttention tells documents apart in a single row alone; token 0 of each document is not scored
             input_ids, position_ids = input_ids.view(1, -1), position_ids.view(1, -1)
         inputs: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
-        if attention_mask is not None:
-            inputs["attention_mask"] = attention_mask
+        if shared_rows is not None:
+            inputs["shared_rows"] = shared_rows
+            inputs["attention_mask"] = input_ids.new_ones((1, 1, 1, 1))  # else transformers makes one that nobody reads
         if self.plain_head:
             hidden = _decoder(model)(**inputs).last_hidden_state
             head = cast(nn.Linear, model.get_output_embeddings())

@@ -139,7 +139,7 @@ def accumulate(
     """
     budget, probabilities = training.settings.batch.micro_tokens, [torch.zeros(0)]
     cost, flops = model_cost(models.plain_model(training.model)), 0
-    shared = shared_micro_batches(rows, cost, budget) if sharing else None
+    shared = shared_micro_batches(rows, budget) if sharing else None
     for micro in in_step(shared or micro_batches([len(row.token_ids) for row in rows], budget), scorer):
         if micro is None:
             empty_pass(scorer, training.device)

@@ -16,7 +16,7 @@ from trainer.flops import ModelCost, causal_pairs
 from trainer.ranks import rank
 from trainer.rollout import Group, Round, Sample
 from trainer.sequences import Row
-from trainer.shared_prompts import by_prompt
+from trainer.shared_prompts import shared_tokens
 
 #: (sum, count) of a number: added up over micro-batches and ranks, then divided.
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -85,14 +85,10 @@ def update_statistics(trained: Sequence[Row], flops: int) -> Statistics:
 
 def pass_flops(rows: Sequence[Row], cost: ModelCost, *, shared: bool) -> int:
     """FLOPs of a forward and backward pass over rows side by side, padding counted, and nothing twice that backward
-    computes again. shared: each prompt is computed once for its rows, under a mask that compares every pair."""
-    scored = sum(row.response_length for row in rows)
-    if not shared:
-        longest = max(len(row.token_ids) for row in rows)
-        return cost.update(len(rows) * longest, scored, len(rows) * causal_pairs(longest))
-    groups = [[rows[i] for i in group] for group in by_prompt(rows)]
-    longest = max(group[0].prompt_length + sum(row.response_length for row in group) for group in groups)
-    return cost.update(len(groups) * longest, scored, len(groups) * longest**2)
+    computes again. shared: each prompt is computed once for its rows, but for attention, which sees whole rows."""
+    scored, longest = sum(row.response_length for row in rows), max(len(row.token_ids) for row in rows)
+    tokens = shared_tokens(rows) if shared else len(rows) * longest
+    return cost.update(tokens, scored, len(rows) * causal_pairs(longest))
 
 
 def sampling_flops(groups: Iterable[Group], cost: ModelCost) -> Statistics:

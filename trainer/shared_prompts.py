@@ -1,42 +1,48 @@
-"""A group's prompt computed once: its responses side by side behind it, each seeing the prompt and itself alone.
+"""A group's prompt computed once: rows laid end to end in one sequence, the tokens of a shared prompt in it but once.
 
     tokens     p0 p1 p2 | a0 a1 | b0 b1 b2
     positions   0  1  2 |  3  4 |  3  4  5
+    rows       p0 p1 p2 a0 a1,  p0 p1 p2 b0 b1 b2
 
-Log-probs and gradients are those of separate rows. It saves the prompt's arithmetic for all rows but one and
-costs a dense attention mask over the whole group: worth it for short responses, never for long ones, so each update
-decides by its rows.
+Attention sees the rows (`trainer.attention`), everything else the tokens: none is computed twice and none is padding.
+Log-probs and gradients are those of separate rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from trainer.flops import ModelCost, causal_pairs
+from trainer.attention import ROWS, SharedRows
 from trainer.models import TokenScorer, plain_model
-from trainer.sequences import Batch, Row, collate, micro_batches
+from trainer.sequences import Batch, Row, collate
 
-#: What a FLOP of masked attention costs beside one of a matrix product, measured on CPU.
-ATTENTION_PENALTY = 2.0
-#: Sharing has to save this much of an update's arithmetic: it is not free to lay out.
+#: Sharing has to save this much of an update's tokens: it is not free to lay out.
 LEAST_SAVING = 0.1
+#: Tokens of a sequence are filled up to a multiple of this: oneDNN makes a kernel for each number of rows it meets.
+TOKENS_MULTIPLE = 64
 
 
-def shared_micro_batches(rows: Sequence[Row], cost: ModelCost, budget: int) -> list[list[int]] | None:
-    """Row numbers in micro-batches of whole groups, rows of a prompt together; None where sharing does not pay.
+def shared_micro_batches(rows: Sequence[Row], budget: int) -> list[list[int]] | None:
+    """Row numbers in micro-batches, rows of a prompt together and longest first; None where sharing does not pay.
 
-    budget: padded tokens of a micro-batch; a group over it is split.
+    budget: rows × longest row of a micro-batch; a group over it is split, a longer row stands alone.
     """
     units = [part for group in by_prompt(rows) for part in _within(rows, group, budget)]
-    lengths = [_shared_length([rows[i] for i in unit]) for unit in units]
-    shared = sum(_work(cost, length, length**2) for length in lengths)
-    apart = sum(_work(cost, len(row.token_ids), causal_pairs(len(row.token_ids))) for row in rows)
-    if shared > (1 - LEAST_SAVING) * apart:
+    shared = sum(_shared_length([rows[i] for i in unit]) for unit in units)
+    if not rows or shared > (1 - LEAST_SAVING) * sum(len(row.token_ids) for row in rows):
         return None
-    return [[row for unit in micro for row in units[unit]] for micro in micro_batches(lengths, budget)]
+    units.sort(key=lambda unit: -_longest(rows, unit))
+    found = [list(units[0])]
+    for unit in units[1:]:
+        if (len(found[-1]) + len(unit)) * _longest(rows, found[-1]) <= budget:
+            found[-1] += unit
+        else:
+            found.append(list(unit))
+    return found
 
 
 def by_prompt(rows: Sequence[Row]) -> list[list[int]]:
@@ -47,6 +53,12 @@ def by_prompt(rows: Sequence[Row]) -> list[list[int]]:
     return list(found.values())
 
 
+def shared_tokens(rows: Sequence[Row]) -> int:
+    """Tokens of the one sequence that rows are laid in, filled up."""
+    length = sum(_shared_length([rows[i] for i in group]) for group in by_prompt(rows))
+    return length + -length % TOKENS_MULTIPLE
+
+
 def score_shared(scorer: TokenScorer, rows: Sequence[Row], batch: Batch) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies like `scorer(batch.input_ids, batch.completion_mask)`: two (B, T).
 
@@ -54,14 +66,9 @@ def score_shared(scorer: TokenScorer, rows: Sequence[Row], batch: Batch) -> tupl
     """
     groups = [[rows[i] for i in group] for group in by_prompt(rows)]
     assert [row for group in groups for row in group] == list(rows), "rows of one prompt stand together"
-    ids, positions, part = (tensor.to(batch.input_ids.device) for tensor in _laid_out(groups))
-    scored = part > 0
-    places = scored.flatten().nonzero().squeeze(-1)
-    before = torch.cat([part.new_zeros(len(part), 1), part[:, :-1]], dim=1)
-    ends = (part == 0).sum(1) - 1 + torch.arange(len(part), device=part.device) * part.shape[1]
-    first = (scored & (part != before)).flatten()[places]  # a response's first token follows the prompt's end
-    predictors = torch.where(first, ends[places // part.shape[1]], places - 1)
-    log_prob, entropy = scorer(ids, scored, positions, _visible(part), predictors)
+    laid = _laid_out(groups, batch.input_ids.device)
+    log_prob, entropy = scorer(laid.token_ids, laid.scored, laid.positions, laid.rows, laid.predictors)
+    places = laid.scored.flatten().nonzero().squeeze(-1)
     targets = batch.completion_mask.flatten().nonzero().squeeze(-1)  # the same tokens in the same order
     zeros = log_prob.new_zeros(batch.completion_mask.numel())
     return (
@@ -72,9 +79,9 @@ def score_shared(scorer: TokenScorer, rows: Sequence[Row], batch: Batch) -> tupl
 
 @torch.no_grad()
 def can_share(scorer: TokenScorer, device: torch.device | str = "cpu", atol: float = 1e-4) -> bool:
-    """Whether the model takes positions and a mask of our own and gives the log-probs of separate rows: tried out."""
+    """Whether the model takes positions and rows of our own and gives the log-probs of separate rows: tried out."""
     model = plain_model(scorer.model)
-    if model.config._attn_implementation != "sdpa":
+    if model.config._attn_implementation != ROWS:
         return False
     rows = [Row([0, 1, *response], 2) for response in ([1, 0, 1], [0, 0], [1])]
     batch = collate(rows, 0, device)
@@ -83,7 +90,7 @@ def can_share(scorer: TokenScorer, device: torch.device | str = "cpu", atol: flo
     try:
         apart, _ = scorer(batch.input_ids, batch.completion_mask)
         shared, _ = score_shared(scorer, rows, batch)
-    except (TypeError, ValueError, RuntimeError):  # a model that takes no such arguments, or mask of such a shape
+    except (TypeError, ValueError, RuntimeError):  # a model that takes no such arguments
         return False
     finally:
         scorer.train(was_training)
@@ -91,50 +98,68 @@ def can_share(scorer: TokenScorer, device: torch.device | str = "cpu", atol: flo
 
 
 def _slides(config: object) -> bool:
-    """Whether a layer's window is narrower than a row may be: our mask has no window."""
+    """Whether a layer's window is narrower than a row may be: rows have no window."""
     kinds = set(getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None) if not kinds else None
     return bool(kinds - {"full_attention"}) or window is not None
 
 
-def _laid_out(groups: Sequence[Sequence[Row]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, positions and parts of groups, three (G, L): part 0 is the prompt, 1 … its responses, −1 padding."""
-    longest = max(map(_shared_length, groups))
-    ids, positions, parts = [], [], []
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """Rows laid end to end. token_ids, positions, scored: (1, T). predictors: (scored tokens,), places in T."""
+
+    token_ids: Tensor
+    positions: Tensor
+    scored: Tensor
+    predictors: Tensor
+    rows: SharedRows
+
+
+def _laid_out(groups: Sequence[Sequence[Row]], device: torch.device) -> _Laid:
+    """The rows of prompts, each group's prompt once before its responses."""
+    longest = max(len(row.token_ids) for group in groups for row in group)
+    ids, positions, scored, predictors = list[int](), list[int](), list[bool](), list[int]()
+    tokens, homes = list[list[int]](), list[int]()
     for group in groups:
-        start = group[0].prompt_length
-        tokens, places, part = list(group[0].token_ids[:start]), list(range(start)), [0] * start
-        for number, row in enumerate(group, 1):
-            tokens += row.token_ids[start:]
-            places += range(start, len(row.token_ids))
-            part += [number] * row.response_length
-        padding = longest - len(tokens)
-        ids.append(tokens + [0] * padding)
-        positions.append(places + [0] * padding)
-        parts.append(part + [-1] * padding)
-    return torch.tensor(ids), torch.tensor(positions), torch.tensor(parts)
-
-
-def _visible(part: Tensor) -> Tensor:
-    """(G, 1, L, L), True where a token sees another: earlier, of the prompt or of its own response."""
-    columns = torch.arange(part.shape[1], device=part.device)
-    earlier = columns[:, None] >= columns
-    own = (part[:, None, :] == 0) | (part[:, None, :] == part[:, :, None])
-    return (earlier & own)[:, None]
+        prompt, begin = group[0].prompt_length, len(ids)
+        ids += group[0].token_ids[:prompt]
+        positions += range(prompt)
+        scored += [False] * prompt
+        homes += range(len(tokens) * longest, len(tokens) * longest + prompt)
+        for row in group:
+            start, length = len(ids), row.response_length
+            ids += row.token_ids[prompt:]
+            positions += range(prompt, prompt + length)
+            scored += [True] * length
+            predictors += [begin + prompt - 1, *range(start, start + length - 1)][:length]
+            homes += range(len(tokens) * longest + prompt, len(tokens) * longest + prompt + length)
+            fill = longest - prompt - length
+            tokens.append([*range(begin, begin + prompt), *range(start, start + length), *[begin] * fill])
+    fill = -len(ids) % TOKENS_MULTIPLE
+    rows = SharedRows(torch.tensor(tokens, device=device), torch.tensor(homes + [0] * fill, device=device))
+    return _Laid(
+        token_ids=torch.tensor([ids + [0] * fill], device=device),
+        positions=torch.tensor([positions + [0] * fill], device=device),
+        scored=torch.tensor([scored + [False] * fill], device=device),
+        predictors=torch.tensor(predictors, device=device),
+        rows=rows,
+    )
 
 
 def _within(rows: Sequence[Row], group: Sequence[int], budget: int) -> list[list[int]]:
+    """A group in parts within the budget, longest rows first: two parts then never fit into one micro-batch, where
+    rows of another prompt could come between them."""
     parts: list[list[int]] = [[]]
-    for number in group:
-        if parts[-1] and _shared_length([rows[i] for i in [*parts[-1], number]]) > budget:
+    for number in sorted(group, key=lambda number: -len(rows[number].token_ids)):
+        if parts[-1] and (len(parts[-1]) + 1) * _longest(rows, parts[-1]) > budget:
             parts.append([])
         parts[-1].append(number)
     return parts
 
 
+def _longest(rows: Sequence[Row], numbers: Sequence[int]) -> int:
+    return max(len(rows[number].token_ids) for number in numbers)
+
+
 def _shared_length(group: Sequence[Row]) -> int:
     return group[0].prompt_length + sum(row.response_length for row in group)
-
-
-def _work(cost: ModelCost, tokens: int, pairs: int) -> float:
-    return cost.forward(tokens, 0, 0) + ATTENTION_PENALTY * cost.forward(0, 0, pairs)

@@ -80,3 +80,10 @@ FAULTS = [
 def test_what_cannot_work_is_told_before_anything_runs(tree, told):
     with pytest.raises(SettingsError, match=told):
         build_settings(TrainSettings, {"output": "o", **tree}, "settings")
+
+
+def test_settings_that_contradict_each_other_are_told_without_the_whole_record():
+    tree = {"method": "luffy", "model": "m", "output": "o", "data": {"problems": "p", "curated": "c"}}
+    with pytest.raises(SettingsError) as told:
+        build_settings(TrainSettings, {**tree, "teacher": {"rows": 8}}, "luffy.toml")
+    assert str(told.value) == "luffy.toml: teacher.rows is 8; a group of 8 needs at least one sampled row."

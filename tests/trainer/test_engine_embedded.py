@@ -1,5 +1,7 @@
 """The embedded engine against `model.generate` and plain forward passes."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from transformers import (
@@ -17,6 +19,7 @@ from trainer.engines import kv_cache
 from trainer.engines.embedded import EmbeddedEngine, EngineError, waves
 from trainer.engines.protocol import Sampling
 from trainer.engines.sampling import invert, keep_top_k, keep_top_p
+from trainer.models import with_own_kernels
 
 VOCABULARY = 60
 SIZES = {"vocab_size": VOCABULARY, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": None}
@@ -67,7 +70,8 @@ def forward_log_probs(model, prompt, completion, temperature=1.0):
 @pytest.mark.parametrize("make", MODELS)
 def test_greedy_is_what_generate_gives(make):
     model, prompts, stops = sharp(make), prompts_of([7, 3, 9, 3, 5]), tuple(range(2, 12))
-    found = EmbeddedEngine(model, rows=2).generate(prompts, 1, Sampling(12, stops, temperature=0))
+    ours = with_own_kernels(deepcopy(model))
+    found = EmbeddedEngine(ours, rows=2).generate(prompts, 1, Sampling(12, stops, temperature=0))
     for prompt, (rollout,) in zip(prompts, found):
         wanted = model.generate(
             torch.tensor([prompt]), do_sample=False, max_new_tokens=12, eos_token_id=list(stops), pad_token_id=0
@@ -79,7 +83,7 @@ def test_greedy_is_what_generate_gives(make):
 @pytest.mark.parametrize("make", MODELS)
 def test_log_probs_are_those_of_a_plain_forward_pass_before_and_after_an_update(make):
     model, prompts = sharp(make), prompts_of([6, 2, 8])
-    engine = EmbeddedEngine(model)
+    engine = EmbeddedEngine(with_own_kernels(deepcopy(model)))
     for _ in range(2):
         for prompt, own in zip(prompts, engine.generate(prompts, 3, Sampling(10, (2, 3), seed=1))):
             for rollout in own:
@@ -87,7 +91,9 @@ def test_log_probs_are_those_of_a_plain_forward_pass_before_and_after_an_update(
                 wanted = wanted.gather(-1, torch.tensor(rollout.token_ids)[:, None]).squeeze(-1)
                 torch.testing.assert_close(torch.tensor(rollout.log_probs), wanted, atol=1e-5, rtol=0)
         torch.manual_seed(8)
-        engine.load_weights([(n, w + 0.05 * torch.randn_like(w)) for n, w in model.state_dict().items()])
+        moved = {name: weight + 0.05 * torch.randn_like(weight) for name, weight in model.state_dict().items()}
+        model.load_state_dict(moved)
+        engine.load_weights(moved.items())
 
 
 def test_loaded_weights_sample_as_the_model_they_came_from():

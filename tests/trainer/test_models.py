@@ -3,8 +3,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Gemma2Config, Qwen2Config
 
+from trainer.attention import ROWS
 from trainer.config import LogSettings, OptimizerSettings
-from trainer.models import ModelError, TokenScorer, load_model
+from trainer.models import ModelError, TokenScorer, load_model, with_own_kernels
 from trainer.optimization import DivergedError, apply_update, learning_rate, make_optimizer
 from trainer.run_log import RunLog
 
@@ -37,6 +38,18 @@ def test_scores_are_the_models_own_log_softmax(config, temperature):
     torch.testing.assert_close(log_prob[:, 1:], torch.where(scored[:, 1:], picked, 0.0), rtol=1e-4, atol=1e-5)
     spread = -(wanted.exp() * wanted).sum(-1)
     torch.testing.assert_close(entropy[:, 1:], torch.where(scored[:, 1:], spread, 0.0), rtol=1e-4, atol=1e-5)
+
+
+def test_our_kernels_leave_no_trace_in_a_saved_model(tmp_path):
+    torch.manual_seed(0)
+    model = with_own_kernels(AutoModelForCausalLM.from_config(CONFIGS[0])).eval()
+    assert model.config._attn_implementation == ROWS
+    model.save_pretrained(tmp_path)
+    assert ROWS not in (tmp_path / "config.json").read_text()
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert plain.config._attn_implementation == "sdpa"
+    ids = torch.randint(1, 31, (2, 7))
+    torch.testing.assert_close(model(input_ids=ids).logits, plain(input_ids=ids).logits)
 
 
 def test_weights_that_are_not_safetensors_are_refused(tmp_path):

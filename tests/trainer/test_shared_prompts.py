@@ -16,14 +16,13 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from trainer.flops import ModelCost
-from trainer.models import TokenScorer
+from trainer import shared_prompts
+from trainer.models import TokenScorer, with_own_kernels
 from trainer.sequences import Row, collate
 from trainer.shared_prompts import by_prompt, can_share, score_shared, shared_micro_batches
 
 SIZES = {"vocab_size": 40, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": None}
 SMALL = {**SIZES, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-COST = ModelCost(body=1_000_000, head=100_000, attention=192)
 
 
 def llama():
@@ -42,7 +41,7 @@ def gpt2():
 
 def scorer_of(make):
     torch.manual_seed(1)
-    return TokenScorer(make(), temperature=0.8)
+    return TokenScorer(with_own_kernels(make()), temperature=0.8)
 
 
 def rows_of(groups):
@@ -74,28 +73,53 @@ def test_log_probs_entropies_and_gradients_are_those_of_separate_rows(make):
     assert can_share(scorer)
 
 
-def test_models_that_the_mask_would_be_wrong_for_are_left_alone():
+def test_models_whose_attention_is_another_are_left_alone():
     windowed = MistralForCausalLM(MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=6))
-    assert not can_share(TokenScorer(windowed))
+    assert not can_share(TokenScorer(with_own_kernels(windowed)))
     eager = LlamaForCausalLM(LlamaConfig(**SMALL, attn_implementation="eager"))
-    assert not can_share(TokenScorer(eager))
+    assert not can_share(TokenScorer(with_own_kernels(eager)))
 
 
-def test_short_responses_share_their_prompt_and_long_ones_do_not():
+def test_gradient_checkpointing_computes_the_shared_rows_again():
+    rows = rows_of([(5, [4, 1, 7]), (3, [2])])
+    batch, gradients = collate(rows, 0), []
+    for checkpointing in (False, True):
+        scorer = scorer_of(llama).train()
+        if checkpointing:
+            scorer.model.gradient_checkpointing_enable()
+        score_shared(scorer, rows, batch)[0].sum().backward()
+        gradients.append([parameter.grad for parameter in scorer.parameters()])
+    for plain, again in zip(*gradients):
+        torch.testing.assert_close(again, plain)
+
+
+def test_rows_share_their_prompt_where_that_saves_a_tenth_of_the_tokens():
     short = rows_of([(24, [10] * 8)] * 3)
-    micro = shared_micro_batches(short, COST, budget=250)
-    assert sorted(row for rows in micro for row in rows) == list(range(24))
-    for numbers in micro:
-        groups = by_prompt([short[number] for number in numbers])
-        assert len(groups) * (24 + 8 * 10) <= 250
-    assert shared_micro_batches(rows_of([(24, [4000] * 8)]), COST, budget=10**6) is None
-    assert shared_micro_batches(rows_of([(24, [10])] * 8), COST, budget=10**6) is None  # nobody to share with
+    micro = shared_micro_batches(short, budget=600)
+    assert [sorted(rows) for rows in micro] == [list(range(16)), list(range(16, 24))]  # 16 rows of 34 tokens
+    assert shared_micro_batches(rows_of([(24, [4000] * 8)]), budget=10**6) is None
+    assert shared_micro_batches(rows_of([(24, [10])] * 8), budget=10**6) is None  # nobody to share with
+    assert shared_micro_batches([], budget=10**6) is None
+
+
+def test_micro_batches_hold_the_longest_rows_first_and_padding_counts():
+    rows = rows_of([(20, [2, 2]), (20, [30, 4]), (20, [6, 6])])
+    assert shared_micro_batches(rows, budget=100) == [[2, 3], [4, 5], [0, 1]]
+    assert shared_micro_batches(rows, budget=200) == [[2, 3, 4, 5], [0, 1]]
 
 
 def test_a_group_over_the_budget_is_split():
     rows = rows_of([(24, [10] * 8)])
-    micro = shared_micro_batches(rows, COST, budget=24 + 3 * 10)
+    micro = shared_micro_batches(rows, budget=3 * 34)
     assert sorted(map(len, micro)) == [2, 3, 3]
+
+
+def test_parts_of_a_split_group_do_not_meet_again_around_another_prompt(monkeypatch):
+    monkeypatch.setattr(shared_prompts, "LEAST_SAVING", -10.0)
+    rows = rows_of([(2, [10, 10, 88, 8]), (3, [8, 8])])
+    for micro in shared_micro_batches(rows, budget=100):
+        chosen = [rows[number] for number in micro]
+        assert [place for group in by_prompt(chosen) for place in group] == list(range(len(chosen)))
 
 
 def test_rows_apart_of_one_prompt_are_refused():
