@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from tracekit.column_types import SCALAR, Wanted, misfit, typed
+
 #: The long form; `problem` alone is required of a row.
 LONG: dict[str, pl.DataType | type[pl.DataType]] = {
     "problem": pl.String,
@@ -37,6 +39,7 @@ class Layout:
     fields: long column → the layout's column, taken as it is.
     author: who wrote the traces, where no column says so.
     read: for what is nested; frame → some of the columns of LONG. `fields` adds to it.
+    types: of the columns that `read` goes into, where they are there.
     accepts: what else must hold of the frame, beside its column names.
     """
 
@@ -45,6 +48,7 @@ class Layout:
     fields: Mapping[str, str] = field(default_factory=dict)
     author: str = ""
     read: Reader | None = None
+    types: Mapping[str, Wanted] = field(default_factory=dict)
     accepts: Callable[[pl.DataFrame], bool] = lambda frame: True
 
 
@@ -85,6 +89,12 @@ def to_long(frame: pl.DataFrame, layout: Layout, where: str) -> pl.DataFrame:
             f"{where} has no column {absent[0]}, which the layout {layout.name} needs; "
             f"it has {', '.join(frame.columns)}."
         )
+    fault = misfit(frame, layout.types)
+    if fault:
+        raise LayoutError(
+            f"{where}, {fault} in the layout {layout.name}. Name another layout, or map by hand with --map."
+        )
+    frame = typed(frame, layout.types)
     taken = {ours: frame[theirs] for ours, theirs in layout.fields.items() if theirs in frame.columns}
     long = layout.read(frame).with_columns(**taken) if layout.read else pl.DataFrame(taken)
     columns = [_typed(long, name, dtype, where) for name, dtype in LONG.items()]
@@ -120,6 +130,19 @@ def _typed(long: pl.DataFrame, name: str, dtype: pl.DataType | type[pl.DataType]
 
 def _prompt_is_a_conversation(frame: pl.DataFrame) -> bool:
     return isinstance(frame.schema["prompt"], pl.List)
+
+
+def _turns(role: str, content: str) -> pl.DataType:
+    return pl.List(pl.Struct({role: pl.String, content: pl.String}))
+
+
+_MESSAGES, _SHARED = _turns("role", "content"), _turns("from", "value")
+_VERL_TYPES = {
+    "prompt": _MESSAGES,
+    "target": _MESSAGES,
+    "reward_model": pl.Struct({"ground_truth": SCALAR}),
+    "data_source": SCALAR,
+}
 
 
 # ---- readers of nested layouts -------------------------------------------------------------------------------------
@@ -180,6 +203,9 @@ def _openr1(frame: pl.DataFrame) -> pl.DataFrame:
     long = frame.select("problem", _gold(frame), kind.alias("kind"), "generations", aligned.alias("flagged_correct"))
     unknown = pl.col("generations").list.eval(pl.lit(None, dtype=pl.Boolean).repeat_by(pl.len()).explode())
     long = long.with_columns(pl.col("flagged_correct").fill_null(unknown))
+    # Null, since polars drops a row whose list is empty: a problem that nobody tried stays a problem.
+    tried = pl.col("generations").list.len() > 0
+    long = long.with_columns(pl.when(tried).then(pl.col("generations", "flagged_correct")))
     return long.explode("generations", "flagged_correct").rename({"generations": "response"})
 
 
@@ -273,18 +299,25 @@ LAYOUTS: tuple[Layout, ...] = (
         ("problem", "answer", "generations"),
         author="DeepSeek-R1",
         read=_openr1,
+        types={
+            "generations": pl.List(pl.String),
+            "correctness_math_verify": pl.List(pl.Boolean),
+            "correctness": pl.List(pl.Boolean),
+        },
     ),
     Layout(
         "openthoughts-114k-metadata",
         ("problem", "deepseek_reasoning", "deepseek_solution", "ground_truth_solution", "domain"),
         author="DeepSeek-R1",
         read=_openthoughts_metadata,
+        types=dict.fromkeys(("deepseek_reasoning", "deepseek_solution", "ground_truth_solution"), pl.String()),
     ),
     Layout(
         "openthoughts-114k",
         ("system", "conversations"),
         author="DeepSeek-R1",
         read=_conversation("conversations", "from", "value"),
+        types={"conversations": _SHARED},
     ),
     Layout(
         "openthoughts3",
@@ -292,19 +325,43 @@ LAYOUTS: tuple[Layout, ...] = (
         {"kind": "domain", "level": "difficulty"},
         author="QwQ-32B",
         read=_conversation("conversations", "from", "value"),
+        types={"conversations": _SHARED},
     ),
     Layout(
         "luffy",
         ("data_source", "prompt", "target", "reward_model", "extra_info"),
         author="DeepSeek-R1",
         read=_verl,
+        types=_VERL_TYPES,
         accepts=_prompt_is_a_conversation,
     ),
     Layout(
-        "verl", ("data_source", "prompt", "reward_model", "extra_info"), read=_verl, accepts=_prompt_is_a_conversation
+        "verl",
+        ("data_source", "prompt", "reward_model", "extra_info"),
+        read=_verl,
+        types=_VERL_TYPES,
+        accepts=_prompt_is_a_conversation,
     ),
-    Layout("s1k", ("question", "solution", "thinking_trajectories", "attempt"), read=_s1k),
-    Layout("s1k-1.1", ("question", "solution", "deepseek_thinking_trajectory", "deepseek_attempt"), read=_s1k),
+    Layout(
+        "s1k",
+        ("question", "solution", "thinking_trajectories", "attempt"),
+        read=_s1k,
+        types={"thinking_trajectories": pl.List(pl.String), "attempt": pl.String()},
+    ),
+    Layout(
+        "s1k-1.1",
+        ("question", "solution", "deepseek_thinking_trajectory", "deepseek_attempt"),
+        read=_s1k,
+        types=dict.fromkeys(
+            (
+                "deepseek_thinking_trajectory",
+                "deepseek_attempt",
+                "gemini_thinking_trajectory",
+                "gemini_attempt",
+            ),
+            pl.String(),
+        ),
+    ),
     Layout(
         "numinamath-1.5",
         ("problem", "solution", "answer", "problem_type", "question_type"),
@@ -315,6 +372,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "big-math",
         ("problem", "answer", "llama8b_solve_rate"),
         read=lambda frame: frame.select("problem", gold="answer", level=1 - pl.col("llama8b_solve_rate")),
+        types={"llama8b_solve_rate": pl.Float64()},
     ),
     Layout(
         "math-500",
@@ -322,7 +380,13 @@ LAYOUTS: tuple[Layout, ...] = (
         {"problem": "problem", "gold": "answer", "response": "solution", "kind": "subject", "level": "level"},
         author="human",
     ),
-    Layout("math", ("problem", "level", "type", "solution"), author="human", read=_math),
+    Layout(
+        "math",
+        ("problem", "level", "type", "solution"),
+        author="human",
+        read=_math,
+        types={"solution": pl.String()},
+    ),
     Layout(
         "deepscaler",
         ("problem", "answer", "solution"),
@@ -335,16 +399,32 @@ LAYOUTS: tuple[Layout, ...] = (
         {"problem": "question", "gold": "answer", "response": "solution"},
         author="LIMO",
     ),
-    Layout("gsm8k", ("question", "answer"), author="human", read=_gsm8k),
+    Layout("gsm8k", ("question", "answer"), author="human", read=_gsm8k, types={"answer": pl.String()}),
     Layout(
         "gsm8k-model-solutions",
         ("question", "ground_truth"),
         read=_gsm8k_models,
+        types={"ground_truth": pl.String()},
         accepts=lambda frame: bool(_solution_columns(frame)),
     ),
-    Layout("messages", ("messages",), read=_conversation("messages", "role", "content")),
-    Layout("sharegpt", ("conversations",), read=_conversation("conversations", "from", "value")),
-    Layout("prompt-completion", ("prompt", "completion"), read=_prompt_completion),
+    Layout(
+        "messages",
+        ("messages",),
+        read=_conversation("messages", "role", "content"),
+        types={"messages": _MESSAGES},
+    ),
+    Layout(
+        "sharegpt",
+        ("conversations",),
+        read=_conversation("conversations", "from", "value"),
+        types={"conversations": _SHARED},
+    ),
+    Layout(
+        "prompt-completion",
+        ("prompt", "completion"),
+        read=_prompt_completion,
+        types=dict.fromkeys(("prompt", "completion"), (pl.String(), _MESSAGES)),
+    ),
     Layout(
         "long",
         ("problem", "gold", "response"),
