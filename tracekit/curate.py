@@ -27,8 +27,8 @@ from tracekit.ledger import find
 from tracekit.runs import Progress, commit, no_progress, versions, write_text
 from tracekit.select import SelectSettings
 from tracekit.sources import SourceSettings
-from tracekit.stages import Stages, digest, full_disk_told, sweep
-from tracekit.tables import CURATED, LEDGER, write_table
+from tracekit.stages import Stages, digest, sweep
+from tracekit.tables import CURATED, LEDGER, full_disk_told, write_table
 from tracekit.verify import VerifySettings, disagreements
 
 
