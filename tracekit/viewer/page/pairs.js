@@ -15,8 +15,8 @@ const pairsView = (() => {
     const kinds = [...new Set(pairs.kind)];
     list = new VirtualList({ label: "Pairs", rowHeight: 62, make: () => el("div", { class: "row pair-row" }, el("span", { class: "row-text" }), el("span", { class: "row-facts" })),
       fill: (node, place) => {
-        node.children[0].textContent = pairs.preview[place];
-        node.children[1].textContent = `${KINDS[pairs.kind[place]]} · ${score(pairs.kind[place], pairs.score[place])} · ${pairs.label[place]}`;
+        VirtualList.write(node.children[0], pairs.preview[place]);
+        VirtualList.write(node.children[1], `${KINDS[pairs.kind[place]]} · ${score(pairs.kind[place], pairs.score[place])} · ${pairs.label[place]}`);
       },
       open: (place) => page.go(`pair/${place}`) });
     const all = pairs.kind.map((_, place) => place);
