@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from tracekit.curate import CurateSettings
 
 #: Raised when a stage's code changes what it writes: older folders of that stage are then made anew.
-VERSIONS = {"sources": 1, "segment": 1, "measures": 1, "golds": 1, "verify": 1, "duplicates": 1, "contamination": 1}
+VERSIONS = {"sources": 2, "segment": 1, "measures": 1, "golds": 1, "verify": 1, "duplicates": 1, "contamination": 1}
+#: Traces of a row group, which is what a stream holds at once: 16 MB of text at 8 KB each. Left to itself, polars writes
+#: a group of 100,000 and more.
+ROW_GROUP = 2_000
 #: Traces segmented between two writes to disk.
 SEGMENT_BATCH = 10_000
 
@@ -118,7 +121,8 @@ def _sources(settings: CurateSettings, stages: Stages, progress: Progress) -> Pa
         unique = pl.concat(problems).unique("problem_id", keep="first", maintain_order=True)
         unique.write_parquet(folder / "problems.parquet")
         pl.concat(steps).write_parquet(folder / "given_steps.parquet")
-        pl.scan_parquet(folder / "parts" / "*.parquet").sink_parquet(folder / "traces.parquet")
+        parts = pl.scan_parquet(folder / "parts" / "*.parquet")
+        parts.sink_parquet(folder / "traces.parquet", row_group_size=ROW_GROUP)
         for path in (folder / "parts").iterdir():
             path.unlink()
         (folder / "parts").rmdir()
@@ -347,7 +351,9 @@ def _in_batches(
     def make(folder: Path) -> None:
         total = batches.traces.select(pl.len()).collect().item()
         starts = list(range(0, total, batches.size))
-        for path in for_each_on_ray(starts, make_batch) if engine == "ray" else map(make_batch, starts):
+        remote = engine == "ray"
+        job = stages.folder / f"{parts_name}.ray"
+        for path in for_each_on_ray(starts, make_batch, job) if remote else map(make_batch, starts):
             made.append(path)
             progress(name, min(len(made) * batches.size, total), total, "")
         parts = [path / "part.parquet" for path in made]
