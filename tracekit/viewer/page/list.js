@@ -112,6 +112,7 @@ class VirtualList {
   }
 
   reveal(place) {
+    this.height ||= this.node.clientHeight; // a page that opens on a row: the observer has not spoken yet
     const stretch = this.stretch;
     const top = place * this.rowHeight;
     const offset = this.node.scrollTop * stretch;
