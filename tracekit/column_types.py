@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 
 #: A type as polars names it; a tuple of them where a column may be any one.
-Type = pl.DataType | type[pl.DataType]
+Type = pl.DataType | DataTypeClass
 Wanted = Type | tuple[Type, ...]
 
 #: A number or a text, as a wanted type.
@@ -77,6 +78,8 @@ def _named(wanted: Wanted) -> str:
         return f"a list of {_named(wanted.inner)}"
     if isinstance(wanted, pl.Struct):
         return f"an object with {', '.join(field.name for field in wanted.fields)}"
-    return (
-        "text or a number" if wanted == SCALAR else {pl.String: "text", pl.Float64: "a number"}.get(wanted, str(wanted))
-    )
+    if wanted == SCALAR:
+        return "text or a number"
+    if wanted == pl.String:
+        return "text"
+    return "a number" if wanted == pl.Float64 else str(wanted)

@@ -46,10 +46,14 @@ class DuplicateSettings(Settings):
 
 
 class ContaminationSettings(Settings):
-    """benchmarks: sets that no curated problem may share n words in a row with."""
+    """benchmarks: sets that no curated problem may share n words in a row with, nor be near to.
+
+    near: least Jaccard index of word 5-grams to a benchmark row that counts as near; None is off.
+    """
 
     benchmarks: tuple[SourceSettings, ...] = ()
     n: int = 8
+    near: float | None = 0.8
 
 
 class CurateSettings(Settings):

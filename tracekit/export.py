@@ -68,7 +68,9 @@ def export(
     final, partial = run / "export", run / f".export.{os.getpid()}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        written = {name: _write_format(name, curated, pairs, settings, partial) for name in settings.formats}
+        written: dict[str, dict[str, int]] = {
+            name: _write_format(name, curated, pairs, settings, partial) for name in settings.formats
+        }
         partial.mkdir(parents=True, exist_ok=True)
         too_long = _too_long(curated, settings).height
         write_text(partial / "README.md", _card(facts, written, too_long, settings))

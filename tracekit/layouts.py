@@ -97,18 +97,20 @@ def to_long(frame: pl.DataFrame, layout: Layout, where: str) -> pl.DataFrame:
     frame = typed(frame, layout.types)
     taken = {ours: frame[theirs] for ours, theirs in layout.fields.items() if theirs in frame.columns}
     long = layout.read(frame).with_columns(**taken) if layout.read else pl.DataFrame(taken)
+    if "row" not in long.columns:  # a reader that makes several rows of one says which row each came from
+        long = long.with_row_index("row")
     columns = [_typed(long, name, dtype, where) for name, dtype in LONG.items()]
-    long = long.select(columns).with_columns(
+    long = long.select("row", *columns).with_columns(
         pl.col("author").fill_null(layout.author or "unknown"),
         pl.col("gold").fill_null(""),
         pl.col("kind").fill_null(""),
     )
-    blank = long.with_row_index().filter(pl.col("problem").is_null() | (pl.col("problem").str.strip_chars() == ""))
+    blank = long.filter(pl.col("problem").is_null() | (pl.col("problem").str.strip_chars() == ""))
     if blank.height:
         raise LayoutError(
-            f"{where}, row {blank['index'][0] + 1}: problem is empty; expected text. Repair or drop the row."
+            f"{where}, row {blank['row'][0] + 1}: problem is empty; expected text. Repair or drop the row."
         )
-    return long
+    return long.drop("row")
 
 
 def _typed(long: pl.DataFrame, name: str, dtype: pl.DataType | type[pl.DataType], where: str) -> pl.Expr:
@@ -120,7 +122,7 @@ def _typed(long: pl.DataFrame, name: str, dtype: pl.DataType | type[pl.DataType]
     # Golds, levels and flags come as numbers too; a problem or a response that is no text is a fault.
     castable = found.is_numeric() or found == pl.Boolean or (found == pl.String and dtype == pl.Float32)
     if name in ("problem", "response") or not castable:
-        row = long.with_row_index().filter(pl.col(name).is_not_null())["index"]
+        row = long.filter(pl.col(name).is_not_null())["row"]
         first = f", row {row[0] + 1}" if len(row) else ""
         raise LayoutError(f"{where}{first}: {name} is {found}; expected {dtype}. Map another column or convert it.")
     if found == pl.String:
@@ -137,7 +139,7 @@ def _turns(role: str, content: str) -> pl.DataType:
 
 
 _MESSAGES, _SHARED = _turns("role", "content"), _turns("from", "value")
-_VERL_TYPES = {
+_VERL_TYPES: dict[str, Wanted] = {
     "prompt": _MESSAGES,
     "target": _MESSAGES,
     "reward_model": pl.Struct({"ground_truth": SCALAR}),
@@ -200,7 +202,10 @@ def _openr1(frame: pl.DataFrame) -> pl.DataFrame:
         # Flags of another length belong to other generations: the row's flags are unknown, not shifted.
         aligned = pl.when(pl.col(flags).list.len() == pl.col("generations").list.len()).then(pl.col(flags))
     kind = pl.col("problem_type") if "problem_type" in frame.columns else pl.lit("")
-    long = frame.select("problem", _gold(frame), kind.alias("kind"), "generations", aligned.alias("flagged_correct"))
+    frame = frame.with_row_index("row")
+    long = frame.select(
+        "row", "problem", _gold(frame), kind.alias("kind"), "generations", aligned.alias("flagged_correct")
+    )
     unknown = pl.col("generations").list.eval(pl.lit(None, dtype=pl.Boolean).repeat_by(pl.len()).explode())
     long = long.with_columns(pl.col("flagged_correct").fill_null(unknown))
     # Null, since polars drops a row whose list is empty: a problem that nobody tried stays a problem.
@@ -237,7 +242,7 @@ def _gsm8k_models(frame: pl.DataFrame) -> pl.DataFrame:
         )
         for model in _solution_columns(frame)
     ]
-    return pl.concat(per_model).sort("row", maintain_order=True).drop("row")
+    return pl.concat(per_model).sort("row", maintain_order=True)
 
 
 def boxed(text: str) -> str | None:
@@ -277,7 +282,15 @@ def _s1k(frame: pl.DataFrame) -> pl.DataFrame:
             continue
         text = pl.col(thought).list.join("\n\n") if isinstance(frame.schema[thought], pl.List) else pl.col(thought)
         response = _in_think_tags(text, pl.col(attempt))
-        parts.append(frame.select(problem="question", gold="solution", response=response, author=pl.lit(author)))
+        parts.append(
+            frame.select(
+                pl.int_range(pl.len()).alias("row"),
+                problem="question",
+                gold="solution",
+                response=response,
+                author=pl.lit(author),
+            )
+        )
     return pl.concat(parts)
 
 

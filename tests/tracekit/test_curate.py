@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from tracekit import ledger, measuring
@@ -154,6 +155,42 @@ def test_the_plan_says_what_is_made_and_makes_nothing(recipe: CurateSettings) ->
     assert {state for _, state, _ in measuring.plan(recipe)} == {"made"}
     other = recipe.model_copy(update={"duplicates": recipe.duplicates.model_copy(update={"n": 4})})
     assert {name for name, state, _ in measuring.plan(other) if state == "to do"} == {"duplicates"}
+
+
+def test_traces_are_written_in_groups_that_a_stream_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "ROW_GROUP", 4)
+    rows = [{"problem": f"P{n}", "gold": "7", "response": f"{n}: \\boxed{{7}}"} for n in range(10)]
+    pl.DataFrame(rows).write_ndjson(tmp_path / "traces.jsonl")
+    run = curate(CurateSettings(output=tmp_path / "run", data=tmp_path, sources=("traces.jsonl",), workers=1))
+    footer = pq.read_metadata(run / "traces.parquet")
+    assert [footer.row_group(group).num_rows for group in range(footer.num_row_groups)] == [4, 4, 2]
+
+
+def test_a_problem_near_to_a_benchmark_row_is_contaminated_though_it_shares_no_run_of_words(tmp_path: Path) -> None:
+    words = [f"word{n}" for n in range(80)]
+    near = [*words[:40], "other", *words[41:]]
+    rows = [(" ".join(near), "near"), (" ".join(reversed(words)), "far")]
+    table = [{"problem": text, "gold": "7", "response": f"{name}: \\boxed{{7}}"} for text, name in rows]
+    pl.DataFrame(table).write_ndjson(tmp_path / "traces.jsonl")
+    pl.DataFrame({"problem": [" ".join(words)], "answer": ["7"]}).write_ndjson(tmp_path / "benchmark.jsonl")
+    tree = {"data": tmp_path, "sources": ["traces.jsonl"], "workers": 1}
+    fates = {}
+    for name, given in (("near", {}), ("off", {"near": None})):
+        contamination = {"benchmarks": ["benchmark.jsonl"], "n": 60, **given}
+        run = curate(
+            build_settings(CurateSettings, {**tree, "output": tmp_path / name, "contamination": contamination}, name)
+        )
+        kept = pl.read_parquet(run / "curated.parquet")["response"].str.head(3).to_list()
+        said = pl.read_parquet(run / "ledger.parquet").filter(
+            pl.col("stage") == "contamination", pl.col("verdict") == "drop"
+        )
+        fates[name] = kept, said.select("measured", "reason").rows()
+    (kept, ((measured, reason),)) = fates["near"]
+    assert kept == ["far"]
+    assert reason == "is near to a row of benchmark"
+    shared, union = 76 - 5, 76 + 5  # word 5-grams of 80 words; one changed word takes five
+    assert float(measured.removeprefix("Jaccard ")) == pytest.approx(shared / union, abs=1e-3)
+    assert fates["off"] == (["nea", "far"], [])
 
 
 def test_one_row_is_enough_and_no_row_is_a_clear_error(tmp_path: Path) -> None:

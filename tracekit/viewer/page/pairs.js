@@ -28,7 +28,7 @@ const pairsView = (() => {
     return el("div", { class: "traces pairs" }, el("section", { class: "middle", "aria-label": "List" }, el("div", { class: "list-head" }, choose), list.node), panel);
   }
 
-  const score = (kind, value) => (kind === "contamination" ? `${dom.many(value, "shared n-gram")}` : `Jaccard ${value.toFixed(3)}`);
+  const score = (kind, value) => (kind === "contamination" ? (value ? dom.many(value, "shared n-gram") : "near match") : `Jaccard ${value.toFixed(3)}`);
 
   async function show(place) {
     if (!list || !(place >= 0 && place < tracekit.index.pairs.kind.length)) return;
