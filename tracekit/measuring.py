@@ -371,7 +371,7 @@ def _in_batches(
         total = batches.traces.select(pl.len()).collect().item()
         starts = list(range(0, total, batches.size))
         remote = engine == "ray"
-        job = stages.folder / f"{parts_name}.ray"
+        job = stages.folder / f"{parts_name}-ray"  # goes with the batches, whichever engine ends the stage
         for path in for_each_on_ray(starts, make_batch, job) if remote else map(make_batch, starts):
             made.append(path)
             progress(name, min(len(made) * batches.size, total), total, "")
