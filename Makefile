@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONNOUSERSITE := 1
 
-.PHONY: install study test test-slow test-browser test-vllm lint format wheel clean
+.PHONY: install study test test-slow test-browser test-ray test-vllm lint format wheel clean
 
 install: $(INSTALLED)
 
@@ -22,7 +22,7 @@ study: install
 	TRACEKIT_INSTALL_SECONDS=$$(cat $(VENV)/.install_seconds) $(BIN)/tracekit study
 
 test: install
-	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm and not ray" -n 2 --dist worksteal
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -46,5 +46,11 @@ test-vllm:
 	.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec triton
 	OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -m vllm tests/trainer/test_engine_vllm.py
 
+# Ray and its pins stay out of the project's own environment; Ray takes 15 s to start.
+test-ray:
+	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[ray]' pytest pytest-timeout
+	.venv-ray/bin/python -m pytest -m ray tests/tracekit/test_ray.py
+
 clean:
-	rm -rf $(VENV) .venv-vllm dist build runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-ray .venv-vllm dist build runs .pytest_cache .ruff_cache .mypy_cache

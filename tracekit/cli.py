@@ -123,8 +123,9 @@ def explain(error: Exception) -> str:
         package = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
         if extra := EXTRA_OF.get(package):
             return f"this command needs {package}, which is not installed: pip install '{DISTRIBUTION}[{extra}]'."
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the device while writing {error.filename or 'a file'}; free some and run again."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        said = os.strerror(error.errno).lower()
+        return f"{said} while writing {error.filename or 'a file'}; make room and run again, it goes on from there."
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename} does not exist."
     text = " ".join(str(error).split())

@@ -27,8 +27,8 @@ from tracekit.ledger import find
 from tracekit.runs import Progress, commit, no_progress, versions, write_text
 from tracekit.select import SelectSettings
 from tracekit.sources import SourceSettings
-from tracekit.stages import Stages, digest, full_disk_told, sweep
-from tracekit.tables import CURATED, LEDGER, write_table
+from tracekit.stages import Stages, digest, sweep
+from tracekit.tables import CURATED, LEDGER, full_disk_told, write_table
 from tracekit.verify import VerifySettings, disagreements
 
 
@@ -46,10 +46,14 @@ class DuplicateSettings(Settings):
 
 
 class ContaminationSettings(Settings):
-    """benchmarks: sets that no curated problem may share n words in a row with."""
+    """benchmarks: sets that no curated problem may share n words in a row with, nor be near to.
+
+    near: least Jaccard index of word 5-grams to a benchmark row that counts as near; None is off.
+    """
 
     benchmarks: tuple[SourceSettings, ...] = ()
     n: int = 8
+    near: float | None = 0.8
 
 
 class CurateSettings(Settings):

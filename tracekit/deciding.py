@@ -194,7 +194,7 @@ def _duplicate_decisions(kind: str, ids: pl.Series, pairs: pl.DataFrame, thresho
 
 
 def _contamination_decisions(settings: CurateSettings, rows: pl.DataFrame, measured: Measured) -> pl.DataFrame:
-    matches = measured.read("contamination", ["problem_id", "benchmark", "shared", "ngram"])
+    matches = measured.read("contamination", ["problem_id", "benchmark", "shared", "ngram", "jaccard"])
     strongest = matches.sort("shared", descending=True, maintain_order=True).unique(
         "problem_id", keep="first", maintain_order=True
     )
@@ -206,11 +206,15 @@ def _contamination_decisions(settings: CurateSettings, rows: pl.DataFrame, measu
         told,
         stage="contamination",
         rule=f"{settings.contamination.n} words in a row",
-        version="1",
+        version="2",
         threshold="0",
         keep=pl.col("shared").is_null(),
-        reason=pl.format("shares “{}” with {}", pl.col("ngram"), pl.col("benchmark")),
-        measured=pl.col("shared").fill_null(0),
+        reason=pl.when(pl.col("jaccard").is_null())
+        .then(pl.format("shares “{}” with {}", pl.col("ngram"), pl.col("benchmark")))
+        .otherwise(pl.format("is near to a row of {}", pl.col("benchmark"))),
+        measured=pl.when(pl.col("jaccard").is_null())
+        .then(pl.col("shared").fill_null(0).cast(pl.String))
+        .otherwise(pl.format("Jaccard {}", pl.col("jaccard").round(3))),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -66,19 +67,29 @@ def export(
     """Write every format and the card into run/export; the folder is replaced whole. `facts`: what the card tells."""
     final, partial = run / "export", run / f".export.{os.getpid()}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    written: dict[str, dict[str, int]] = {}
-    for name in settings.formats:
-        rows = rows_of(name, curated, pairs, settings)
-        splits = list(dict.fromkeys(row["split"] for row in rows))
-        written[name] = {split: sum(row["split"] == split for row in rows) for split in splits}
-        for split in splits:
-            _write(name, [row["row"] for row in rows if row["split"] == split], partial / name, split)
-    too_long = _too_long(curated, settings)
-    partial.mkdir(parents=True, exist_ok=True)
-    write_text(partial / "README.md", _card(facts, written, too_long.height, settings))
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
+    try:
+        written: dict[str, dict[str, int]] = {
+            name: _write_format(name, curated, pairs, settings, partial) for name in settings.formats
+        }
+        partial.mkdir(parents=True, exist_ok=True)
+        too_long = _too_long(curated, settings).height
+        write_text(partial / "README.md", _card(facts, written, too_long, settings))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return final
+
+
+def _write_format(
+    name: Format, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings, folder: Path
+) -> dict[str, int]:
+    """Split → rows written, one file each."""
+    rows = rows_of(name, curated, pairs, settings)
+    splits = Counter(row["split"] for row in rows)
+    for split in splits:
+        _write(name, [row["row"] for row in rows if row["split"] == split], folder / name, split)
+    return dict(splits)
 
 
 def rows_of(name: str, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings) -> list[Row]:

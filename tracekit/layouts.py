@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from tracekit.column_types import SCALAR, Wanted, misfit, typed
+
 #: The long form; `problem` alone is required of a row.
 LONG: dict[str, pl.DataType | type[pl.DataType]] = {
     "problem": pl.String,
@@ -37,6 +39,7 @@ class Layout:
     fields: long column → the layout's column, taken as it is.
     author: who wrote the traces, where no column says so.
     read: for what is nested; frame → some of the columns of LONG. `fields` adds to it.
+    types: of the columns that `read` goes into, where they are there.
     accepts: what else must hold of the frame, beside its column names.
     """
 
@@ -45,6 +48,7 @@ class Layout:
     fields: Mapping[str, str] = field(default_factory=dict)
     author: str = ""
     read: Reader | None = None
+    types: Mapping[str, Wanted] = field(default_factory=dict)
     accepts: Callable[[pl.DataFrame], bool] = lambda frame: True
 
 
@@ -85,20 +89,28 @@ def to_long(frame: pl.DataFrame, layout: Layout, where: str) -> pl.DataFrame:
             f"{where} has no column {absent[0]}, which the layout {layout.name} needs; "
             f"it has {', '.join(frame.columns)}."
         )
+    fault = misfit(frame, layout.types)
+    if fault:
+        raise LayoutError(
+            f"{where}, {fault} in the layout {layout.name}. Name another layout, or map by hand with --map."
+        )
+    frame = typed(frame, layout.types)
     taken = {ours: frame[theirs] for ours, theirs in layout.fields.items() if theirs in frame.columns}
     long = layout.read(frame).with_columns(**taken) if layout.read else pl.DataFrame(taken)
+    if "row" not in long.columns:  # a reader that makes several rows of one says which row each came from
+        long = long.with_row_index("row")
     columns = [_typed(long, name, dtype, where) for name, dtype in LONG.items()]
-    long = long.select(columns).with_columns(
+    long = long.select("row", *columns).with_columns(
         pl.col("author").fill_null(layout.author or "unknown"),
         pl.col("gold").fill_null(""),
         pl.col("kind").fill_null(""),
     )
-    blank = long.with_row_index().filter(pl.col("problem").is_null() | (pl.col("problem").str.strip_chars() == ""))
+    blank = long.filter(pl.col("problem").is_null() | (pl.col("problem").str.strip_chars() == ""))
     if blank.height:
         raise LayoutError(
-            f"{where}, row {blank['index'][0] + 1}: problem is empty; expected text. Repair or drop the row."
+            f"{where}, row {blank['row'][0] + 1}: problem is empty; expected text. Repair or drop the row."
         )
-    return long
+    return long.drop("row")
 
 
 def _typed(long: pl.DataFrame, name: str, dtype: pl.DataType | type[pl.DataType], where: str) -> pl.Expr:
@@ -110,7 +122,7 @@ def _typed(long: pl.DataFrame, name: str, dtype: pl.DataType | type[pl.DataType]
     # Golds, levels and flags come as numbers too; a problem or a response that is no text is a fault.
     castable = found.is_numeric() or found == pl.Boolean or (found == pl.String and dtype == pl.Float32)
     if name in ("problem", "response") or not castable:
-        row = long.with_row_index().filter(pl.col(name).is_not_null())["index"]
+        row = long.filter(pl.col(name).is_not_null())["row"]
         first = f", row {row[0] + 1}" if len(row) else ""
         raise LayoutError(f"{where}{first}: {name} is {found}; expected {dtype}. Map another column or convert it.")
     if found == pl.String:
@@ -120,6 +132,19 @@ def _typed(long: pl.DataFrame, name: str, dtype: pl.DataType | type[pl.DataType]
 
 def _prompt_is_a_conversation(frame: pl.DataFrame) -> bool:
     return isinstance(frame.schema["prompt"], pl.List)
+
+
+def _turns(role: str, content: str) -> pl.DataType:
+    return pl.List(pl.Struct({role: pl.String, content: pl.String}))
+
+
+_MESSAGES, _SHARED = _turns("role", "content"), _turns("from", "value")
+_VERL_TYPES: dict[str, Wanted] = {
+    "prompt": _MESSAGES,
+    "target": _MESSAGES,
+    "reward_model": pl.Struct({"ground_truth": SCALAR}),
+    "data_source": SCALAR,
+}
 
 
 # ---- readers of nested layouts -------------------------------------------------------------------------------------
@@ -177,9 +202,15 @@ def _openr1(frame: pl.DataFrame) -> pl.DataFrame:
         # Flags of another length belong to other generations: the row's flags are unknown, not shifted.
         aligned = pl.when(pl.col(flags).list.len() == pl.col("generations").list.len()).then(pl.col(flags))
     kind = pl.col("problem_type") if "problem_type" in frame.columns else pl.lit("")
-    long = frame.select("problem", _gold(frame), kind.alias("kind"), "generations", aligned.alias("flagged_correct"))
+    frame = frame.with_row_index("row")
+    long = frame.select(
+        "row", "problem", _gold(frame), kind.alias("kind"), "generations", aligned.alias("flagged_correct")
+    )
     unknown = pl.col("generations").list.eval(pl.lit(None, dtype=pl.Boolean).repeat_by(pl.len()).explode())
     long = long.with_columns(pl.col("flagged_correct").fill_null(unknown))
+    # Null, since polars drops a row whose list is empty: a problem that nobody tried stays a problem.
+    tried = pl.col("generations").list.len() > 0
+    long = long.with_columns(pl.when(tried).then(pl.col("generations", "flagged_correct")))
     return long.explode("generations", "flagged_correct").rename({"generations": "response"})
 
 
@@ -211,7 +242,7 @@ def _gsm8k_models(frame: pl.DataFrame) -> pl.DataFrame:
         )
         for model in _solution_columns(frame)
     ]
-    return pl.concat(per_model).sort("row", maintain_order=True).drop("row")
+    return pl.concat(per_model).sort("row", maintain_order=True)
 
 
 def boxed(text: str) -> str | None:
@@ -251,7 +282,15 @@ def _s1k(frame: pl.DataFrame) -> pl.DataFrame:
             continue
         text = pl.col(thought).list.join("\n\n") if isinstance(frame.schema[thought], pl.List) else pl.col(thought)
         response = _in_think_tags(text, pl.col(attempt))
-        parts.append(frame.select(problem="question", gold="solution", response=response, author=pl.lit(author)))
+        parts.append(
+            frame.select(
+                pl.int_range(pl.len()).alias("row"),
+                problem="question",
+                gold="solution",
+                response=response,
+                author=pl.lit(author),
+            )
+        )
     return pl.concat(parts)
 
 
@@ -273,18 +312,25 @@ LAYOUTS: tuple[Layout, ...] = (
         ("problem", "answer", "generations"),
         author="DeepSeek-R1",
         read=_openr1,
+        types={
+            "generations": pl.List(pl.String),
+            "correctness_math_verify": pl.List(pl.Boolean),
+            "correctness": pl.List(pl.Boolean),
+        },
     ),
     Layout(
         "openthoughts-114k-metadata",
         ("problem", "deepseek_reasoning", "deepseek_solution", "ground_truth_solution", "domain"),
         author="DeepSeek-R1",
         read=_openthoughts_metadata,
+        types=dict.fromkeys(("deepseek_reasoning", "deepseek_solution", "ground_truth_solution"), pl.String()),
     ),
     Layout(
         "openthoughts-114k",
         ("system", "conversations"),
         author="DeepSeek-R1",
         read=_conversation("conversations", "from", "value"),
+        types={"conversations": _SHARED},
     ),
     Layout(
         "openthoughts3",
@@ -292,19 +338,43 @@ LAYOUTS: tuple[Layout, ...] = (
         {"kind": "domain", "level": "difficulty"},
         author="QwQ-32B",
         read=_conversation("conversations", "from", "value"),
+        types={"conversations": _SHARED},
     ),
     Layout(
         "luffy",
         ("data_source", "prompt", "target", "reward_model", "extra_info"),
         author="DeepSeek-R1",
         read=_verl,
+        types=_VERL_TYPES,
         accepts=_prompt_is_a_conversation,
     ),
     Layout(
-        "verl", ("data_source", "prompt", "reward_model", "extra_info"), read=_verl, accepts=_prompt_is_a_conversation
+        "verl",
+        ("data_source", "prompt", "reward_model", "extra_info"),
+        read=_verl,
+        types=_VERL_TYPES,
+        accepts=_prompt_is_a_conversation,
     ),
-    Layout("s1k", ("question", "solution", "thinking_trajectories", "attempt"), read=_s1k),
-    Layout("s1k-1.1", ("question", "solution", "deepseek_thinking_trajectory", "deepseek_attempt"), read=_s1k),
+    Layout(
+        "s1k",
+        ("question", "solution", "thinking_trajectories", "attempt"),
+        read=_s1k,
+        types={"thinking_trajectories": pl.List(pl.String), "attempt": pl.String()},
+    ),
+    Layout(
+        "s1k-1.1",
+        ("question", "solution", "deepseek_thinking_trajectory", "deepseek_attempt"),
+        read=_s1k,
+        types=dict.fromkeys(
+            (
+                "deepseek_thinking_trajectory",
+                "deepseek_attempt",
+                "gemini_thinking_trajectory",
+                "gemini_attempt",
+            ),
+            pl.String(),
+        ),
+    ),
     Layout(
         "numinamath-1.5",
         ("problem", "solution", "answer", "problem_type", "question_type"),
@@ -315,6 +385,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "big-math",
         ("problem", "answer", "llama8b_solve_rate"),
         read=lambda frame: frame.select("problem", gold="answer", level=1 - pl.col("llama8b_solve_rate")),
+        types={"llama8b_solve_rate": pl.Float64()},
     ),
     Layout(
         "math-500",
@@ -322,7 +393,13 @@ LAYOUTS: tuple[Layout, ...] = (
         {"problem": "problem", "gold": "answer", "response": "solution", "kind": "subject", "level": "level"},
         author="human",
     ),
-    Layout("math", ("problem", "level", "type", "solution"), author="human", read=_math),
+    Layout(
+        "math",
+        ("problem", "level", "type", "solution"),
+        author="human",
+        read=_math,
+        types={"solution": pl.String()},
+    ),
     Layout(
         "deepscaler",
         ("problem", "answer", "solution"),
@@ -335,16 +412,32 @@ LAYOUTS: tuple[Layout, ...] = (
         {"problem": "question", "gold": "answer", "response": "solution"},
         author="LIMO",
     ),
-    Layout("gsm8k", ("question", "answer"), author="human", read=_gsm8k),
+    Layout("gsm8k", ("question", "answer"), author="human", read=_gsm8k, types={"answer": pl.String()}),
     Layout(
         "gsm8k-model-solutions",
         ("question", "ground_truth"),
         read=_gsm8k_models,
+        types={"ground_truth": pl.String()},
         accepts=lambda frame: bool(_solution_columns(frame)),
     ),
-    Layout("messages", ("messages",), read=_conversation("messages", "role", "content")),
-    Layout("sharegpt", ("conversations",), read=_conversation("conversations", "from", "value")),
-    Layout("prompt-completion", ("prompt", "completion"), read=_prompt_completion),
+    Layout(
+        "messages",
+        ("messages",),
+        read=_conversation("messages", "role", "content"),
+        types={"messages": _MESSAGES},
+    ),
+    Layout(
+        "sharegpt",
+        ("conversations",),
+        read=_conversation("conversations", "from", "value"),
+        types={"conversations": _SHARED},
+    ),
+    Layout(
+        "prompt-completion",
+        ("prompt", "completion"),
+        read=_prompt_completion,
+        types=dict.fromkeys(("prompt", "completion"), (pl.String(), _MESSAGES)),
+    ),
     Layout(
         "long",
         ("problem", "gold", "response"),

@@ -71,7 +71,8 @@ def measure(traces: pl.LazyFrame, measures: dict[str, pl.Expr] | None = None) ->
 
 
 def measure_file(traces: Path, out: Path, measures: dict[str, pl.Expr] | None = None) -> Path:
-    """Measure one Parquet table, or a folder of shards, of any size into `out`: polars' streaming engine."""
-    shards = traces / "*.parquet" if traces.is_dir() else traces
-    measure(pl.scan_parquet(shards), measures).sink_parquet(out)
+    """Measure one table (Parquet, or Arrow by the name .arrow), or a folder of Parquet shards, of any size into `out`:
+    polars' streaming engine."""
+    scan = pl.scan_ipc if traces.suffix == ".arrow" else pl.scan_parquet
+    measure(scan(traces / "*.parquet" if traces.is_dir() else traces), measures).sink_parquet(out)
     return out

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from tracekit.curate import CurateSettings
 
 #: Raised when a stage's code changes what it writes: older folders of that stage are then made anew.
-VERSIONS = {"sources": 1, "segment": 1, "measures": 1, "golds": 1, "verify": 1, "duplicates": 1, "contamination": 1}
+VERSIONS = {"sources": 2, "segment": 1, "measures": 1, "golds": 1, "verify": 1, "duplicates": 1, "contamination": 2}
+#: Traces of a row group, which is what a stream holds at once: 16 MB of text at 8 KB each. Left to itself, polars
+#: makes one group of 100,000 and more.
+ROW_GROUP = 2_000
 #: Traces segmented between two writes to disk.
 SEGMENT_BATCH = 10_000
 
@@ -118,7 +121,8 @@ def _sources(settings: CurateSettings, stages: Stages, progress: Progress) -> Pa
         unique = pl.concat(problems).unique("problem_id", keep="first", maintain_order=True)
         unique.write_parquet(folder / "problems.parquet")
         pl.concat(steps).write_parquet(folder / "given_steps.parquet")
-        pl.scan_parquet(folder / "parts" / "*.parquet").sink_parquet(folder / "traces.parquet")
+        parts = pl.scan_parquet(folder / "parts" / "*.parquet")
+        parts.sink_parquet(folder / "traces.parquet", row_group_size=ROW_GROUP)
         for path in (folder / "parts").iterdir():
             path.unlink()
         (folder / "parts").rmdir()
@@ -290,7 +294,7 @@ def _contamination(settings: CurateSettings, sources: Path, stages: Stages, prog
         for number, source in enumerate(wanted.benchmarks):
             progress("contamination", number, len(wanted.benchmarks), source.path)
             benchmark = read_source(source, settings.data).problems
-            matches = contaminated(problems["problem"], benchmark["problem"], wanted.n)
+            matches = _matches(problems["problem"], benchmark["problem"], wanted.n, wanted.near)
             parts.append(
                 pl.DataFrame(
                     {
@@ -300,6 +304,7 @@ def _contamination(settings: CurateSettings, sources: Path, stages: Stages, prog
                         "benchmark_problem": benchmark["problem"][matches["benchmark"]],
                         "shared": matches["shared"],
                         "ngram": matches["ngram"],
+                        "jaccard": matches["jaccard"],
                     }
                 )
             )
@@ -307,7 +312,24 @@ def _contamination(settings: CurateSettings, sources: Path, stages: Stages, prog
 
     benchmarks = [_source_inputs(source, settings.data) for source in wanted.benchmarks]
     inputs = {"version": VERSIONS["contamination"], "sources": sources.name, "benchmarks": benchmarks, "n": wanted.n}
+    inputs["near"] = wanted.near
     return stages.build("contamination", inputs, make)
+
+
+def _matches(problems: pl.Series, benchmark: pl.Series, n: int, near: float | None) -> pl.DataFrame:
+    """`contaminated`, and jaccard: null where n words are shared, the nearness of a pair that shares none."""
+    found = contaminated(problems, benchmark, n).with_columns(jaccard=pl.lit(None, dtype=pl.Float64))
+    if near is None:
+        return found
+    pairs = near_duplicates(pl.concat([problems, benchmark.rename(problems.name)]), threshold=near)
+    across = pairs.filter(pl.col("left") < len(problems), pl.col("right") >= len(problems)).select(
+        problem=pl.col("left").cast(pl.Int64),
+        benchmark=pl.col("right").cast(pl.Int64) - len(problems),
+        shared=pl.lit(0, dtype=pl.Int64),
+        ngram=pl.lit(""),
+        jaccard=pl.col("jaccard").cast(pl.Float64),
+    )
+    return pl.concat([found, across.join(found, on=("problem", "benchmark"), how="anti")]).sort("problem", "benchmark")
 
 
 CONTAMINATION: Schema = {
@@ -317,6 +339,7 @@ CONTAMINATION: Schema = {
     "benchmark_problem": pl.String,
     "shared": pl.Int64,
     "ngram": pl.String,
+    "jaccard": pl.Float64,
 }
 
 
@@ -347,7 +370,9 @@ def _in_batches(
     def make(folder: Path) -> None:
         total = batches.traces.select(pl.len()).collect().item()
         starts = list(range(0, total, batches.size))
-        for path in for_each_on_ray(starts, make_batch) if engine == "ray" else map(make_batch, starts):
+        remote = engine == "ray"
+        job = stages.folder / f"{parts_name}-ray"  # goes with the batches, whichever engine ends the stage
+        for path in for_each_on_ray(starts, make_batch, job) if remote else map(make_batch, starts):
             made.append(path)
             progress(name, min(len(made) * batches.size, total), total, "")
         parts = [path / "part.parquet" for path in made]

@@ -1,12 +1,13 @@
 """Batches of a stage on a Ray cluster.
 
-Ray hands out the batches; each is made by the same code into the same content-addressed folder as on one
-machine, so results are identical and an interrupted job finds what was done. The stages' folder must be on a
-file system that all workers share.
+Ray Data hands out the batches; each is made by the same code into the same content-addressed folder as on one
+machine, so results are identical. Which batches are done stands in Ray Data's checkpoint beside the stages: a job
+that was interrupted hands out the rest alone. The stages' folder must be on a file system that all workers share.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,36 @@ class RayMissing(ValueError):
     """Ray is not installed: the message says which extra adds it."""
 
 
-def for_each_on_ray(starts: Sequence[int], make_batch: Callable[[int], Path]) -> Iterator[Path]:
-    """The batches' folders in the order of `starts`, made on all workers of the cluster, or of this machine."""
+def for_each_on_ray(starts: Sequence[int], make_batch: Callable[[int], Path], job: Path) -> Iterator[Path]:
+    """The batches' folders in the order of `starts`, made on all workers of the cluster, or of this machine.
+
+    job: a folder for Ray Data's checkpoint, removed at the end: a job that comes after an interrupted one goes on from
+        it. make_batch finds what it made before.
+    """
     try:
         import ray
         import ray.data
+        from ray.data.checkpoint import CheckpointConfig
     except ImportError as error:
         raise RayMissing('engine = "ray" needs Ray: pip install \'.[ray]\'. engine = "local" does without.') from error
     if not starts:
         return
 
     def make(row: dict[str, Any]) -> dict[str, Any]:
-        return {"start": row["start"], "path": str(make_batch(int(row["start"])))}
+        make_batch(starts[int(row["id"])])
+        return row
 
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
-    batches = ray.data.from_items([{"start": start} for start in starts], override_num_blocks=len(starts))
-    for row in batches.map(make).iter_rows():
-        yield Path(row["path"])
+    context = ray.data.DataContext.get_current()
+    before = context.checkpoint_config
+    context.checkpoint_config = CheckpointConfig(
+        id_column="id", checkpoint_path=str(job / "checkpoint"), delete_checkpoint_on_success=False
+    )
+    try:
+        # A range, since Ray Data puts small files together into one task; written, since a row counts as done when it
+        # is written.
+        numbers = ray.data.range(len(starts), override_num_blocks=len(starts))
+        numbers.map(make).write_parquet(str(job / "done"))
+    finally:
+        context.checkpoint_config = before
+    yield from map(make_batch, starts)
+    shutil.rmtree(job)

@@ -129,9 +129,7 @@ def read_file(path: Path) -> pl.DataFrame:
         return _read_parquet(path)
     if name.endswith(".csv"):
         return _read_csv(path)
-    if name.endswith(".arrow"):
-        return pl.read_ipc_stream(path)
-    return _read_json(path)
+    return _read_arrow(path) if name.endswith(".arrow") else _read_json(path)
 
 
 def _layout(source: SourceSettings, frame: pl.DataFrame, where: str) -> layouts.Layout:
@@ -234,6 +232,16 @@ def _damaged_rows(path: Path) -> str | None:
     return None
 
 
+def _read_arrow(path: Path) -> pl.DataFrame:
+    """Arrow as `datasets` writes it, a stream, or as a file."""
+    with path.open("rb") as file:
+        read = pl.read_ipc if file.read(6) == b"ARROW1" else pl.read_ipc_stream
+    try:
+        return read(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise SourceError(f"{path} is damaged: {error}. Fetch it again.") from error
+
+
 def _read_csv(path: Path) -> pl.DataFrame:
     try:
         return pl.read_csv(path, infer_schema=False)  # text as it stands: "007" is no number
@@ -247,7 +255,7 @@ def _read_json(path: Path) -> pl.DataFrame:
         if path.name.endswith(".gz"):
             raw = gzip.decompress(raw)
         elif path.name.endswith(".zst"):
-            raw = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(raw)).read()
+            raw = _unpack_zstd(raw)
     except (OSError, EOFError, zstandard.ZstdError) as error:
         raise SourceError(f"{path} cannot be decompressed: {error}. Fetch it again.") from error
     try:
@@ -263,6 +271,18 @@ def _read_json(path: Path) -> pl.DataFrame:
     if fault is not None:
         raise SourceError(fault)
     return frame
+
+
+def _unpack_zstd(raw: bytes) -> bytes:
+    """Every frame of the file: parallel compressors write several. Raises EOFError where the last one breaks off."""
+    frames = []
+    while raw:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        frames.append(frame.decompress(raw))
+        if not frame.eof:
+            raise EOFError("the file ends within a frame")
+        raw = frame.unused_data
+    return b"".join(frames)
 
 
 def _first_json_fault(path: Path, raw: bytes) -> str | None:

@@ -6,18 +6,17 @@ reach keeps its name, and is not made again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+from tracekit.tables import full_disk_told
 
 
 @dataclass(frozen=True)
@@ -77,17 +76,6 @@ class Plan(Stages):
 
     def discard(self, name: str) -> None:
         """Nothing is removed."""
-
-
-@contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
-    """polars wraps a full disk in errors of its own: told as the OSError it is."""
-    try:
-        yield
-    except pl.exceptions.PolarsError as error:
-        if "No space left" not in str(error):
-            raise
-        raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
 
 
 def sweep(folder: Path) -> None:

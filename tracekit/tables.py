@@ -7,7 +7,10 @@ the old file or the new one.
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -195,8 +198,32 @@ def write_table(frame: pl.DataFrame, path: str | Path, schema: Schema | None = N
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        frame.write_parquet(partial)
+        with full_disk_told(path):
+            frame.write_parquet(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+#: What a disk says that takes no more: full, the user's share spent, a limit on a file's size.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """A disk that takes no more, told as an OSError that names the folder.
+
+    polars wraps it in errors of its own, and a write to an open file does not say which file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or error.filename:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(folder)) from error
+    except pl.exceptions.PolarsError as error:
+        number = next((number for number in FULL if os.strerror(number) in str(error)), None)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(folder)) from error

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from tracekit import ledger, measuring
@@ -155,6 +157,42 @@ def test_the_plan_says_what_is_made_and_makes_nothing(recipe: CurateSettings) ->
     assert {name for name, state, _ in measuring.plan(other) if state == "to do"} == {"duplicates"}
 
 
+def test_traces_are_written_in_groups_that_a_stream_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "ROW_GROUP", 4)
+    rows = [{"problem": f"P{n}", "gold": "7", "response": f"{n}: \\boxed{{7}}"} for n in range(10)]
+    pl.DataFrame(rows).write_ndjson(tmp_path / "traces.jsonl")
+    run = curate(CurateSettings(output=tmp_path / "run", data=tmp_path, sources=("traces.jsonl",), workers=1))
+    footer = pq.read_metadata(run / "traces.parquet")
+    assert [footer.row_group(group).num_rows for group in range(footer.num_row_groups)] == [4, 4, 2]
+
+
+def test_a_problem_near_to_a_benchmark_row_is_contaminated_though_it_shares_no_run_of_words(tmp_path: Path) -> None:
+    words = [f"word{n}" for n in range(80)]
+    near = [*words[:40], "other", *words[41:]]
+    rows = [(" ".join(near), "near"), (" ".join(reversed(words)), "far")]
+    table = [{"problem": text, "gold": "7", "response": f"{name}: \\boxed{{7}}"} for text, name in rows]
+    pl.DataFrame(table).write_ndjson(tmp_path / "traces.jsonl")
+    pl.DataFrame({"problem": [" ".join(words)], "answer": ["7"]}).write_ndjson(tmp_path / "benchmark.jsonl")
+    tree = {"data": tmp_path, "sources": ["traces.jsonl"], "workers": 1}
+    fates = {}
+    for name, given in (("near", {}), ("off", {"near": None})):
+        contamination = {"benchmarks": ["benchmark.jsonl"], "n": 60, **given}
+        run = curate(
+            build_settings(CurateSettings, {**tree, "output": tmp_path / name, "contamination": contamination}, name)
+        )
+        kept = pl.read_parquet(run / "curated.parquet")["response"].str.head(3).to_list()
+        said = pl.read_parquet(run / "ledger.parquet").filter(
+            pl.col("stage") == "contamination", pl.col("verdict") == "drop"
+        )
+        fates[name] = kept, said.select("measured", "reason").rows()
+    (kept, ((measured, reason),)) = fates["near"]
+    assert kept == ["far"]
+    assert reason == "is near to a row of benchmark"
+    shared, union = 76 - 5, 76 + 5  # word 5-grams of 80 words; one changed word takes five
+    assert float(measured.removeprefix("Jaccard ")) == pytest.approx(shared / union, abs=1e-3)
+    assert fates["off"] == (["nea", "far"], [])
+
+
 def test_one_row_is_enough_and_no_row_is_a_clear_error(tmp_path: Path) -> None:
     pl.DataFrame([{"problem": "P", "gold": "7", "response": "\\boxed{7}"}]).write_ndjson(tmp_path / "one.jsonl")
     one = CurateSettings(output=tmp_path / "one", data=tmp_path, sources=("one.jsonl",))
@@ -251,6 +289,35 @@ def test_a_full_disk_leaves_what_was_done_and_a_clear_error(
     assert fates(curate(recipe)) == [row[3] for row in ROWS]
 
 
+def test_a_disk_that_takes_no_more_is_told_in_a_line_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    """The system's own fault: no file may grow past 40 kB, which the sources stay under and a later table does not."""
+    words = " ".join(f"{{0}}word{n}" for n in range(12))
+    rows = [
+        {"problem": f"{words.format(i)}?", "gold": str(i), "response": f"{words.format(i)} {i**9}: \\boxed{{{i}}}"}
+        for i in range(400)
+    ]
+    pl.DataFrame(rows).write_ndjson(tmp_path / "traces.jsonl")
+    (tmp_path / "recipe.toml").write_text(
+        f'data = "{tmp_path}"\noutput = "{tmp_path}/run"\nsources = ["traces.jsonl"]\nworkers = 1\n'
+        '[export]\nformats = ["openrlhf"]\n'
+    )
+    command = [sys.executable, "-m", "tracekit.cli", "curate", str(tmp_path / "recipe.toml")]
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+    full = subprocess.run(command, preexec_fn=limited, capture_output=True, text=True)
+    assert full.returncode == 2
+    last = full.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"tracekit: file too large while writing {tmp_path / 'run'}")
+    stages = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run" / "stages").iterdir()}
+    assert any(name.startswith("sources-") for name in stages)
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    subprocess.run(command, check=True, capture_output=True)
+    assert {name: (tmp_path / "run" / "stages" / name).stat().st_mtime_ns for name in stages} == stages
+    assert pl.read_parquet(tmp_path / "run" / "curated.parquet").height == 400
+
+
 def test_a_file_that_stands_in_two_sources_is_told(recipe: CurateSettings) -> None:
     twice = recipe.model_copy(update={"sources": recipe.sources * 2})
     with pytest.raises(SourceError, match="read from two sources"):
@@ -274,16 +341,6 @@ def test_the_gsm8k_recipe_curates_real_solutions(tmp_path: Path) -> None:
     assert told["by_author"]["human"]["correct"] == told["by_author"]["human"]["read"] == 600
     assert told["disagreements"] == {}  # with the data set's own flags
     assert told["funnel"][-1]["traces"] > 700
-
-
-def test_ray_gives_the_same_bytes_as_this_machine(tmp_path: Path, recipe: CurateSettings) -> None:
-    pytest.importorskip("ray", reason="needs the extra [ray]")
-    small = recipe.model_copy(update={"verify": recipe.verify.model_copy(update={"batch": 3})})
-    local = contents(curate(small))
-    remote = contents(curate(small.model_copy(update={"engine": "ray", "output": tmp_path / "ray"})))
-    for files in (local, remote):
-        files.pop("run.json")  # names the engine
-    assert remote == local
 
 
 def test_without_ray_its_engine_says_which_extra_adds_it(recipe: CurateSettings) -> None:

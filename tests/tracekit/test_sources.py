@@ -1,12 +1,13 @@
 import gzip
 import json
+import re
 from pathlib import Path
 
 import polars as pl
 import pytest
 import zstandard
 
-from tracekit.layouts import LayoutError, boxed, detect
+from tracekit.layouts import LayoutError, boxed, detect, named, to_long
 from tracekit.sources import SourceError, SourceSettings, iterate_source, read_source
 from tracekit.tables import PROBLEMS, TRACES, check
 
@@ -94,6 +95,58 @@ def test_flags_of_another_length_are_unknown_and_never_shifted(tmp_path: Path) -
     assert traces.select("response", "flagged_correct").rows() == [("a", None), ("c", False), ("d", True)]
 
 
+STRANGE = [3, 1.5, True, "x", None, [], [1], ["a"], {"a": 1}, [{"a": 1}], [None]]
+
+
+@pytest.mark.parametrize("row", [row for row, *_ in ROWS], ids=[row[1] for row in ROWS])
+def test_a_column_of_another_type_is_read_or_named_with_its_row(row: dict) -> None:
+    """Never a fault of polars: every layout with every column in turn of every strange type."""
+    layout = named(next(name for known, name, *_ in ROWS if known is row))
+    faults = []
+    for column in row:
+        for value in STRANGE:
+            frame = pl.DataFrame([{**row, column: None}, {**row, column: value}], infer_schema_length=None)
+            try:
+                to_long(frame, layout, "shard.parquet")
+            except LayoutError as error:
+                faults.append(str(error))
+    assert faults
+    assert [fault for fault in faults if not re.match(r"shard\.parquet, row [12]", fault)] == []
+
+
+def test_a_wrong_type_is_named_by_file_row_and_column_with_what_was_expected() -> None:
+    frame = pl.DataFrame({"problem": ["P", "Q"], "answer": ["1", "2"], "generations": [None, "text"]})
+    with pytest.raises(LayoutError) as fault:
+        to_long(frame, named("openr1-math-220k"), "shard.parquet")
+    assert "shard.parquet, row 2, column generations: found String, expected a list of text" in str(fault.value)
+    turns = pl.DataFrame({"messages": [[{"role": "user", "text": "P"}]]})
+    with pytest.raises(
+        LayoutError, match=r"row 1, column messages: found .*expected a list of an object with role, con"
+    ):
+        to_long(turns, named("messages"), "shard.parquet")
+
+
+def test_a_shard_whose_lists_are_all_empty_or_null_fits_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    row = {"problem": "P", "answer": "7", "generations": ["a", "b"], "correctness_math_verify": [True, False]}
+    shards = (row, {**row, "problem": "Q", "correctness_math_verify": None}, {**row, "problem": "R", "generations": []})
+    for number, one in enumerate(shards):
+        pl.DataFrame([one]).write_parquet(folder / f"train-{number}.parquet")
+    found = read_source(SourceSettings(path="data"), tmp_path)
+    assert found.traces["response"].to_list() == ["a", "b", "a", "b"]
+    assert found.traces["flagged_correct"].to_list() == [True, False, None, None]
+    assert found.problems["problem"].to_list() == ["P", "Q", "R"]
+
+
+def test_categories_are_the_text_they_stand_for(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"problem": ["P", "P"], "gold": ["7", "7"], "response": ["a", "b"], "author": ["m", "m"]})
+    frame.with_columns(pl.col("problem", "author").cast(pl.Categorical)).write_parquet(tmp_path / "data.parquet")
+    found = read_source(SourceSettings(path="data.parquet"), tmp_path)
+    assert found.traces["author"].to_list() == ["m", "m"]
+    assert found.problems["problem"].to_list() == ["P"]
+
+
 def test_ids_are_of_the_content_and_copies_have_their_own(tmp_path: Path) -> None:
     row = {"problem": "P", "gold": "7", "response": "a", "author": "m"}
     pl.DataFrame([row, row, {**row, "response": "b"}]).write_ndjson(tmp_path / "one.jsonl")
@@ -117,7 +170,8 @@ def test_every_file_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> N
         case "jsonl.gz":
             path.write_bytes(gzip.compress(lines))
         case "jsonl.zst":
-            path.write_bytes(zstandard.compress(lines))
+            first, rest = lines.split(b"\n", 1)  # two frames, as parallel compressors write
+            path.write_bytes(zstandard.compress(first + b"\n") + zstandard.compress(rest))
         case "json":
             path.write_text(json.dumps(frame.to_dicts()))
         case "csv":
@@ -174,6 +228,12 @@ DAMAGED = [
      "row 2: problem is empty"),
     ("number.jsonl", b'{"problem": 3, "gold": "1", "response": "a"}\n', "row 1: problem is Int64; expected String"),
     ("cut.jsonl.gz", gzip.compress(b'{"problem": "P"}')[:-6], "cannot be decompressed"),
+    ("latin.jsonl", '{"problem": "Größe", "gold": "1"}\n'.encode("latin-1"), "row 1"),
+    ("cut.jsonl.zst", zstandard.compress(b'{"problem": "P"}' * 9)[:-4], "cannot be decompressed"),
+    ("cut.arrow", b"ARROW1 and nothing else", "cut.arrow is damaged"),
+    ("cut.json", b'[{"problem": "P"}, {"prob', "cut.json"),
+    ("text.json", b'["a", "b"]', "text.json"),
+    ("cut.csv", b'problem,gold,response\n"P,1,a\n', "cut.csv"),
     ("header.csv", b"problem,gold,response\n", "holds no rows"),
 ]  # fmt: skip
 

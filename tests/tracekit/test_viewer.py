@@ -325,6 +325,33 @@ def test_every_control_has_a_name_and_the_list_says_where_it_is(browser, curated
 
 
 @in_chromium
+def test_a_page_opened_on_a_trace_shows_its_row(browser, curated_page) -> None:
+    tab = opened(browser, curated_page, "trace/t400")
+    tab.wait("document.querySelector('.row[aria-selected=true]')")
+    inside = (
+        "(() => { const row = document.querySelector('.row[aria-selected=true]').getBoundingClientRect();"
+        "const list = document.querySelector('.list').getBoundingClientRect();"
+        "return row.height > 0 && row.top >= list.top - 1 && row.bottom <= list.bottom + 1; })()"
+    )
+    tab.wait(inside)
+    assert ran_clean(tab)
+
+
+@in_chromium
+def test_prices_are_not_set_as_maths(browser, curated_page) -> None:
+    tab = opened(browser, curated_page, "traces")
+    cases = {
+        "The house cost $80,000 and the repairs cost 50,000 so it is =$<<1>>": [],
+        "It costs $5 and $10": [],
+        "so $2 + 3 = 5$ and $12 mod 5$ and $3\\text{ for all }x$": ["2 + 3 = 5", "12 mod 5", "3\\text{ for all }x"],
+    }
+    for text, formulas in cases.items():
+        found = tab.evaluate(f"maths.split({json.dumps(text)}).filter((one) => one.tex).map((one) => one.tex)")
+        assert found == formulas
+    assert ran_clean(tab)
+
+
+@in_chromium
 def test_a_window_of_a_phone_has_no_sideways_scroll(browser, curated_page) -> None:
     for view in ("overview", "traces", "trace/t3", "pair/0"):
         tab = opened(browser, curated_page, view, width=360, height=740)

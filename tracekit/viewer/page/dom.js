@@ -34,7 +34,8 @@ const dom = (() => {
 
   const outcomeChip = (outcome) => chip(`${sign(outcome)} ${words(outcome)}`, tone(outcome));
 
-  const number = (value) => value.toLocaleString("en-US", { maximumFractionDigits: 4 });
+  const format = new Intl.NumberFormat("en-US", { maximumFractionDigits: 4 }); // once: toLocaleString makes one a call
+  const number = (value) => format.format(value);
   const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(part === whole ? 0 : 1)} %` : "–");
   const many = (count, one) => `${number(count)} ${one}${count === 1 ? "" : "s"}`;
 

@@ -62,6 +62,9 @@ const maths = (() => {
     return pieces;
   }
 
+  // What begins with a sum of money and goes on in words: "80,000 and the repairs cost ". A command is no word.
+  const PRICE = /^\d[\d,.]*\s+(?:[A-Za-z]{2,}\s+)+[A-Za-z]{3,}\s/;
+
   // `$` is maths only where it hugs what it encloses and no digit follows: "$5 and $10" are prices.
   function inlineEnd(text, start) {
     if (/\s/.test(text[start + 1] || " ") || (start && text[start - 1] === "\\")) return -1;
@@ -69,7 +72,10 @@ const maths = (() => {
     for (let at = start + 1; at < last; at++) {
       if (text[at] === "\\") at++;
       else if (text[at] === "\n" && text[at + 1] === "\n") return -1;
-      else if (text[at] === "$") return !/\s/.test(text[at - 1]) && !/\d/.test(text[at + 1] || "") && at > start + 1 ? at : -1;
+      else if (text[at] === "$") {
+        const inside = text.slice(start + 1, at);
+        return inside && !/\s$/.test(inside) && !/\d/.test(text[at + 1] || "") && !PRICE.test(inside) ? at : -1;
+      }
     }
     return -1;
   }

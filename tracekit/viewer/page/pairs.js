@@ -15,8 +15,8 @@ const pairsView = (() => {
     const kinds = [...new Set(pairs.kind)];
     list = new VirtualList({ label: "Pairs", rowHeight: 62, make: () => el("div", { class: "row pair-row" }, el("span", { class: "row-text" }), el("span", { class: "row-facts" })),
       fill: (node, place) => {
-        node.children[0].textContent = pairs.preview[place];
-        node.children[1].textContent = `${KINDS[pairs.kind[place]]} · ${score(pairs.kind[place], pairs.score[place])} · ${pairs.label[place]}`;
+        VirtualList.write(node.children[0], pairs.preview[place]);
+        VirtualList.write(node.children[1], `${KINDS[pairs.kind[place]]} · ${score(pairs.kind[place], pairs.score[place])} · ${pairs.label[place]}`);
       },
       open: (place) => page.go(`pair/${place}`) });
     const all = pairs.kind.map((_, place) => place);
@@ -28,7 +28,7 @@ const pairsView = (() => {
     return el("div", { class: "traces pairs" }, el("section", { class: "middle", "aria-label": "List" }, el("div", { class: "list-head" }, choose), list.node), panel);
   }
 
-  const score = (kind, value) => (kind === "contamination" ? `${dom.many(value, "shared n-gram")}` : `Jaccard ${value.toFixed(3)}`);
+  const score = (kind, value) => (kind === "contamination" ? (value ? dom.many(value, "shared n-gram") : "near match") : `Jaccard ${value.toFixed(3)}`);
 
   async function show(place) {
     if (!list || !(place >= 0 && place < tracekit.index.pairs.kind.length)) return;

@@ -55,16 +55,19 @@ const tracesView = (() => {
     const { rows, names, problems } = tracekit.index;
     const outcome = names.outcome[rows.outcome[row]];
     const [sign, text, facts] = element.children;
-    sign.textContent = dom.sign(outcome);
-    sign.className = `row-sign ${dom.tone(outcome)}`;
-    sign.title = dom.words(outcome);
-    text.textContent = problems.preview[rows.problem[row]];
+    if (sign.outcome !== outcome || !sign.firstChild) {
+      sign.outcome = outcome;
+      VirtualList.write(sign, dom.sign(outcome));
+      sign.className = `row-sign ${dom.tone(outcome)}`;
+      sign.title = dom.words(outcome);
+    }
+    VirtualList.write(text, problems.preview[rows.problem[row]]);
     const said = [names.author[rows.author[row]] ?? "", traceView.length(row)];
     if (rows.step && rows.step[row] !== null) said.unshift(`step ${rows.step[row]}`);
     const status = names.status[rows.status[row]];
     if (status === "dropped") said.push(`✗ ${names.drop[rows.drop[row]] || "dropped"}`);
     if (status === "rejected side") said.push("rejected side");
-    facts.textContent = said.join(" · ");
+    VirtualList.write(facts, said.join(" · "));
     element.classList.toggle("dropped", status === "dropped");
   }
 
