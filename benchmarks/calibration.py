@@ -21,9 +21,10 @@ from scipy import stats
 from probes.auc import fold_auc
 from probes.bootstrap import SCORED_DRAWS, draw_problems, score_draws
 from probes.equivalence import Effect, crossed_effect
-from probes.fits import linear_gram, make_splits
+from probes.fits import fit_least_squares, linear_gram
+from probes.folds import Splits, make_splits
+from probes.least_squares import cross_validate, refit
 from probes.permutation import permutation_p, permute_blocks
-from probes.sweeps import fit_least_squares, refit_least_squares, sweep_auc
 
 SEED = 20260214  # fixed before the first simulation
 ICC = 0.6
@@ -62,6 +63,13 @@ def lengths(rng: np.random.Generator, count: int) -> np.ndarray:
 # ---------------------------------------------------------------- permutation test
 
 
+def swept(states: np.ndarray, labels: np.ndarray, splits: Splits) -> np.ndarray:
+    """(m,) held-out AUC of every label vector, its ridge chosen on the inner folds."""
+    grams = [linear_gram(states, s.train) for s in splits.splits]
+    found = cross_validate(grams, labels, splits, RIDGES, score="squared_error")
+    return fold_auc(found.decisions, labels, splits.outer)
+
+
 def permutation_test(
     index: int, strength: float, *, problems: int = 50, layers: int = 4, width: int = 16, draws: int = 199
 ) -> float:
@@ -75,7 +83,7 @@ def permutation_test(
     splits = make_splits(of_row, labels[None], 5, 3, index)
     taken = permute_blocks(of_row, draws, index)
     stacked = np.concatenate([labels[None], labels[taken]])
-    auc = [sweep_auc([linear_gram(x, s.train) for s in splits.splits], stacked, splits, RIDGES) for x in states]
+    auc = [swept(x, stacked, splits) for x in states]
     best = np.max(auc, axis=0)
     return permutation_p(best[0], best[1:])
 
@@ -89,9 +97,7 @@ def naive(index: int, *, problems: int = 50, width: int = 16, draws: int = 199) 
     rows = np.arange(len(of_row))
     splits = make_splits(rows, labels[None], 5, 3, index)
     shuffled = np.stack([rng.permutation(labels) for _ in range(draws)])
-    auc = sweep_auc(
-        [linear_gram(states, s.train) for s in splits.splits], np.concatenate([labels[None], shuffled]), splits, RIDGES
-    )
+    auc = swept(states, np.concatenate([labels[None], shuffled]), splits)
     return permutation_p(auc[0], auc[1:])
 
 
@@ -128,9 +134,9 @@ def compared(
             states = common + own_noise * clustered_noise(rng, of_row, width)
             states[:, 0] += (gain * arm + seed_noise * rng.standard_normal()) * labels
             grams = [linear_gram(states, s.train) for s in splits.splits]
-            held_out, ridges, _ = fit_least_squares(grams, labels[None], splits, (3.0, 30.0))
-            value[arm, seed] = fold_auc(held_out, labels[None], splits.outer)[0]
-            refits = refit_least_squares(grams, labels[None], splits, ridges, fitted)
+            fit = fit_least_squares(grams, labels[None], splits, (3.0, 30.0))
+            value[arm, seed] = fold_auc(fit.held_out, labels[None], splits.outer)[0]
+            refits = refit(grams, labels[None], splits, fit.costs, fitted)
             spread[arm, seed] = score_draws(refits, labels[None], splits.outer, fitted, scored)
     effect = crossed_effect(value[1] - value[0], (spread[1] - spread[0]).transpose(1, 0, 2), problems)
     return effect.estimate, effect.seed_variance, effect.problem_variance

@@ -11,11 +11,12 @@ from sklearn.svm import SVC
 from probes.auc import fold_auc
 from probes.bootstrap import draw_problems, score_draws, variance
 from probes.equivalence import Effect, crossed_effect, holm
-from probes.fits import FoldError, fit_hinge, linear_gram, make_splits, refit_hinge
-from probes.folds import check_folds, group_problems, grouped_folds
+from probes.fits import fit_hinge, linear_gram, refit_hinge
+from probes.folds import FoldError, check_folds, group_problems, grouped_folds, make_splits
+from probes.least_squares import cross_validate
+from probes.least_squares import refit as refit_least_squares
 from probes.permutation import permutation_p, permute_blocks, swappable_blocks
 from probes.power import intraclass, plan, problems_needed
-from probes.sweeps import refit_least_squares, sweep_auc
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_the_same_permutation_is_swept_as_a_refit_would_score_it(rng):
     splits = make_splits(of_row, labels[None], 3, 2, seed=0)
     permuted = labels[permute_blocks(of_row, 3, seed=2)]
     grams = [linear_gram(states, s.train) for s in splits.splits]
-    found = sweep_auc(grams, permuted, splits, (1.0,))
+    found = fold_auc(cross_validate(grams, permuted, splits, (1.0,)).decisions, permuted, splits.outer)
     for k, y in enumerate(permuted):
         decisions = np.empty(len(y))
         for gram, split in zip(grams, splits.splits):
