@@ -47,6 +47,13 @@ def draw_figures(result: ProbeResult) -> list[Figure]:
         _both("layers", "Layer by layer", _LAYERS, result.tables["cells"], lambda d, t: _layers(d, result, t)),
         _both("nonlinear", "What is there but not linear", _GAP, gap_data(result), lambda d, t: _gaps(d, result, t)),
         _both("sources", "Arm × source", _SOURCES, sources_data(result), lambda d, t: _matrices(d, result, t)),
+        _both(
+            "by_source",
+            "What changed, source by source",
+            _BY_SOURCE,
+            by_source(result),
+            lambda d, t: _by_source(d, result, t),
+        ),
         _both("geometry", "Geometry", _GEOMETRY, result.tables["geometry"], lambda d, t: _geometry(d, result, t)),
         _both("controls", "Controls", _CONTROLS, result.tables["controls"], lambda d, t: _controls(d, result, t)),
         _both("slices", "Decision slices", _SLICES, result.tables["slices"], lambda d, t: _slices(d, result, t)),
@@ -65,6 +72,10 @@ _LAYERS = (
 )
 _GAP = "AUC of the RBF kernel minus the linear kernel, in the layer band: what is encoded, but not linearly."
 _SOURCES = "Held-out AUC in the layer band for every model (row) on traces of every source (column)."
+_BY_SOURCE = (
+    "Δ against the base with its interval, on the traces of every author. On one author's traces all models read "
+    "identical tokens; on own rollouts each reads its own. The shaded band is the equivalence margin."
+)
 _GEOMETRY = "By layer, mean over training seeds and features; CKA and transfer are against the base."
 _CONTROLS = (
     "AUC in the layer band beside what the text alone reaches, what random labels of token types reach "
@@ -98,6 +109,15 @@ def sources_data(result: ProbeResult) -> pl.DataFrame:
     """The arm × source matrix; empty where there is one source alone."""
     sources = result.tables["sources"]
     return sources if sources["source"].n_unique() > 1 else sources.clear()
+
+
+def by_source(result: ProbeResult) -> pl.DataFrame:
+    """Differences from the base on every source, the neutral one first; empty where there is one source alone."""
+    other = result.tables["source_effects"].filter(pl.col("b") == result.settings.base)
+    first = effects_data(result).filter(pl.col("b") == result.settings.base)
+    columns = ["feature", "source", "a", "effect", "low", "high"]
+    neutral = first.with_columns(source=pl.lit(result.about["source"])).select(columns)
+    return pl.concat([neutral, other.select(columns)]) if len(other) else neutral.clear()
 
 
 # ---------------------------------------------------------------- drawing
@@ -290,6 +310,28 @@ def _matrices(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
         axis.set_yticks(range(len(models)), [_plain(m) for m in models])
         axis.tick_params(length=0)
         axis.set_title(_plain(feature))
+    return figure
+
+
+def _by_source(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
+    """A panel a feature, a row a source, a dot with its interval an arm."""
+    features, sources, arms = (_names(data, c) for c in ("feature", "source", "a"))
+    figure, axes = _panels(len(features), 3, (2.6, 0.9 + 0.16 * len(sources) * (len(arms) + 1)))
+    for axis, feature in zip(axes, features):
+        axis.axvspan(-result.settings.margin, result.settings.margin, color=_FAINT[theme], alpha=0.55, lw=0)
+        axis.axvline(0, color=_INK[theme], lw=0.7)
+        for k, arm in enumerate(arms):
+            own = data.filter((pl.col("feature") == feature) & (pl.col("a") == arm))
+            y = [-sources.index(s) - 0.7 * ((k + 0.5) / len(arms) - 0.5) for s in own["source"]]
+            look = {**_look(result, arm, theme), "linestyle": "none"}
+            axis.hlines(y, own["low"], own["high"], color=look["color"], lw=1.2)
+            axis.plot(own["effect"], y, ms=4.5, label=_plain(arm), **look)
+        axis.set_yticks(range(0, -len(sources), -1), [_plain(s) for s in sources] if axis is axes[0] else [])
+        axis.set_ylim(-len(sources) + 0.45, 0.55)
+        axis.tick_params(axis="y", length=0)
+        axis.set_title(_plain(feature))
+        axis.set_xlabel("Δ AUC")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(arms))
     return figure
 
 

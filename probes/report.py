@@ -30,7 +30,8 @@ _SHOWN = {
         "feature model seed layer margin support_share effective_dimension alignment cka cka_low cka_high "
         "transfer transfer_rotated cosine cosine_rotated"
     ),
-    "sources": "feature source model auc low high rows positive_share why_not",
+    "sources": "feature source model auc low high rows problems positive_share why_not",
+    "source_effects": "feature source a b effect low high p_holm p_equivalent_holm seeds problems",
 }
 
 _EXPLAINED = {
@@ -39,7 +40,8 @@ _EXPLAINED = {
     "controls": "Controls, in the layer band",
     "power": "What these problems can show, from the labels alone",
     "geometry": "Geometry, by layer",
-    "sources": "Arm × source",
+    "sources": "Arm × source: AUC in the layer band",
+    "source_effects": "Arm × source: differences, on identical traces of each source and on each model's own",
 }
 
 _STYLE = """
