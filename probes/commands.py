@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from probes.features import find_feature
+from probes.kernels import StatesError
 from probes.positions import POSITIONS, Position
 from probes.protocol import run_protocol
 from probes.report import answer, write_report
@@ -86,9 +87,10 @@ def command_probe(
             f"--source-steps {unknown[0]}: no --source has this name; name it --source {unknown[0]}=FILE."
         )
     # All files are read before the first pass through a model: a mistake in the last one costs no hours.
-    read = [(traces.stem, *read_source(traces, steps), out / "states")]
+    read = [(traces.name, *read_source(traces, steps), out / "states")]
     read += [(n, *read_source(path, their_steps.get(n)), out / "states" / f"on-{n}") for n, path in others.items()]
     needed_positions(settings, *read[0][1:3])
+    check_depths(models)
     with draw_progress() as progress:
         neutral, *own = (
             Source(name, t, s, extract_models(models, t, s, folder, settings, token_budget, untrained, progress))
@@ -131,6 +133,21 @@ def name_files(arguments: Sequence[str], option: str) -> dict[str, Path]:
     return files
 
 
+def check_depths(models: dict[str, list[Path]]) -> None:
+    """Raise StatesError where models are of different depth: before their states are read, not after."""
+    from transformers import AutoConfig
+
+    depths: dict[int, list[str]] = {}
+    for folder in (folder for folders in models.values() for folder in folders):
+        if not (folder / "config.json").is_file():
+            raise StatesError(f"{folder} is no checkpoint: it has no config.json.")
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+        depths.setdefault(config.num_hidden_layers, []).append(str(folder))
+    if len(depths) > 1:
+        found = "; ".join(f"{depth}: {', '.join(names)}" for depth, names in depths.items())
+        raise StatesError(f"models of different depth ({found}) have no common layers; compare models of one depth.")
+
+
 def read_source(path: Path, steps: Path | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Traces and their steps: as given, or segmented and tagged by rules. Raises TableError."""
     traces = read_traces(path)
@@ -150,6 +167,11 @@ def read_traces(path: Path) -> pl.DataFrame:
     absent = [c for c in ("problem_id", "trace_id", "problem", "response") if c not in frame.columns]
     if absent:
         raise TableError(f"{path} has no column {', '.join(absent)}; a curated set has all four.")
+    for column in ("problem_id", "trace_id", "problem", "response"):
+        if missing := frame[column].null_count():
+            raise TableError(f"{path}: {column} is null in {missing} of {len(frame)} rows; drop those rows.")
+    if doubled := int(frame["trace_id"].is_duplicated().sum()):
+        raise TableError(f"{path}: trace_id repeats in {doubled} rows; keep one row a trace.")
     return frame
 
 

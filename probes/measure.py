@@ -131,6 +131,8 @@ def plan_feature(
         make_splits(groups, targets, settings.outer_folds, settings.inner_folds, seed + 1000 * r)
         for r in range(settings.repeats)
     )
+    if labels.task != "real":
+        _check_folds_have_both(feature, labels, targets, groups, repeats)
     return FeaturePlan(
         feature=feature,
         labels=labels,
@@ -187,6 +189,22 @@ def _check_varies(feature: Feature, targets: Floats, problems: np.ndarray) -> No
         raise FeatureError(
             f"feature {feature.name} is the same in all rows of each of {len(names)} problems ({len(problems)} rows): "
             "it labels problems, not rows. Keep one row a problem, or probe it at prompt_end."
+        )
+
+
+def _check_folds_have_both(
+    feature: Feature, labels: Labels, targets: Floats, groups: np.ndarray, repeats: Sequence[Splits]
+) -> None:
+    names = labels.classes[1:] if labels.task == "binary" else labels.classes
+    for name, target in zip(names, targets):
+        trained = [target[split.train] for splits in repeats for split in splits.splits]
+        if all(len(np.unique(part)) == 2 for part in trained):
+            continue
+        rare = target > 0 if (target > 0).sum() <= len(target) / 2 else target <= 0
+        raise FeatureError(
+            f"feature {feature.name}, class {name} against the rest: its rarer side is in {int(rare.sum())} rows of "
+            f"{len(np.unique(groups[rare]))} problems, so that some training folds have none; add traces that show it, "
+            "lower outer_folds, or drop the class."
         )
 
 

@@ -226,6 +226,13 @@ def _notes(identical: bool, tables: Mapping[str, pl.DataFrame], settings: Protoc
             "The verdicts stand on the neutral source alone. On own rollouts a difference may lie in what the models "
             "write as well as in their states."
         )
+    for row in tables["controls"].filter(pl.col("model") == settings.base).iter_rows(named=True):
+        if row["surface_alone"] is not None and row["surface_alone"] >= row["auc"]:
+            notes.append(
+                f"{row['feature']}: the text alone (tokens, position, length, log-probability) reaches an AUC of "
+                f"{row['surface_alone']:.2f}, the base's states {row['auc']:.2f}: separability need not mean that a "
+                "model works the feature out."
+            )
     if not identical:
         notes.append("Tokenizers differ: rows are compared where they end at the same character.")
     for row in tables["power"].iter_rows(named=True):

@@ -219,6 +219,16 @@ def test_a_label_that_follows_the_problem_exactly_is_refused(source):
         run_protocol(Source("t", constant, source.steps, source.states), settings)
 
 
+def test_a_class_that_too_few_problems_show_is_named_with_its_count(source):
+    rare = source.steps.with_columns(rare=pl.int_range(pl.len()) < 2)
+    with pytest.raises(
+        FeatureError, match=r"rare, class true against the rest: its rarer side is in 2 rows of 1 problem"
+    ):
+        run_protocol(
+            Source("t", source.traces, rare, source.states), SETTINGS.model_copy(update={"features": ("rare",)})
+        )
+
+
 def test_a_missing_base_is_told_with_the_models_there_are(source):
     with pytest.raises(FeatureError, match="no model is named 'root'; models: base, same, planted"):
         run_protocol(source, SETTINGS.model_copy(update={"base": "root"}))
