@@ -216,7 +216,9 @@ def _most_balanced(planned: FeaturePlan) -> tuple[int, np.ndarray]:
 
 
 def _notes(identical: bool, tables: Mapping[str, pl.DataFrame], settings: ProtocolSettings) -> tuple[str, ...]:
-    notes = ["With one base shared by all arms, δ(A) - δ(B) is AUC(A) - AUC(B)."]
+    one_base = tables["cells"].filter(pl.col("model") == settings.base)["seed"].n_unique() == 1
+    shared = "With one base shared by all arms" if one_base else "With the same base for all arms of a seed"
+    notes = [f"{shared}, δ(A) - δ(B) is AUC(A) - AUC(B)."]
     single = tables["effects"].filter(pl.col("seeds") == 1).select("a", "b").unique(maintain_order=True).rows()
     if single:
         pairs = ", ".join(f"{a} against {b}" for a, b in single)
