@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from probes.alignment import align, open_models
@@ -123,15 +124,15 @@ def source_table(
     neutral: str, probed: Mapping[str, Probed], crossed: Sequence[Crossed], band: Sequence[int]
 ) -> pl.DataFrame:
     """The arm × source matrix: one row a (feature, source, model), AUC in the band with its interval."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, one in probed.items():
         rows += _matrix_rows(name, neutral, one, band)
         for other in (c for c in crossed if c.feature == name):
             if other.probed is not None:
                 rows += _matrix_rows(name, other.source, other.probed, band)
             else:
-                unknown = dict.fromkeys(("auc", "low", "high", "positive_share"))
-                about = {"rows": 0, "problems": 0, "why_not": other.why_not}
+                unknown: dict[str, Any] = dict.fromkeys(("auc", "low", "high", "positive_share"))
+                about: dict[str, Any] = {"rows": 0, "problems": 0, "why_not": other.why_not}
                 rows += [{"feature": name, "source": other.source, "model": m} | unknown | about for m in other.models]
     return pl.DataFrame(rows, schema=_MATRIX)
 
@@ -151,16 +152,16 @@ _MATRIX = {
 
 
 def _matrix_rows(feature: str, source: str, one: Probed, band: Sequence[int]) -> list[dict[str, Any]]:
-    about = {
+    about: dict[str, Any] = {
         "rows": len(one.plan.rows),
         "problems": one.plan.problems,
         "positive_share": one.plan.positive_share,
         "why_not": "",
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for model in dict.fromkeys(m for m, *_ in one.cells):
         cells = [c for (m, _, layer), c in one.cells.items() if m == model and layer in band]
-        numbers = {k: sum(getattr(c, k) for c in cells) / len(cells) for k in ("auc", "low", "high")}
+        numbers: dict[str, Any] = {k: sum(getattr(c, k) for c in cells) / len(cells) for k in ("auc", "low", "high")}
         rows.append({"feature": feature, "source": source, "model": model} | numbers | about)
     return rows
 
@@ -213,12 +214,18 @@ _EFFECTS = {
 def _effect_rows(
     found: Sequence[tuple[str, Effect]], source: str, pair: tuple[str, str], settings: ProtocolSettings
 ) -> list[dict[str, Any]]:
-    different = holm([effect.p_different() for _, effect in found])
-    same = holm([effect.p_equivalent(settings.margin) for _, effect in found])
-    rows = []
+    different = holm(np.asarray([effect.p_different() for _, effect in found]))
+    same = holm(np.asarray([effect.p_equivalent(settings.margin) for _, effect in found]))
+    rows: list[dict[str, Any]] = []
     for (name, effect), p, q in zip(found, different, same):
         low, high = effect.interval(settings.alpha)
-        about = {"feature": name, "source": source, "a": pair[0], "b": pair[1], "effect": effect.estimate}
+        about: dict[str, Any] = {
+            "feature": name,
+            "source": source,
+            "a": pair[0],
+            "b": pair[1],
+            "effect": effect.estimate,
+        }
         tests = {"low": low, "high": high, "p_holm": p, "p_equivalent_holm": q}
         rows.append(about | tests | {"seeds": effect.seeds, "problems": effect.problems})
     return rows
