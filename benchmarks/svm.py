@@ -30,6 +30,7 @@ torch.set_num_threads(1)
 SIZES = (500, 1000, 2000, 4000)
 COSTS = (0.1, 1.0, 10.0)
 PROBLEMS = 100
+KERNELS = ("linear", "rbf", "laplacian")
 OUT = Path(__file__).parent / "results" / "svm.md"
 
 
@@ -209,33 +210,54 @@ def refit(k: np.ndarray, y: np.ndarray, folds: np.ndarray, ridges: np.ndarray) -
     return decisions
 
 
+def isotropic(n: int, d: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Isotropic states and a noisy linear label: a plane that about d free rows hold, badly conditioned."""
+    draw = np.random.default_rng(3)
+    x = draw.standard_normal((n, d))
+    return x, np.where(x @ draw.standard_normal(d) / d**0.5 + draw.standard_normal(n) > 0, 1, -1)
+
+
 def section_parity() -> list[str]:
+    cases = [(f"power law, n = {n}", states(n), name, 1e-3) for n in (500, 1000, 2000) for name in KERNELS]
+    cases += [("isotropic, n = 4000, d = 256", isotropic(4000), "linear", tolerance) for tolerance in (1e-3, 1e-4)]
     rows = []
-    for n in (500, 1000, 2000):
-        x, y = states(n)
-        labels, train = batch(y, 10)
-        for name in ("linear", "rbf", "laplacian"):
-            k = gram(x, kernel=fit_kernel(x, name))
-            for cost in COSTS:
-                fit = smo.solve_batch(k.astype(np.float32), labels, cost * train)
-                ours = fit.alpha @ k + fit.bias[:, None]
-                apart, agree = [], []
-                for p in range(10):
-                    svc = SVC(kernel="precomputed", C=cost).fit(k[np.ix_(train[p], train[p])], labels[p, train[p]])
-                    theirs = svc.decision_function(k[np.ix_(~train[p], train[p])])
-                    apart.append(abs(theirs - ours[p, ~train[p]]).max())
-                    agree.append((np.sign(theirs) == np.sign(ours[p, ~train[p]])).mean())
-                rows.append(f"| {n} | {name} | {cost:g} | {100 * np.mean(agree):.2f} % | {max(apart):.1e} |")
-                print(rows[-1], flush=True)
+    for what, (x, y), name, tolerance in cases:
+        fits = max(4, 5000 // len(y))  # at least 1,000 held-out decisions
+        labels, train = batch(y, fits)
+        k = gram(x, kernel=fit_kernel(x, name))
+        for cost in COSTS:
+            fit = smo.solve_batch(k.astype(np.float32), labels, cost * train, tolerance=tolerance, threads=1)
+            ours = fit.alpha @ k + fit.bias[:, None]
+            found = [decided(k, labels[p], train[p], cost, ours[p]) for p in range(fits)]
+            agree = 100 * np.mean([signs for signs, *_ in found])
+            apart = " | ".join(f"{max(column):.1e}" for column in list(zip(*found))[1:])
+            rows.append(f"| {what} | {name} | {cost:g} | {tolerance:g} | {agree:.2f} % | {apart} |")
+            print(rows[-1], flush=True)
     return [
         "## Parity with libsvm at tolerance 1e-3",
         "",
-        "Held-out decisions of 10 fits each, ours in float32. Goal: ≥ 99.9 % of signs, ≤ 5e-3.",
+        "Held-out decisions of 4 to 10 fits each (1,000 decisions or more), ours in float32; largest differences. "
+        "Exact: libsvm at tolerance 1e-9. Goal against libsvm: ≥ 99.9 % of signs, ≤ 5e-3. Nobody can be nearer to "
+        "libsvm than libsvm is to the exact solution but by making its errors: where the last column is above 5e-3 "
+        "the goal cannot be reached, and a smaller tolerance of ours only brings us to the exact decisions.",
         "",
-        "| n | kernel | C | equal signs | largest difference |",
-        "|---|---|---|---|---|",
+        "| states | kernel | C | our tolerance | equal signs | ours – libsvm | ours – exact | libsvm – exact |",
+        "|---|---|---|---|---|---|---|---|",
         *rows,
     ]
+
+
+def decided(
+    k: np.ndarray, y: np.ndarray, train: np.ndarray, cost: float, ours: np.ndarray
+) -> tuple[float, float, float, float]:
+    """(share of equal signs, ours - libsvm, ours - exact, libsvm - exact) on the held-out rows of one fit."""
+    part, across = k[np.ix_(train, train)], k[np.ix_(~train, train)]
+    usual, exact = (
+        SVC(kernel="precomputed", C=cost, tol=tol).fit(part, y[train]).decision_function(across) for tol in (1e-3, 1e-9)
+    )
+    mine = ours[~train]
+    equal = float((np.sign(usual) == np.sign(mine)).mean())
+    return equal, abs(mine - usual).max(), abs(mine - exact).max(), abs(usual - exact).max()
 
 
 def warm_up() -> None:

@@ -73,7 +73,7 @@ def _iterate(
     operator = _bordered_inverse(gram, penalty)
     low, high = torch.clamp(labels * boxes, max=0), torch.clamp(labels * boxes, min=0)
     dual, going = torch.zeros_like(clipped), torch.arange(len(labels), device=gram.device)
-    result, taken = clipped.clone(), torch.zeros(len(labels), dtype=torch.int64)
+    result, taken = clipped.clone(), torch.zeros(len(labels), dtype=torch.int64, device="cpu")
     for iteration in range(1, _MOST_ITERATIONS + 1):
         exact = (labels + penalty * (clipped - dual)) @ operator
         relaxed = _RELAXATION * exact + (1 - _RELAXATION) * clipped

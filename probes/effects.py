@@ -38,14 +38,21 @@ def effect_table(
     return pl.DataFrame(rows)
 
 
-def contrast(one: Probed, a: str, b: str, band: Sequence[int], estimand: str) -> Effect:
-    """The effect of A against B on one feature, over the seeds that both have; one checkpoint stands for every seed."""
-    counts = sorted((_seeds_of(one, a), _seeds_of(one, b)))
+def contrast(one: Probed, a: str, b: str, band: Sequence[int], estimand: str, *, of_b: Probed | None = None) -> Effect:
+    """The effect of A against B on one feature, over the seeds that both have; one checkpoint stands for every seed.
+
+    of_b: what was measured of B, where it read other traces than A; the two are then resampled apart.
+    """
+    other = of_b or one
+    counts = sorted((_seeds_of(one, a), _seeds_of(other, b)))
     seeds = counts[1] if counts[0] == 1 else counts[0]
-    pairs = [(_in_band(one, a, seed, band, estimand), _in_band(one, b, seed, band, estimand)) for seed in range(seeds)]
-    differences = np.asarray([x[0] - y[0] for x, y in pairs])
-    draws = np.stack([x[1] - y[1] for x, y in pairs], axis=1)
-    return crossed_effect(differences, draws, len(np.unique(one.plan.groups)))
+    of_a = [_in_band(one, a, seed, band, estimand) for seed in range(seeds)]
+    of_other = [_in_band(other, b, seed, band, estimand) for seed in range(seeds)]
+    differences = np.asarray([x[0] - y[0] for x, y in zip(of_a, of_other)])
+    # Draws of other traces that bear the same number are of the same random numbers, not of the same problems.
+    apart = 0 if other is one else 1
+    draws = np.stack([x[1] - np.roll(y[1], apart, axis=0) for x, y in zip(of_a, of_other)], axis=1)
+    return crossed_effect(differences, draws, min(one.plan.problems, other.plan.problems))
 
 
 def _seeds_of(one: Probed, model: str) -> int:

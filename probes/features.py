@@ -155,6 +155,10 @@ def find_feature(name: str, traces: pl.DataFrame, steps: pl.DataFrame) -> Featur
             f"{', '.join(traces.columns)}; of steps: {', '.join(steps.columns)}."
         )
     kind = frame.schema[name]
+    if kind.is_nested() or kind == pl.Binary:
+        raise FeatureError(
+            f"column {name} of {table} is {kind}; a feature is one value a row: Boolean, a class, or a float."
+        )
     task: Task = "binary" if kind == pl.Boolean else "real" if kind.is_float() else "classes"
     column, position = (name, "before_answer") if table == "traces" else (f"step_{name}", "step_end")
     return Feature(name, task, position, (table, name), lambda: pl.col(column), f"column {name} of {table}")  # type: ignore[arg-type]
@@ -221,6 +225,9 @@ def _joined(index: pl.DataFrame, traces: pl.DataFrame, steps: pl.DataFrame) -> p
 
 def _labels(name: str, task: Task, values: pl.Series) -> Labels:
     if values.dtype.is_float():
+        endless = int(values.is_infinite().sum())
+        if endless:
+            raise FeatureError(f"feature {name} is infinite in {endless} of {len(values)} rows; make them null.")
         values = values.fill_nan(None)
     defined = values.is_not_null().to_numpy()
     distinct = values.drop_nulls().unique().sort()

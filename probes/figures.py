@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from probes.result import ProbeResult
 
@@ -47,6 +48,13 @@ def draw_figures(result: ProbeResult) -> list[Figure]:
         _both("layers", "Layer by layer", _LAYERS, result.tables["cells"], lambda d, t: _layers(d, result, t)),
         _both("nonlinear", "What is there but not linear", _GAP, gap_data(result), lambda d, t: _gaps(d, result, t)),
         _both("sources", "Arm × source", _SOURCES, sources_data(result), lambda d, t: _matrices(d, result, t)),
+        _both(
+            "by_source",
+            "What changed, source by source",
+            _BY_SOURCE,
+            by_source(result),
+            lambda d, t: _by_source(d, result, t),
+        ),
         _both("geometry", "Geometry", _GEOMETRY, result.tables["geometry"], lambda d, t: _geometry(d, result, t)),
         _both("controls", "Controls", _CONTROLS, result.tables["controls"], lambda d, t: _controls(d, result, t)),
         _both("slices", "Decision slices", _SLICES, result.tables["slices"], lambda d, t: _slices(d, result, t)),
@@ -65,14 +73,22 @@ _LAYERS = (
 )
 _GAP = "AUC of the RBF kernel minus the linear kernel, in the layer band: what is encoded, but not linearly."
 _SOURCES = "Held-out AUC in the layer band for every model (row) on traces of every source (column)."
-_GEOMETRY = "By layer, mean over training seeds and features; CKA and transfer are against the base."
+_BY_SOURCE = (
+    "Δ against the base with its interval, on the traces of every author. On one author's traces all models read "
+    "identical tokens; on own rollouts each reads its own. The shaded band is the equivalence margin."
+)
+_GEOMETRY = (
+    "By layer, mean over training seeds and features. Whiskers of CKA: jackknife over problems, 95 %. The base's own "
+    "probe is held out too."
+)
 _CONTROLS = (
     "AUC in the layer band beside what the text alone reaches, what random labels of token types reach "
     "(least squares) and what permuted labels reach."
 )
 _SLICES = (
-    "Each model's first seed, first layer of the band: decision value against the first principal component "
-    "orthogonal to the SVM's direction. Lines: plane and margin. Ringed: support vectors."
+    "Each model's first seed, first layer of the band, one outer split: decision value against the first principal "
+    "component orthogonal to the SVM's direction. Discs: the class that the arrow names; triangles: the other. Strong: "
+    "held out; pale: training rows, which the plane was fitted to. Lines: plane and margin. Ringed: support vectors."
 )
 
 
@@ -98,6 +114,15 @@ def sources_data(result: ProbeResult) -> pl.DataFrame:
     """The arm × source matrix; empty where there is one source alone."""
     sources = result.tables["sources"]
     return sources if sources["source"].n_unique() > 1 else sources.clear()
+
+
+def by_source(result: ProbeResult) -> pl.DataFrame:
+    """Differences from the base on every source, the neutral one first; empty where there is one source alone."""
+    other = result.tables["source_effects"].filter(pl.col("b") == result.settings.base)
+    first = effects_data(result).filter(pl.col("b") == result.settings.base)
+    columns = ["feature", "source", "a", "effect", "low", "high"]
+    neutral = first.with_columns(source=pl.lit(result.about["source"])).select(columns)
+    return pl.concat([neutral, other.select(columns)]) if len(other) else neutral.clear()
 
 
 # ---------------------------------------------------------------- drawing
@@ -250,7 +275,7 @@ def _dots(data: pl.DataFrame, columns: Sequence[str], result: ProbeResult, theme
         axis.set_yticks(range(0, -len(features), -1), [_plain(f) for f in features] if axis is axes[0] else [])
         axis.set_ylim(-len(features) + 0.4, 0.6)
         axis.grid(axis="x", color=_FAINT[theme], lw=0.5)
-        axis.set_title(_plain(column) if len(columns) > 1 else label)
+        axis.set_title(label or _CONTROL[column])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(models))
     return figure
 
@@ -262,10 +287,16 @@ def _gaps(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
     return figure
 
 
+_CONTROL = {
+    "auc": "states, linear",
+    "surface_alone": "text alone",
+    "random_token_labels": "random token labels",
+    "shuffled_labels": "permuted labels",
+}
+
+
 def _controls(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
-    columns = [
-        c for c in ("auc", "surface_alone", "random_token_labels", "shuffled_labels") if data[c].drop_nans().len()
-    ]
+    columns = [c for c in _CONTROL if data[c].drop_nans().len()]
     figure = _dots(data, columns, result, theme, "")
     for axis in figure.axes:
         axis.set_xlim(0.35, 1.03)
@@ -293,16 +324,38 @@ def _matrices(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
     return figure
 
 
-_SHAPES = (
-    "margin",
-    "support_share",
-    "effective_dimension",
-    "alignment",
-    "cka",
-    "transfer",
-    "transfer_rotated",
-    "cosine",
-)
+def _by_source(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
+    """A panel a feature, a row a source, a dot with its interval an arm."""
+    features, sources, arms = (_names(data, c) for c in ("feature", "source", "a"))
+    figure, axes = _panels(len(features), 3, (2.6, 0.9 + 0.16 * len(sources) * (len(arms) + 1)))
+    for axis, feature in zip(axes, features):
+        axis.axvspan(-result.settings.margin, result.settings.margin, color=_FAINT[theme], alpha=0.55, lw=0)
+        axis.axvline(0, color=_INK[theme], lw=0.7)
+        for k, arm in enumerate(arms):
+            own = data.filter((pl.col("feature") == feature) & (pl.col("a") == arm))
+            y = [-sources.index(s) - 0.7 * ((k + 0.5) / len(arms) - 0.5) for s in own["source"]]
+            look = {**_look(result, arm, theme), "linestyle": "none"}
+            axis.hlines(y, own["low"], own["high"], color=look["color"], lw=1.2)
+            axis.plot(own["effect"], y, ms=4.5, label=_plain(arm), **look)
+        axis.set_yticks(range(0, -len(sources), -1), [_plain(s) for s in sources] if axis is axes[0] else [])
+        axis.set_ylim(-len(sources) + 0.45, 0.55)
+        axis.tick_params(axis="y", length=0)
+        axis.set_title(_plain(feature))
+        axis.set_xlabel("Δ AUC")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(arms))
+    return figure
+
+
+_SHAPES = {
+    "margin": "margin, 1/‖w‖",
+    "support_share": "share of support vectors",
+    "effective_dimension": "effective dimension",
+    "alignment": "kernel-target alignment",
+    "cka": "CKA to the base",
+    "transfer": "the base's probe, AUC",
+    "transfer_rotated": "the same after Procrustes",
+    "cosine": "cosine to the base's probe",
+}
 
 
 def _geometry(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
@@ -311,9 +364,12 @@ def _geometry(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
     figure, axes = _panels(len(shapes), 4, (2.5, 2.0))
     for axis, shape in zip(axes, shapes):
         for model in _names(data, "model"):
-            own = data.filter(pl.col("model") == model).group_by("layer").agg(pl.col(shape).mean()).sort("layer")
-            axis.plot(own["layer"], own[shape], lw=1.3, ms=4, label=_plain(model), **_look(result, model, theme))
-        axis.set_title(_plain(shape))
+            look = _look(result, model, theme)
+            own = data.filter(pl.col("model") == model).group_by("layer").agg(cs.numeric().mean()).sort("layer")
+            axis.plot(own["layer"], own[shape], lw=1.3, ms=4, label=_plain(model), **look)
+            if shape == "cka":
+                axis.vlines(own["layer"], own["cka_low"], own["cka_high"], lw=0.8, color=look["color"])
+        axis.set_title(_SHAPES[shape])
         axis.set_xticks(sorted(set(data["layer"])))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(_names(data, "model")))
     return figure
@@ -328,13 +384,14 @@ def _slices(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
         for x, style in ((-1, "--"), (0, "-"), (1, "--")):
             axis.axvline(x, color=_INK[theme], lw=0.7, ls=style)
         for positive, colour, marker in ((False, low, "v"), (True, high, "o")):
-            side = own.filter(pl.col("positive") == positive)
-            axis.plot(
-                side["decision"], side["across"], marker, color=colour, ms=2.6, alpha=0.75, mew=0, rasterized=True
-            )
-        held = own.filter(pl.col("role") == "support vector")
-        axis.plot(held["decision"], held["across"], "o", mfc="none", mec=_INK[theme], mew=0.35, ms=4.2, rasterized=True)
-        reach = np.quantile(np.abs(own["decision"].to_numpy()), 0.98) * 1.1
+            for held_out, alpha, size in ((False, 0.3, 2.6), (True, 0.95, 3.2)):
+                side = own.filter(pl.col("positive") == positive, (pl.col("role") == "held out") == held_out)
+                look = {"color": colour, "ms": size, "alpha": alpha, "mew": 0}
+                axis.plot(side["decision"], side["across"], marker, rasterized=True, **look)
+        ring = own.filter(pl.col("role") == "support vector")
+        look = {"mfc": "none", "mec": _INK[theme], "mew": 0.3, "ms": 4.4, "alpha": 0.35}
+        axis.plot(ring["decision"], ring["across"], "o", rasterized=True, **look)
+        reach = np.quantile(np.abs(own["decision"].to_numpy()), 0.98) * 1.1 or 1.0
         axis.set_xlim(-reach, reach)
         axis.set_yticks([])
         axis.set_title(f"{_plain(feature)}: {_plain(model)}")

@@ -36,16 +36,24 @@ def support_share(fit: Fit, train: NDArray[np.bool_]) -> float:
 
 
 def effective_dimension(gram: Floats) -> float:
-    """Participation ratio (Σλ)² / Σλ² of the centred Gram: 1 for a line, the width for an isotropic cloud."""
+    """Participation ratio (Σλ)² / Σλ² of the centred Gram: 1 for a line, the width for an isotropic cloud.
+
+    NaN for states that are all the same, as embeddings are where every row is read at one token.
+    """
     k = centre(gram)
-    return float(np.trace(k) ** 2 / np.sum(k**2))
+    spread = float(np.sum(k**2))
+    return float(np.trace(k) ** 2 / spread) if spread > 0 else float("nan")
 
 
 def alignment(gram: Floats, target: Floats) -> float:
-    """Centred kernel-target alignment (Cortes, Mohri & Rostamizadeh 2012), in [0, 1] for a linear kernel."""
+    """Centred kernel-target alignment (Cortes, Mohri & Rostamizadeh 2012), in [0, 1] for a linear kernel.
+
+    NaN for states that are all the same.
+    """
     k = centre(gram)
     y = target - target.mean()
-    return float((y @ k @ y) / (np.linalg.norm(k) * (y @ y)))
+    length = float(np.linalg.norm(k) * (y @ y))
+    return float(y @ k @ y) / length if length > 0 else float("nan")
 
 
 def cka(a: Floats, b: Floats) -> float:
@@ -170,7 +178,7 @@ def _transfer(
 
 def _direction(z: Floats, target: Floats, train: NDArray[np.bool_], cost: float) -> Floats:
     gram = z @ z.T
-    scale = gram.diagonal()[train].mean()
+    scale = max(gram.diagonal()[train].mean(), 1e-12)
     return z.T @ _fit(gram / scale, target, train, cost).alpha[0]
 
 
@@ -191,7 +199,7 @@ def decision_slice(states: Floats, target: Floats, splits: Splits, cost: float) 
     train = splits.splits[0].train
     z = standardise(states, train)
     gram = z @ z.T
-    scale = gram.diagonal()[train].mean()
+    scale = max(gram.diagonal()[train].mean(), 1e-12)
     fit = _fit(gram / scale, target, train, cost)
     w = z.T @ fit.alpha[0]
     decision = z @ w / scale + fit.bias[0]

@@ -29,10 +29,11 @@ def solve_batch(
 ) -> Fit:
     """Solve m soft-margin SVM duals on one Gram matrix; arguments and result as of `probes.smo.solve_batch`.
 
-    device: "cuda" sends every problem to ADMM there; None or "cpu" stays on the CPU.
+    device: torch's name of an accelerator ("cuda", "cuda:1") sends every problem to ADMM there; None or "cpu" stays on
+        the CPU.
     """
     gram, labels, boxes = check_batch(gram, labels, boxes)
-    by_admm = np.full(len(labels), device == "cuda")
+    by_admm = np.full(len(labels), device not in (None, "cpu"))
     if len(gram) <= _ADMM_ROWS and warm_start is None:
         wide = boxes.max(1) * gram.diagonal().mean() >= _ADMM_BOX
         by_admm |= wide & (wide.sum() >= _ADMM_PROBLEMS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -56,6 +56,11 @@ class FeaturePlan:
         return float((self.targets[0] > 0).mean()) if self.labels.task == "binary" else None
 
     @property
+    def problems(self) -> int:
+        """Problems, near-identical ones counted once."""
+        return len(np.unique(self.groups))
+
+    @property
     def binary(self) -> bool:
         """Whether hinge SVMs apply: every target is -1/+1."""
         return self.labels.task != "real"
@@ -79,10 +84,10 @@ class Cell:
     by_repeat: Floats
     degenerate: float
     largest_gap: float
-    swept: float
-    null: Floats
-    token_control: float
     costs: Floats
+    swept: float = float("nan")
+    null: Floats = field(default_factory=lambda: np.empty(0))
+    token_control: float = float("nan")
     statistics: dict[str, float] = field(default_factory=dict)
     draws: dict[str, Floats] = field(default_factory=dict)
 
@@ -94,6 +99,10 @@ class Probed:
     plan: FeaturePlan
     cells: dict[tuple[str, int, int], Cell]
     surface: float | None
+
+    def has(self, model: str) -> bool:
+        """Whether the model was measured."""
+        return any(name == model for name, *_ in self.cells)
 
 
 def plan_feature(
@@ -122,6 +131,8 @@ def plan_feature(
         make_splits(groups, targets, settings.outer_folds, settings.inner_folds, seed + 1000 * r)
         for r in range(settings.repeats)
     )
+    if labels.task != "real":
+        _check_folds_have_both(feature, labels, targets, groups, repeats)
     return FeaturePlan(
         feature=feature,
         labels=labels,
@@ -181,6 +192,22 @@ def _check_varies(feature: Feature, targets: Floats, problems: np.ndarray) -> No
         )
 
 
+def _check_folds_have_both(
+    feature: Feature, labels: Labels, targets: Floats, groups: np.ndarray, repeats: Sequence[Splits]
+) -> None:
+    names = labels.classes[1:] if labels.task == "binary" else labels.classes
+    for name, target in zip(names, targets):
+        trained = [target[split.train] for splits in repeats for split in splits.splits]
+        if all(len(np.unique(part)) == 2 for part in trained):
+            continue
+        rare = target > 0 if (target > 0).sum() <= len(target) / 2 else target <= 0
+        raise FeatureError(
+            f"feature {feature.name}, class {name} against the rest: its rarer side is in {int(rare.sum())} rows of "
+            f"{len(np.unique(groups[rare]))} problems, so that some training folds have none; add traces that show it, "
+            "lower outer_folds, or drop the class."
+        )
+
+
 def _token_labels(token_ids: np.ndarray, target: Floats, seed: int) -> Floats:
     """A random label for each token type, positive as often as the target (Hewitt & Liang 2019)."""
     types, of_row = np.unique(token_ids, return_inverse=True)
@@ -203,50 +230,60 @@ def measure_cell(
     seed: int,
     layer: int,
     in_band: bool,
-    surface: Floats | None,
+    surface: Floats,
 ) -> Cell:
     """Fit everything on the states (n, width) of one cell."""
-    grams = [[linear_gram(states, split.train) for split in splits.splits] for splits in plan.repeats]
+    grams = _linear_grams(states, plan)
+    cell = _fit_linear(grams, plan, settings, (model, seed, layer), in_band)
+    swept, null, control = _sweep(grams[0], plan)
+    statistics, draws = dict(cell.statistics), dict(cell.draws)
+    if in_band:
+        statistics["rbf"], draws["rbf"] = _nonlinear(grams, plan, settings)
+        statistics["with_surface"], draws["with_surface"] = _beside_surface(grams, surface, plan, settings)
+    return replace(cell, swept=swept, null=null, token_control=control, statistics=statistics, draws=draws)
+
+
+def measure_linear(
+    states: Floats, plan: FeaturePlan, settings: ProtocolSettings, *, model: str, seed: int, layer: int
+) -> Cell:
+    """The linear SVM alone, refitted on every draw: a cell of the band on a source that carries no main claim."""
+    return _fit_linear(_linear_grams(states, plan), plan, settings, (model, seed, layer), refitted=True)
+
+
+def linear_auc(states: Floats, plan: FeaturePlan, settings: ProtocolSettings) -> float:
+    """Held-out linear AUC of states (n, width), mean over repeats and targets."""
+    return _fit_linear(_linear_grams(states, plan), plan, settings, ("", 0, 0), refitted=False).auc
+
+
+def _linear_grams(states: Floats, plan: FeaturePlan) -> list[list[Floats]]:
+    return [[linear_gram(states, split.train) for split in splits.splits] for splits in plan.repeats]
+
+
+def _fit_linear(
+    grams: Sequence[Sequence[Floats]],
+    plan: FeaturePlan,
+    settings: ProtocolSettings,
+    where: tuple[str, int, int],
+    refitted: bool,
+) -> Cell:
     fits = [_fit(g, plan, splits, settings) for g, splits in zip(grams, plan.repeats)]
     by_repeat = np.asarray([_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)])
-    swept, null, control = _sweep(grams[0], plan)
     low, high = resampled_interval(fits[0].held_out, plan.targets, plan.repeats[0], plan.draws)
-    statistics, draws = {"linear": float(by_repeat.mean())}, {}
-    if in_band:
-        draws["linear"] = _refit(grams[0], plan, fits[0].costs, settings)
-        statistics["rbf"], draws["rbf"] = _nonlinear(grams, plan, settings)
-        if surface is not None:
-            statistics["with_surface"], draws["with_surface"] = _beside_surface(grams, surface, plan, settings)
     shift = float(by_repeat.mean() - by_repeat[0])
     return Cell(
-        model=model,
-        seed=seed,
-        layer=layer,
+        model=where[0],
+        seed=where[1],
+        layer=where[2],
         auc=float(by_repeat.mean()),
         low=low + shift,
         high=high + shift,
         by_repeat=by_repeat,
         degenerate=max(f.degenerate for f in fits),
         largest_gap=max(f.largest_gap for f in fits),
-        swept=swept,
-        null=null,
-        token_control=control,
         costs=fits[0].costs[0],
-        statistics=statistics,
-        draws=draws,
+        statistics={"linear": float(by_repeat.mean())},
+        draws={"linear": _refit(grams[0], plan, fits[0].costs, settings)} if refitted else {},
     )
-
-
-def linear_auc(states: Floats, plan: FeaturePlan, settings: ProtocolSettings) -> tuple[float, float, float]:
-    """Held-out linear AUC of states (n, width), and its interval over problems without refitting."""
-    fits = [
-        _fit([linear_gram(states, split.train) for split in splits.splits], plan, splits, settings)
-        for splits in plan.repeats
-    ]
-    low, high = resampled_interval(fits[0].held_out, plan.targets, plan.repeats[0], plan.draws)
-    auc = [_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)]
-    shift = float(np.mean(auc)) - auc[0]
-    return float(np.mean(auc)), low + shift, high + shift
 
 
 def resampled_interval(

@@ -67,6 +67,8 @@ def load_tokenizer(folder: str | Path) -> Any:
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    if not Path(folder).is_dir():
+        raise PositionError(f"{folder} is no folder; expected a checkpoint with its tokenizer.")
     path = Path(folder) / "tokenizer_config.json"
     if not path.is_file():
         raise PositionError(f"{folder} has no tokenizer (no tokenizer_config.json); save it beside the weights.")

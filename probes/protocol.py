@@ -7,8 +7,7 @@ seeds. (It is δ(A) - δ(B) with δ(arm) = AUC(arm) - AUC(base): with one shared
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,27 +17,13 @@ from threadpoolctl import threadpool_limits
 from probes.alignment import Aligned, align, open_models
 from probes.effects import effect_table
 from probes.features import Feature, FeatureError, find_feature
-from probes.folds import FoldError, group_problems
 from probes.geometry import compare_to_base, decision_slice
 from probes.measure import FeaturePlan, Probed, linear_auc, measure_cell, plan_feature
 from probes.result import ProbeResult, cell_table, control_table, decodability_table, power_table
 from probes.settings import ProtocolSettings
+from probes.sources import Crossed, Source, group_by_text, probe_source, source_effects, source_table
 from probes.states import States
 from tracekit.runs import Progress, no_progress, versions
-
-
-@dataclass(frozen=True)
-class Source:
-    """Traces of one author and what every model's states on them are.
-
-    name: who wrote the traces. traces: problem_id, trace_id, problem, response and what the features need.
-    steps: STEPS. states: model → one folder of states for each training seed.
-    """
-
-    name: str
-    traces: pl.DataFrame
-    steps: pl.DataFrame
-    states: Mapping[str, Sequence[Path]]
 
 
 def run_protocol(
@@ -50,6 +35,9 @@ def run_protocol(
 ) -> ProbeResult:
     """Run everything on a neutral source of traces; `others` (own rollouts) fill the arm × source matrix.
 
+    others: traces of other authors with every model's states on them; a source that bears a model's name holds that
+    model's own rollouts. Binary features keep the neutral source's share of positive rows there.
+
     Raises StatesError, FeatureError, FoldError (all ValueError) where the input cannot be probed.
     """
     models = open_models(source.states)
@@ -59,7 +47,8 @@ def run_protocol(
     contrasts = choose_contrasts(list(models), settings)
     group_of = group_by_text(source.traces)
     probed: dict[str, Probed] = {}
-    shapes, planes, matrix, identical = [], [], [], True
+    shapes, planes, identical = [], [], True
+    crossed: list[Crossed] = []
     for name in settings.features:
         feature = find_feature(name, source.traces, source.steps)
         aligned = align(models, settings.position or feature.position)
@@ -70,7 +59,8 @@ def run_protocol(
             probed[name] = probe_feature(aligned, feature, source, group_of, band, settings, progress)
             shapes += geometry_rows(aligned, probed[name], settings)
             planes += slice_rows(aligned, probed[name], band, settings)
-            matrix += source_rows(feature, source, probed[name], others, band, settings)
+            share = probed[name].plan.positive_share
+            crossed += [probe_source(other, feature, share, band, settings, progress) for other in others]
     effects = effect_table(probed, contrasts, band, settings)
     tables = {
         "effects": effects,
@@ -78,7 +68,8 @@ def run_protocol(
         "decodability": decodability_table(probed, settings),
         "controls": control_table(probed, band, settings),
         "power": power_table(probed, settings),
-        "sources": pl.DataFrame(matrix, infer_schema_length=None),
+        "sources": source_table(source.name, probed, crossed, band),
+        "source_effects": source_effects(crossed, contrasts, band, settings),
         "geometry": pl.DataFrame(shapes, infer_schema_length=None),
         "slices": pl.DataFrame(planes, infer_schema_length=None),
     }
@@ -125,19 +116,6 @@ def choose_contrasts(models: Sequence[str], settings: ProtocolSettings) -> list[
     return [(a, settings.base) for a in arms] + [(b, a) for i, a in enumerate(arms) for b in arms[i + 1 :]]
 
 
-def group_by_text(traces: pl.DataFrame) -> dict[str, int]:
-    """problem_id → group; near-identical problem texts share one. A column `group` of traces overrules the text."""
-    if "group" in traces.columns:
-        pairs = traces.select("problem_id", "group").unique()
-        doubled = pairs["problem_id"].is_duplicated().sum()
-        if doubled:
-            raise FeatureError(f"traces.group names two groups for {doubled // 2} problems; give each problem one.")
-        names = {g: k for k, g in enumerate(pairs["group"].unique().sort())}
-        return {p: names[g] for p, g in pairs.iter_rows()}
-    problems = traces.select("problem_id", "problem").unique("problem_id", maintain_order=True)
-    return dict(zip(problems["problem_id"], group_problems(problems["problem"].to_list()).tolist()))
-
-
 # ---------------------------------------------------------------- one feature
 
 
@@ -168,7 +146,7 @@ def probe_feature(
             surface=surface,
         )
     progress(f"probe {feature.name}", len(work), len(work), "")
-    return Probed(planned, cells, linear_auc(surface, planned, settings)[0])
+    return Probed(planned, cells, linear_auc(surface, planned, settings))
 
 
 def surface_matrix(aligned: Aligned, planned: FeaturePlan, settings: ProtocolSettings) -> np.ndarray:
@@ -237,70 +215,26 @@ def _most_balanced(planned: FeaturePlan) -> tuple[int, np.ndarray]:
     return number, planned.targets[number]
 
 
-def source_rows(
-    feature: Feature,
-    neutral: Source,
-    one: Probed,
-    others: Sequence[Source],
-    band: Sequence[int],
-    settings: ProtocolSettings,
-) -> list[dict[str, Any]]:
-    """The arm × source matrix of one feature: AUC in the band; other sources matched in prevalence to the neutral."""
-    share = one.plan.positive_share
-    rows = []
-    for model in dict.fromkeys(m for m, *_ in one.cells):
-        own = [c for (m, _, layer), c in one.cells.items() if m == model and layer in band]
-        auc, low, high = (float(np.mean([getattr(c, k) for c in own])) for k in ("auc", "low", "high"))
-        rows.append(_source_row(feature, neutral.name, model, (auc, low, high), len(one.plan.rows), share, ""))
-    for source in others:
-        models = open_models(source.states)
-        aligned = align(models, settings.position or feature.position)
-        try:
-            planned = plan_feature(
-                aligned, feature, source.traces, source.steps, group_by_text(source.traces), settings, share
-            )
-            for model, seeds in models.items():
-                every = [
-                    linear_auc(aligned.layer(model, seed, layer, planned.rows), planned, settings)
-                    for seed in range(len(seeds))
-                    for layer in band
-                ]
-                auc, low, high = np.mean(every, axis=0).tolist()
-                size, reached = len(planned.rows), planned.positive_share
-                rows.append(_source_row(feature, source.name, model, (auc, low, high), size, reached, ""))
-        except (FeatureError, FoldError) as reason:  # a model that is never wrong has no wrong steps to find
-            rows += [_source_row(feature, source.name, m, (None,) * 3, 0, None, str(reason)) for m in models]
-    return rows
-
-
-def _source_row(
-    feature: Feature,
-    source: str,
-    model: str,
-    auc: tuple[float | None, ...],
-    rows: int,
-    share: float | None,
-    why_not: str,
-) -> dict[str, Any]:
-    return {
-        "feature": feature.name,
-        "source": source,
-        "model": model,
-        "auc": auc[0],
-        "low": auc[1],
-        "high": auc[2],
-        "rows": rows,
-        "positive_share": share,
-        "why_not": why_not,
-    }
-
-
 def _notes(identical: bool, tables: Mapping[str, pl.DataFrame], settings: ProtocolSettings) -> tuple[str, ...]:
-    notes = ["With one base shared by all arms, δ(A) - δ(B) is AUC(A) - AUC(B)."]
+    one_base = tables["cells"].filter(pl.col("model") == settings.base)["seed"].n_unique() == 1
+    shared = "With one base shared by all arms" if one_base else "With the same base for all arms of a seed"
+    notes = [f"{shared}, δ(A) - δ(B) is AUC(A) - AUC(B)."]
     single = tables["effects"].filter(pl.col("seeds") == 1).select("a", "b").unique(maintain_order=True).rows()
     if single:
         pairs = ", ".join(f"{a} against {b}" for a, b in single)
         notes.append(f"One checkpoint an arm ({pairs}): speaks of these checkpoints only, not of the methods.")
+    if not tables["source_effects"].is_empty():
+        notes.append(
+            "The verdicts stand on the neutral source alone. On own rollouts a difference may lie in what the models "
+            "write as well as in their states."
+        )
+    for row in tables["controls"].filter(pl.col("model") == settings.base).iter_rows(named=True):
+        if row["surface_alone"] is not None and row["surface_alone"] >= row["auc"]:
+            notes.append(
+                f"{row['feature']}: the text alone (tokens, position, length, log-probability) reaches an AUC of "
+                f"{row['surface_alone']:.2f}, the base's states {row['auc']:.2f}: separability need not mean that a "
+                "model works the feature out."
+            )
     if not identical:
         notes.append("Tokenizers differ: rows are compared where they end at the same character.")
     for row in tables["power"].iter_rows(named=True):

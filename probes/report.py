@@ -30,7 +30,8 @@ _SHOWN = {
         "feature model seed layer margin support_share effective_dimension alignment cka cka_low cka_high "
         "transfer transfer_rotated cosine cosine_rotated"
     ),
-    "sources": "feature source model auc low high rows positive_share why_not",
+    "sources": "feature source model auc low high rows problems positive_share why_not",
+    "source_effects": "feature source a b effect low high p_holm p_equivalent_holm seeds problems",
 }
 
 _EXPLAINED = {
@@ -39,7 +40,8 @@ _EXPLAINED = {
     "controls": "Controls, in the layer band",
     "power": "What these problems can show, from the labels alone",
     "geometry": "Geometry, by layer",
-    "sources": "Arm × source",
+    "sources": "Arm × source: AUC in the layer band",
+    "source_effects": "Arm × source: differences, on identical traces of each source and on each model's own",
 }
 
 _STYLE = """
@@ -56,7 +58,8 @@ figure { margin: .6rem 0 0; overflow-x: auto; } figure img { max-width: 100%; he
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .28rem .7rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number { text-align: right; } th { color: var(--faint); font-weight: 600; } ul.findings { padding-left: 1.1rem; }
+td.number { text-align: right; } td.long { min-width: 19rem; } th { color: var(--faint); font-weight: 600; }
+ul.findings { padding-left: 1.1rem; }
 b.verdict { font-weight: 650; } details { margin-top: 1.2rem; } summary { cursor: pointer; }
 pre { background: var(--tint); padding: .8rem; overflow-x: auto; font-size: .82rem; }
 """
@@ -81,12 +84,12 @@ def answer(result: ProbeResult) -> str:
     for a, b in effects.select("a", "b").unique(maintain_order=True).rows():
         own = effects.filter(pl.col("a") == a, pl.col("b") == b)
         said = [
-            f"{verdict} {', '.join(names)}"
+            f"{', '.join(names)} {verdict}"
             for verdict in ("changed", "equivalent", "inconclusive", "saturated")
             if (names := own.filter(pl.col("verdict") == verdict)["feature"].to_list())
         ]
         parts.append(f"{a} against {b}: {'; '.join(said)}")
-    return f"On traces by {result.about['source']}, linear separability in {_layers(result)} – {' · '.join(parts)}."
+    return f"Linear separability in {_layers(result)}, on traces from {result.about['source']} – {' · '.join(parts)}."
 
 
 def findings(result: ProbeResult) -> list[dict[str, Any]]:
@@ -174,6 +177,8 @@ def _markdown(text: str) -> str:
 
 
 def _align(value: Any) -> str:
+    if isinstance(value, str) and len(value) > 40:
+        return " class='long'"
     return " class='number'" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
 
 
@@ -197,7 +202,7 @@ def _what_was_read(result: ProbeResult) -> str:
     models = ", ".join(f"{name} ({count})" for name, count in about["models"].items())
     same = "identical token ids" if about["identical_tokens"] else "positions aligned by character"
     return (
-        f"{about['problems']} problems in {about['groups']} groups, {about['traces']} traces by {about['source']}; "
+        f"{about['problems']} problems in {about['groups']} groups, {about['traces']} traces from {about['source']}; "
         f"models (checkpoints): {models}; {same}; layer 0 is the embedding, the last is before the final norm."
     )
 

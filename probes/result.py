@@ -20,7 +20,8 @@ from probes.settings import ProtocolSettings
 class ProbeResult:
     """All that the protocol found, as tables, and what it was found under.
 
-    tables: "effects", "cells", "decodability", "controls", "power", "sources", "geometry", "slices".
+    tables: "effects", "cells", "decodability", "controls", "power", "sources",
+    "source_effects", "geometry", "slices".
     notes: what a reader has to know before believing a number. about: models, versions, layer band, source.
     """
 

@@ -30,6 +30,28 @@ def test_decisions_are_those_of_sliced_libsvm_fits(kernel):
         np.testing.assert_allclose(smo.decisions(k, fit)[p], svc.decision_function(k[:, t]), atol=1e-4)
 
 
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_both_precisions_stay_what_they_are_and_reach_libsvm(precision):
+    k, labels, train = problems()
+    fit = admm.solve_batch(k.astype(precision), labels, 10.0 * train, tolerance=1e-3, device="cpu")
+    assert fit.alpha.dtype == precision
+    assert fit.kkt_gap.max() <= 1e-3
+    ours = smo.decisions(k, fit)
+    for p in range(len(labels)):
+        t = train[p]
+        svc = SVC(kernel="precomputed", C=10.0, tol=1e-8).fit(k[np.ix_(t, t)], labels[p, t])
+        np.testing.assert_allclose(ours[p], svc.decision_function(k[:, t]), atol=1e-2)
+
+
+def test_every_tensor_is_made_on_the_device_that_was_asked_for():
+    # A tensor made without a device would land on "meta", where it holds no values and mixes with none.
+    k, labels, train = problems()
+    expected = admm.solve_batch(k, labels, 10.0 * train, device="cpu")
+    with torch.device("meta"):
+        found = admm.solve_batch(k, labels, 10.0 * train, device="cpu")
+    np.testing.assert_array_equal(found.alpha, expected.alpha)
+
+
 def test_its_iterations_alone_come_close_before_smo_finishes():
     k, labels, train = problems()
     boxes = 10.0 * train
@@ -61,10 +83,13 @@ def test_large_costs_on_few_rows_go_to_admm_and_the_rest_to_smo(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_what_the_cpu_gives():
+@pytest.mark.parametrize(("precision", "tolerance", "apart"), [(np.float32, 1e-3, 2e-2), (np.float64, 1e-6, 1e-4)])
+def test_a_gpu_gives_what_the_cpu_gives(precision, tolerance, apart):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     k, labels, train = problems()
-    there = admm.solve_batch(k, labels, 10.0 * train, tolerance=1e-6, device="cuda")
-    here = admm.solve_batch(k, labels, 10.0 * train, tolerance=1e-6, device="cpu")
-    np.testing.assert_allclose(smo.decisions(k, there), smo.decisions(k, here), atol=1e-4)
+    k = k.astype(precision)
+    there = hinge.solve_batch(k, labels, 10.0 * train, tolerance=tolerance, device="cuda:0")
+    here = admm.solve_batch(k, labels, 10.0 * train, tolerance=tolerance, device="cpu")
+    assert there.kkt_gap.max() <= tolerance
+    np.testing.assert_allclose(smo.decisions(k, there), smo.decisions(k, here), atol=apart)

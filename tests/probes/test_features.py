@@ -98,3 +98,11 @@ def test_one_class_only_is_an_error_that_counts():
     right = STEP_ROWS.with_columns(correct=pl.lit(True))
     with pytest.raises(FeatureError, match="step_correct has only True in 5 rows; two classes are needed"):
         label_rows(INDEX, TRACES, right, FEATURES["step_correct"])
+
+
+def test_a_column_of_lists_or_of_infinities_is_refused_by_name():
+    with pytest.raises(FeatureError, match=r"column tags of traces is List\(String\); a feature is one value a row"):
+        find_feature("tags", TRACES.with_columns(tags=pl.lit(["a"])), STEP_ROWS)
+    endless = TRACES.with_columns(score=pl.lit(float("inf")))
+    with pytest.raises(FeatureError, match="feature score is infinite in 5 of 5 rows"):
+        label_rows(INDEX, endless, STEP_ROWS, find_feature("score", endless, STEP_ROWS))

@@ -19,6 +19,7 @@ from probes.kernels import StatesError
 from probes.protocol import ProbeResult, Source, group_by_text, run_protocol
 from probes.report import as_html, findings, write_report
 from probes.settings import ProtocolSettings
+from probes.sources import rollouts_as_traces
 from probes.states import Reading, extract_states, open_states
 from tests.probes.test_states import save_model
 from tracekit.world import World, label_steps, make_problems, teach
@@ -120,6 +121,72 @@ def test_rows_are_matched_by_trace_and_step_not_by_order(source, tmp_path):
     np.testing.assert_array_equal(aligned.layer("base", 0, 2, every), aligned.layer("moved", 0, 2, every))
 
 
+# ---------------------------------------------------------------- other sources
+
+
+def crossed(source: Source, steps: pl.DataFrame, *names: str) -> ProbeResult:
+    others = [Source(name, source.traces, steps, source.states) for name in names]
+    return run_protocol(source, SETTINGS, others=others)
+
+
+def test_the_same_traces_under_another_name_give_the_same_matrix_and_differences(source, result):
+    found = crossed(source, source.steps, "planted", "same").tables
+    for name in ("planted", "same"):
+        other, neutral = (found["sources"].filter(source=s).drop("source") for s in (name, "world-teacher"))
+        assert other.equals(neutral)
+    effects = found["source_effects"]
+    pair = {"a": "planted", "b": "base"}
+    row = effects.filter(source="planted", **pair).row(0, named=True)
+    first = result.tables["effects"].filter(estimand="delta", **pair).row(0, named=True)
+    assert {k: row[k] for k in ("effect", "low", "high", "seeds")} == {
+        k: first[k] for k in ("effect", "low", "high", "seeds")
+    }
+    assert effects.filter(source="own rollouts").select("a", "b").rows() == [("planted", "same")]  # the base wrote none
+
+
+def test_models_on_their_own_rollouts_are_resampled_apart(source):
+    effects = (
+        crossed(source, source.steps, "planted", "same", "base").tables["source_effects"].filter(a="same", b="base")
+    )
+    paired, apart = (effects.filter(source=s).row(0, named=True) for s in ("base", "own rollouts"))
+    assert paired["effect"] == apart["effect"] == 0
+    assert paired["high"] == 0  # a copy of the base on the same tokens
+    assert apart["high"] > 0.01
+
+
+def test_another_source_keeps_the_neutral_share_of_positive_rows(source):
+    wrong = source.steps.with_row_index().filter(~pl.col("correct"))["index"]
+    fewer = source.steps.with_row_index().filter(~pl.col("index").is_in(wrong[::2].implode())).drop("index")
+    matrix = crossed(source, fewer, "planted").tables["sources"].filter(model="base")
+    neutral, other = (matrix.filter(source=s).row(0, named=True) for s in ("world-teacher", "planted"))
+    assert other["rows"] < neutral["rows"]
+    assert other["positive_share"] == pytest.approx(neutral["positive_share"], abs=0.01)
+
+
+def test_a_source_without_the_rarer_class_says_so_and_gives_no_difference(source):
+    tables = crossed(source, source.steps.with_columns(correct=pl.lit(True)), "planted").tables
+    assert tables["source_effects"].is_empty()
+    row = tables["sources"].filter(source="planted", model="base").row(0, named=True)
+    assert row["auc"] is None
+    assert "only True" in row["why_not"]
+
+
+def test_rollouts_become_traces_that_tell_wrong_from_unknown():
+    outcomes = ["correct", "wrong", "no_answer", "timeout", "correct"]
+    frame = pl.DataFrame(
+        {
+            "problem_id": "p",
+            "problem": "2 + 2",
+            "response": ["4", "5", "so", "x", "  "],
+            "outcome": outcomes,
+            "sample": 0,
+        }
+    )
+    traces = rollouts_as_traces(pl.concat([frame, frame]))
+    assert traces["correct"].to_list() == [True, False, False, None] * 2
+    assert traces["trace_id"].n_unique() == 8
+
+
 # ---------------------------------------------------------------- what cannot be probed
 
 
@@ -150,6 +217,16 @@ def test_a_label_that_follows_the_problem_exactly_is_refused(source):
     settings = SETTINGS.model_copy(update={"features": ("odd",), "position": "step_end"})
     with pytest.raises(FeatureError, match=r"odd is the same in all rows of each of \d+ problems"):
         run_protocol(Source("t", constant, source.steps, source.states), settings)
+
+
+def test_a_class_that_too_few_problems_show_is_named_with_its_count(source):
+    rare = source.steps.with_columns(rare=pl.int_range(pl.len()) < 2)
+    with pytest.raises(
+        FeatureError, match=r"rare, class true against the rest: its rarer side is in 2 rows of 1 problem"
+    ):
+        run_protocol(
+            Source("t", source.traces, rare, source.states), SETTINGS.model_copy(update={"features": ("rare",)})
+        )
 
 
 def test_a_missing_base_is_told_with_the_models_there_are(source):

@@ -16,17 +16,17 @@ from tracekit.world import World, label_steps, make_problems, teach, vocabulary,
 WORLD = World()
 
 
-def save_model(folder: Path, kind: str = "qwen2", seed: int = 0) -> Path:
+def save_model(folder: Path, kind: str = "qwen2", seed: int = 0, layers: int = 3) -> Path:
     torch.manual_seed(seed)
     words = len(vocabulary(WORLD))
     if kind == "gpt2":
-        config = transformers.GPT2Config(vocab_size=words, n_embd=32, n_layer=3, n_head=2, n_positions=128)
+        config = transformers.GPT2Config(vocab_size=words, n_embd=32, n_layer=layers, n_head=2, n_positions=128)
     else:
         config = transformers.Qwen2Config(
             vocab_size=words,
             hidden_size=32,
             intermediate_size=64,
-            num_hidden_layers=3,
+            num_hidden_layers=layers,
             num_attention_heads=2,
             num_key_value_heads=1,
         )
