@@ -8,6 +8,7 @@ from typing import NamedTuple
 from evaluators.grammar import based_number, decimal
 from evaluators.normalize import MAX_ANSWER, ascii_signs, join_thousands, number_word, strip_wrappers, words
 from evaluators.parse import parse
+from evaluators.spelling import LAYOUT, NOTATION, respelled
 from evaluators.tokens import CONSTANTS, FUNCTIONS, GREEK
 from evaluators.tree import EMPTY_SET, INFINITY, Node, TooLarge, Unreadable, check_depth, negate
 from evaluators.units import parse_unit
@@ -46,10 +47,6 @@ _MEASURED = re.compile(
     r"^(-?[\d.,/]+) ([a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?(?:\s*[/* ]\s*[a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?)*)$"
 )
 _OUTWARD = re.compile(r"([\[\]])([^\[\]]+,[^\[\]]+)([\[\]])")  # ]a, b[
-_UNIT_FRACTION = re.compile(
-    r"\\[dt]?frac\s*\{\s*(\\(?:text|mathrm|mbox|rm)\s*\{[^{}]*\}[^{}]{0,8})\s*\}\s*\{\s*(\\(?:text|mathrm|mbox|rm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?)\s*\}"
-)
-_MODULE = re.compile(r"\b(?:np|numpy|math|sympy|sp|cmath|mpmath|mp)\.(?=[a-zA-Z])")
 _REPEATING = re.compile(r"(?<!\d)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,40})\}|(\d))")
 _DOTS = re.compile(r"(?<=\d)\s*(?:\\l?dots|\\cdots|\.{3,})$")
 _CONDITION = re.compile(
@@ -64,24 +61,14 @@ _LABEL = re.compile(
     r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|"
     r"\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is)\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
 )
-_DERIVATIVE = re.compile(
-    r"\\[dt]?frac ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?(?:\^ ?\{? ?(\d)"
-    r" ?\}?)? ?([a-zA-Z]?(?:_\{?\w+\}?)?) ?\}"
-    r" ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?([a-zA-Z]) ?(?:\^ ?\{? ?(\d) ?\}?)? ?\}"
-)
 _ORDINAL = re.compile(
     r"(?<=\d)(?:\^ ?\{? ?(?:\\(?:text|mathrm|textrm) ?\{)?|\\text ?\{ ?)?(?:st|nd|rd|th)\b(?: ?\}){0,2}"
 )
-_TIMES = re.compile(r"(?<=\d) ?x ?(?=10 ?(?:\^|\*\*))|(?<=\d) x (?=\d)")
 _CURRENCY = re.compile(r"(USD|EUR|GBP|INR|Rs|CNY|RMB|JPY)\.? ?(?=\d)")
 _ALL_BUT = re.compile(
     r"(?:\\text ?\{ ?)?all (?:reals?|real (?:numbers?|values?))(?: of \$?[a-z]\$?| [a-z])? (?:except|"
     r"excluding|but|other than)(?: for)? ?\}? ?(?=\S)(.*)$",
     re.IGNORECASE,
-)
-_DECORATION = re.compile(
-    r"\\(?:textcolor|color|colorbox|tag\*?|label|hspace\*?|vspace\*?|phantom|hphantom|vphantom) ?\{[^{}]*\}"
-    r"|\\(?:underline|uline|mathstrut|displaystyle|textstyle|ensuremath)\b"
 )
 _CLAIM = re.compile(
     r"\b(no (?:real |integer )?solutions?(?: exists?)?$)|\b(does not exist$)|\bstatement is (true|false)$"
@@ -130,8 +117,8 @@ def read_answer(source: str) -> Answer:
     if len(source) > MAX_ANSWER:
         return Answer(source, source, None, f"is {len(source)} characters long; answers are read up to {MAX_ANSWER}")
     text = ascii_signs(source)
-    if "\\" in text:
-        text = _DECORATION.sub("", text)
+    if "\\" in text or "{" in text:
+        text = respelled(text, LAYOUT)
     text = without_braces(strip_wrappers(text).removeprefix("####").strip())
     if not text:
         return Answer(source, "", None, "is empty")
@@ -181,11 +168,7 @@ def _read(text: str, labelled: bool = False) -> Node:
         text = _POSITIVE_REALS.sub(r"(0, \\infty)", text)
     if "~" in text:
         text = text.replace("~", " ")
-    if ("d" in text and "frac" in text) or "partial" in text:
-        text = _DERIVATIVE.sub(_derivative, text)
-    text = _ORDINAL.sub("", text)
-    if "x" in text:
-        text = _TIMES.sub(r"\\times ", text)
+    text = _ORDINAL.sub("", respelled(text, NOTATION))
     currency = _CURRENCY.match(text)
     if currency:
         return Node("quantity", (_read(text[currency.end() :]),), parse_unit(currency[1]))
@@ -199,8 +182,6 @@ def _read(text: str, labelled: bool = False) -> Node:
         return _read(text[label.end() :], labelled=True)
     if text[0] == "]" or text[-1] == "[":
         text = _OUTWARD.sub(_inward, text.replace(r"\left", "").replace(r"\right", ""))
-    if "frac{\\" in text:
-        text = _UNIT_FRACTION.sub(r"\1/\2", text)
     measured = _measured(text)
     if measured is not None:
         return measured
@@ -211,8 +192,6 @@ def _read(text: str, labelled: bool = False) -> Node:
         text = _REPEATING.sub(_repeating, text)
     if text.endswith(("dots", "...")):
         text = _DOTS.sub("", text)
-    if "." in text and _MODULE.search(text):
-        text = _MODULE.sub("", text)
     return parse(_APPROXIMATELY.sub("", text))
 
 
@@ -302,14 +281,6 @@ def _as_text(text: str) -> Node | None:
     ):
         return None
     return Node("text", (), key)
-
-
-def _derivative(match: re.Match[str]) -> str:
-    """dy/dx as one symbol; where the orders above and below differ, it is none."""
-    if (match[1] or "1") != (match[4] or "1"):
-        return match[0]
-    name = match[2].replace("{", "").replace("}", "")
-    return rf"\dot{{{match[1] or 1}:{name}:{match[3]}}}"
 
 
 def _without_condition(text: str) -> str:

@@ -146,6 +146,19 @@ def joined(row: list[Node]) -> Node:
     return row[0] if len(row) == 1 else Node("list", tuple(row), ",")
 
 
+def alternatives(items: list[Node], signs: list[str]) -> Node | None:
+    """`x = 1, y = 2 or x = 2, y = 1` as alternatives of systems; None where it is a plain list."""
+    systems: list[list[Node]] = [[items[0]]]
+    for sign, item in zip(signs, items[1:]):
+        if sign == "or":
+            systems.append([])
+        systems[-1].append(item)
+    size = len(systems[0])
+    if size < 2 or any(len(system) != size for system in systems) or any(item.op != "rel" for item in items):
+        return None
+    return Node("list", tuple(Node("list", tuple(system), ",") for system in systems), "or")
+
+
 def add(left: Node, right: Node) -> Node:
     """The sum of two trees."""
     return Node("add", (*left.args, right) if left.op == "add" else (left, right))

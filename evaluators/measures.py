@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from evaluators.grammar import summed
 from evaluators.ladder import Ladder
 from evaluators.numeric import exact
@@ -35,11 +37,17 @@ class Measures(Ladder):
             return set(dimension) in ({"degree"}, {"celsius"}, {"fahrenheit"}) and self.equal(
                 measured.args[0], other.args[0]
             )
-        if dimension == {"radian": 1}:
-            return self.equal(measured.args[0], other)
         if other.op in ("percent", "clock", "base", "ratio"):
             return False
         return self.policy.unit_on_one_side and self.equal(measured.args[0], other)
+
+    def classes(self, a: Node, b: Node) -> bool | None:
+        """Residue classes, such as 1 (mod 3), and a class against a residue."""
+        self.reach(1)
+        if a.op == b.op:
+            return self.all([(a.args[1], b.args[1])]) and congruent(a.args[0], b.args[0], a.args[1])
+        residue, other = (a.args[0], b) if a.op == "class" else (b.args[0], a)
+        return self.equal(residue, other)
 
     def clocks(self, a: Node, b: Node) -> bool | None:
         """Times of day and ratios; `2:30` may be either."""
@@ -72,6 +80,14 @@ def as_quantity(node: Node) -> Node:
     if any(symbols(arg) for arg in rest):
         return node
     return Node("quantity", (rest[0] if len(rest) == 1 else Node("mul", rest),), parse_unit(node.args[-1].value))
+
+
+def congruent(a: Node, b: Node, modulus: Node) -> bool | None:
+    """Whether two integers differ by a multiple of a third; None where one of them is no known integer."""
+    values = [exact(node) for node in (a, b, modulus)]
+    if any(value is None or Fraction(value).denominator != 1 for value in values) or not values[2]:
+        return None if a != b else True
+    return (values[0] - values[1]) % values[2] == 0  # type: ignore[operator]
 
 
 def together(node: Node) -> Node | None:

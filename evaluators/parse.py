@@ -41,6 +41,7 @@ from evaluators.grammar import (
     UNARY,
     UNION,
     add,
+    alternatives,
     divide,
     multiply,
     text_separator,
@@ -70,23 +71,32 @@ class Parser(Operands, Brackets, Functions):
     def sequence(self) -> Node:
         """Elements with separators between them; a single element is itself."""
         items: list[Node] = []
-        joined = ""
+        signs: list[str] = []  # before each item but the first
+        joined = sign = ""
         while True:
             token = self.peek()
             if not token or token in CLOSERS or token == r"\mid" or token.startswith(r"\end"):
                 break
-            sign = self.separator()
-            if sign:
-                if items and (sign != "," or not joined):
-                    joined = sign
+            separator = self.separator()
+            if separator:
+                if items and (separator != "," or not joined):
+                    joined = separator
+                sign = separator if separator != "," or not sign else sign
                 continue
             if items and not joined:
                 raise Unreadable(f"cannot read on at {token!r}")
             if len(items) and self.just_closed():
                 raise Unreadable(f"cannot read on at {token!r}")
+            if items:
+                signs.append(sign)
+            sign = ""
             items.append(self.expression(LIST))
         if not items:
             raise Unreadable("found nothing to read")
+        if "or" in signs and ("," in signs or "and" in signs):
+            systems = alternatives(items, signs)
+            if systems is not None:
+                return systems
         return items[0] if len(items) == 1 else Node("list", tuple(items), joined)
 
     def just_closed(self) -> bool:
@@ -197,7 +207,8 @@ class Parser(Operands, Brackets, Functions):
             if power >= QUANTITY:
                 return None
             self.wrap()
-            return Node("fn", (left, self.expression(QUANTITY)), "mod")
+            modulus = self.expression(QUANTITY)
+            return Node("class", (left, modulus)) if token == r"\pmod" else Node("fn", (left, modulus), "mod")
         if token in MONEY and left.op in ("num", "dec"):
             self.at += 1
             return Node("quantity", (left,), parse_unit(MONEY[token]))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from evaluators.ladder import Ladder
 from evaluators.numeric import DIGITS, PRIME, point_of, residue, value_at
+from evaluators.measures import congruent
 from evaluators.scalars import close
 from evaluators.structure import UNKNOWN, elements, is_variable
-from evaluators.tree import MINUS_ONE, Node, TooLarge, Unreadable, contains, negate, symbols, walk
+from evaluators.tree import MINUS_ONE, Node, TooLarge, Unreadable, contains, negate, substitute, symbols, walk
 from evaluators.verdict import Policy
 
 _LOOSE = Policy(significant_digits=1, symbolic=False)
 _TRIGONOMETRY = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
+_INTEGERS = frozenset("klmnj")
 _ORDERED = frozenset(("<", ">", "<=", ">="))
 
 
@@ -49,7 +51,7 @@ class Relations(Ladder):
 
     def is_solved(self, node: Node) -> bool:
         """Whether a relation names its variable: `x = 5`."""
-        return node.op == "rel" and node.value[0] in ("=", "in") and is_variable(node.args[0])
+        return node.op == "rel" and node.value[0] in ("=", "in", "==") and is_variable(node.args[0])
 
     def unordered_relations(self, relation: Node, other: Node) -> bool | None:
         """A relation against a list of them, in any order."""
@@ -88,6 +90,9 @@ class Relations(Ladder):
 
     def consistent(self, a: Node, b: Node) -> bool:
         """Whether two sides of a chain have the same value, up to the digits that a decimal shows."""
+        if (a.op == "class") != (b.op == "class"):  # 2^10 = 2 (mod 7)
+            residue, number = (a, b) if a.op == "class" else (b, a)
+            return congruent(residue.args[0], number, residue.args[1]) is not False
         try:
             if self.equal(a, b) is not False:
                 return True
@@ -99,8 +104,12 @@ class Relations(Ladder):
     def two_relations(self, a: Node, b: Node) -> bool | None:
         """A relation against a relation."""
         if self.is_definition(a) and self.is_definition(b):
+            b = renamed(b, a)
             if self.same_name(a, b):
-                return self.equal(self.value_of(a), self.value_of(b))
+                one, two = self.value_of(a), self.value_of(b)
+                same = self.equal(one, two)
+                other = in_letter_of(one, two) if same is False else None
+                return same if other is None else self.equal(one, other)
             return False
         values = self.answered(a), self.answered(b)
         if len(a.value) > 1 or len(b.value) > 1:
@@ -108,6 +117,8 @@ class Relations(Ladder):
                 return self.equal(values[0], values[1])
             return a.value == b.value and self.all(list(zip(a.args, b.args)))
         sign, other = a.value[0], b.value[0]
+        if a.args[-1].op == b.args[-1].op == "class":
+            return self.all(list(zip(a.args, b.args)))
         if sign in ("=", "==", "~") and other in ("=", "==", "~"):
             return self.same_equation(a, b)
         if sign in _ORDERED and other in _ORDERED:
@@ -195,6 +206,8 @@ class Relations(Ladder):
             return Node(
                 "list", tuple(Node("rel", (node.args[0], value), ("=",)) for value in elements(node.args[1])), "or"
             )
+        if node.op == "rel" and node.value == ("in",) and node.args[1].op == "set":
+            return self.spread(Node("rel", node.args, ("=",)))
         if node.op != "list" or not node.args:
             return node
         members: list[Node] = []
@@ -215,6 +228,8 @@ class Relations(Ladder):
         if a.op == b.op and has_relations(a) and has_relations(b):
             return self.unordered(a.args, b.args, distinct=False)
         related, other = (a, b) if has_relations(a) else (b, a)
+        if related.value == "or" and all(arg.op == "list" for arg in related.args):
+            return self.unordered(related.args, elements(other), distinct=True)
         if related.op in ("tuple", "set", "interval"):
             related = Node("list", related.args, ",")
         if not all(self.is_solved(arg) for arg in related.args if arg.op == "rel"):
@@ -262,6 +277,8 @@ def drop_unknown(node: Node) -> Node:
 
 def componentwise(node: Node) -> Node:
     """`(x, y) = (1, 2)` as `x = 1, y = 2`."""
+    if node.op == "list" and node.args[0].op == "rel":
+        return _each_without_names(node)
     if node.op == "rel" and node.value == ("=",) and node.args[0].op in ("tuple", "list"):
         names, values = node.args
         if values.op in ("tuple", "list") and len(names.args) == len(values.args) and all(map(is_variable, names.args)):
@@ -269,3 +286,47 @@ def componentwise(node: Node) -> Node:
         if all(map(is_variable, names.args)):
             return values
     return node
+
+
+def _each_without_names(node: Node) -> Node:
+    """`(a, b) = (1, 2), (3, 4)` as the two points; `n = 1, 3 (mod 8)` with the modulus at each."""
+    names = node.args[0].args[0]
+    if names.op == "tuple" and all(map(is_variable, names.args)):
+        values = [arg.args[1] if arg.op == "rel" and arg.args[0] == names else arg for arg in node.args]
+        if all(value.op == "tuple" and len(value.args) == len(names.args) for value in values):
+            return Node("list", tuple(values), node.value)
+    last = node.args[-1].args[-1] if node.args[-1].op == "rel" else node.args[-1]
+    if last.op == "class" and node.args[0].value == ("==",):
+        return Node("list", tuple(_with_modulus(arg, last.args[1]) for arg in node.args), node.value)
+    return node
+
+
+def _with_modulus(node: Node, modulus: Node) -> Node:
+    if node.op == "rel":
+        return Node("rel", (*node.args[:-1], _with_modulus(node.args[-1], modulus)), node.value)
+    return node if node.op == "class" else Node("class", (node, modulus))
+
+
+def renamed(node: Node, like: Node) -> Node:
+    """The definition of f(t) with the argument of another definition, of f(x)."""
+    mine, other = node.args[0], like.args[0]
+    if mine.op != "fn" or other.op != "fn" or mine.value != other.value or len(mine.args) != len(other.args):
+        return node
+    if any(arg.op != "sym" for arg in (*mine.args, *other.args)) or len(set(other.args)) < len(other.args):
+        return node
+    names = [arg.value for arg in mine.args]
+    if (symbols(node.args[1]) - set(names)) & {arg.value for arg in other.args}:
+        return node
+    for place, name in enumerate(names):
+        node = substitute(node, name, Node("sym", (), f"argument {place}"))
+    for place, arg in enumerate(other.args):
+        node = substitute(node, f"argument {place}", arg)
+    return node
+
+
+def in_letter_of(like: Node, node: Node) -> Node | None:
+    """4m + 1 as 4k + 1 where each has one letter that can stand for any integer; None where they differ in more."""
+    mine, other = symbols(like) - symbols(node), symbols(node) - symbols(like)
+    if len(mine) != 1 or len(other) != 1 or not mine | other <= _INTEGERS:
+        return None
+    return substitute(node, *other, Node("sym", (), *mine))

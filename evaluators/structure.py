@@ -145,11 +145,16 @@ def _apart(parts: list[Piece]) -> bool:
 
 
 def _without(whole: Node, removed: Node) -> tuple[str, list[Piece]] | None:
-    left = pieces(whole)
-    if left is None or removed.op != "set":
+    left, right = pieces(whole), pieces(removed)
+    if left is None or right is None:
         return None
-    gaps = pieces(_excluding(removed.args))
-    return _met([left, gaps]) if gaps is not None else None
+    return _met([left, *((left[0], _complement(piece)) for piece in right[1])])
+
+
+def _complement(piece: Piece) -> list[Piece]:
+    """The line without one stretch."""
+    rest = [] if is_infinite(piece.low) else [Piece(MINUS_INFINITY, piece.low, False, not piece.low_closed)]
+    return rest if is_infinite(piece.high) else [*rest, Piece(piece.high, INFINITY, not piece.high_closed, False)]
 
 
 def _excluding(points: tuple[Node, ...]) -> Node:
@@ -217,6 +222,25 @@ def _within(inside: Node, radius: Node, sign: str) -> tuple[str, list[Piece]] | 
     return parts[0].value, [Piece(MINUS_INFINITY, low, False, closed), Piece(high, INFINITY, closed, False)]
 
 
+def plain_form(node: Node) -> Node:
+    """A tree in the form that is compared: determinants and radians as numbers, multiples of a matrix as a matrix."""
+    if node.op == "mul":
+        return scaled(node)
+    if node.op == "matrix" and node.value == "vmatrix":
+        return determinant(node) or node
+    if node.op == "quantity" and node.value.dimension == (("radian", 1),):
+        return node.args[0]
+    return node
+
+
+def family(node: Node) -> Node:
+    """{2k : k is an integer} as 2k, whose letter stands for any integer."""
+    if node.op != "builder" or node.args[1].op != "rel" or node.args[1].value != ("in",):
+        return node
+    letter, of = node.args[1].args
+    return node.args[0] if letter.op == "sym" and of.op == "const" and letter.value in symbols(node.args[0]) else node
+
+
 def scaled(node: Node) -> Node:
     """A multiple of a matrix with the factor in every entry."""
     matrices = [arg for arg in node.args if arg.op == "matrix"] if node.op == "mul" else []
@@ -282,6 +306,33 @@ def vector(node: Node) -> tuple[Node, ...] | None:
         if len(cells[0]) == 1:
             return tuple(row[0] for row in cells)
     return None
+
+
+def unnamed(node: Node) -> Node:
+    """A point with its name before it, such as P(1, 2), as the point."""
+    if node.op == "mul" and len(node.args) == 2 and node.args[1].op == "tuple" and node.args[0].op == "sym":
+        return node.args[1] if node.args[0].value[:1].isupper() else node
+    if node.op == "fn" and len(node.args) > 1 and (node.value == "binomial" or node.value[0].isupper()):
+        return Node("tuple", node.args, "(")
+    return node
+
+
+_UNIT_VECTORS = ("hat i", "hat j", "hat k")
+
+
+def components(node: Node, size: int) -> tuple[Node, ...] | None:
+    """The coefficients of i, j and k in a sum of multiples of unit vectors; None for anything else."""
+    found: dict[str, Node] = {}
+    for term in node.args if node.op == "add" else (node,):
+        factors = term.args if term.op == "mul" else (term,)
+        names = [factor.value for factor in factors if factor.op == "sym" and factor.value in _UNIT_VECTORS]
+        rest = tuple(factor for factor in factors if factor.op != "sym" or factor.value not in _UNIT_VECTORS)
+        if len(names) != 1 or names[0] in found or any(name in symbols(part) for part in rest for name in names):
+            return None
+        found[names[0]] = rest[0] if len(rest) == 1 else Node("mul", rest) if rest else Node("num", (), 1)
+    if size < 3 and "hat k" in found:
+        return None
+    return tuple(found.get(name, Node("num", (), 0)) for name in _UNIT_VECTORS[:size])
 
 
 def elements(node: Node) -> tuple[Node, ...]:

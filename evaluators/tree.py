@@ -15,6 +15,7 @@ Operations (`op`), with `args` and `value`:
     quantity args: one; value: a Unit                     base     value: (digits, base)
     ratio    args: two or more sides of `a:b`             clock    value: (minutes, "am", "pm" or "")
     dummy    value: depth of a bound variable: the index of a sum, the variable of an integral or limit
+    class    args: residue, modulus: 1 (mod 3)
     text     value: normalised words                      choice   value: letter; args: what follows it, if anything
 """
 
