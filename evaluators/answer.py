@@ -50,7 +50,8 @@ _OUTWARD = re.compile(r"([\[\]])([^\[\]]+,[^\[\]]+)([\[\]])")  # ]a, b[
 _REPEATING = re.compile(r"(?<!\d)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,40})\}|(\d))")
 _DOTS = re.compile(r"(?<=\d)\s*(?:\\l?dots|\\cdots|\.{3,})$")
 _CONDITION = re.compile(
-    r"(?:[,; (]|\\quad|\\qquad|\\,|\\;|\\text ?\{)(?:where |for |with |and |all |any |some |every |each |"
+    r"(?:[,;(] ?|\\quad|\\qquad|\\;|\\text ?\{| (?=where|for|with|\\text|\\forall|\\quad|\(|[a-z] ?\\in))"
+    r"(?:where |for |with |and |all |any |some |every |each |"
     r"\\text ?\{[^{}]*\}|\\forall|\\quad|\\,|[ {}(])*"
     r"[a-z](?: ?, ?[a-z])? ?(?:\\in ?\\?(?:mathbb|mathbf|Bbb|mathrm)? ?\{? ?[ZN]\}?(?: ?\^ ?\{?[+*]\}?|"
     r"_\+|_\{?\\?(?:ge|geq)? ?0\}?)?"
@@ -61,6 +62,12 @@ _LABEL = re.compile(
     r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|"
     r"\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is)\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
 )
+_EVENT = re.compile(
+    r"(?:\\(?:mathbb|mathrm|mathbf|mathsf|operatorname|text)\s*\{\s*(?:P|Pr|E|Var|Cov)\s*\}|\\Pr|Pr|P|E|Var)"
+    r"\s*(?:\\left\s*)?[(\[]"
+)
+_NAMED_VALUE = re.compile(r"\s*=\s*(?=\S)")
+_UNWRAPPED_DIGITS = re.compile(r"\\(?:text|mathrm)\s*\{([0-9A-Za-z]+)\}(?=[^}]*_)")
 _ORDINAL = re.compile(
     r"(?<=\d)(?:\^ ?\{? ?(?:\\(?:text|mathrm|textrm) ?\{)?|\\text ?\{ ?)?(?:st|nd|rd|th)\b(?: ?\}){0,2}"
 )
@@ -142,6 +149,16 @@ def without_braces(text: str) -> str:
     return text if text[:2] != "{\\" or text[-2:] != "}}" or text.count("{") != 2 else text[1:-1].strip()
 
 
+def closing(text: str, start: int) -> int:
+    """The place behind the bracket that closes the one at `start`; the end of the text where none does."""
+    level = 0
+    for place in range(start, len(text)):
+        level += (text[place] in "([") - (text[place] in ")]")
+        if not level:
+            return place + 1
+    return len(text)
+
+
 def _signed_decimal(text: str) -> Node:
     return negate(decimal(text[1:])) if text[0] == "-" else decimal(text)
 
@@ -177,6 +194,11 @@ def _read(text: str, labelled: bool = False) -> Node:
         removed = _read(excepted[1], labelled=True)
         removed = removed if removed.op in ("set", "list") else Node("set", (removed,))
         return Node("minus", (Node("const", (), "R"), Node("set", removed.args)))
+    if text[-1] != "=" and "=" in text and (event := _EVENT.match(text)):
+        end = closing(text, event.end() - 1)
+        named = _NAMED_VALUE.match(text, end)
+        if named:
+            return _read(text[named.end() :], labelled=True)
     label = _LABEL.match(text) if not labelled and (text[0].isalpha() or text[0] == "\\") else None
     if label and "=" not in text[label.end() :]:
         return _read(text[label.end() :], labelled=True)
@@ -220,7 +242,7 @@ def _special(text: str, bare: str) -> Node | None:
         if clock is not None:
             return clock
     if "_" in text:
-        match = _BASED.match(text)
+        match = _BASED.match(_UNWRAPPED_DIGITS.sub(r"\1", text))
         if match and (match[1][0].isdigit() or (match[1].isalpha() and match[2] == "16")):
             return based_number(match[1], match[2])
     if "base" in bare:
@@ -263,7 +285,8 @@ def _phrase(text: str) -> Node | None:
     if key in _INFINITE:
         return Node("const", (), "oo")
     value = number_word(key)
-    if value is None and text.isalpha() and text.islower() and 2 < len(text) < 5 and text not in _NAMES:
+    cased = text.islower() or text.istitle()
+    if value is None and text.isalpha() and cased and 2 < len(text) < 5 and text not in _NAMES:
         return Node("text", (parse(text),), key)  # a short word, or letters multiplied
     return None if value is None else Node("num", (), value)
 

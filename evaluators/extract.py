@@ -92,6 +92,7 @@ _PLAIN = re.compile(
     + _NUMBER.pattern,
     re.IGNORECASE,
 )
+_VERB = re.compile(r"^.*\b(?:is|are|equals?|has|have)\b", re.DOTALL)
 _MARKS = re.compile(r"[\n:#*$：]|答案|结果")
 _PROSE = re.compile(r"[A-Za-z]{2,}")
 _SENTENCE = re.compile(
@@ -105,7 +106,7 @@ _STOP = re.compile(
 )
 _AFTER = re.compile(
     r",? (?:because|since|as|so|which|where|when|but|given|after|for which|that|not|rather than|"
-    r"instead of)\b| \((?:since|because|as)\b",
+    r"instead of)\b| \((?:since|because|as|not|rather)\b",
     re.IGNORECASE,
 )
 _GLUE = re.compile(r"\s{0,3}(?:,\s{0,3}(?:and|or)\b|,|;|and\b|or\b|&)\s{0,3}", re.IGNORECASE)
@@ -400,7 +401,11 @@ def last_emphasis(text: str) -> Extracted | None:
         return None
     inside = (bold[-1][1] or bold[-1][2]).strip()
     formula = _FORMULA.search(inside)
-    return Extracted(content_of(formula) if formula else inside.split(":")[-1].strip(), "bold")
+    if formula:
+        return Extracted(content_of(formula), "bold")
+    said = inside.split(":")[-1].strip()
+    verb = _VERB.search(said) if len(_PROSE.findall(said)) > 2 else None
+    return Extracted(said[verb.end() :].strip() if verb else said, "bold")
 
 
 def last_number(text: str) -> Extracted | None:

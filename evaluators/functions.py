@@ -15,6 +15,7 @@ from evaluators.grammar import (
     SET_SIGNS,
     SUM,
     TIMES,
+    add,
     divide,
     multiply,
 )
@@ -46,6 +47,9 @@ class Functions(Cursor):
             node = Node("fn", (*arguments, base), "log")
         else:
             node = Node("fn", arguments, name)
+        if name == "cis":
+            turn = Node("fn", arguments, "sin")
+            node = add(Node("fn", arguments, "cos"), multiply(Node("const", (), "i"), turn))
         return node if power is None else Node("pow", (node, power))
 
     def arguments(self) -> tuple[Node, ...]:

@@ -143,6 +143,7 @@ def _join_run(match: re.Match[str]) -> str:
 
 _WORDING = re.compile(r"\\(?:text|textbf|textit|textrm|textsc|mathrm|mathbf|mathit|mbox|hbox|rm|bf|operatorname)\b\*?")
 _NOT_WORD = re.compile(r"[^\w%+\-./<>=^*]+")
+_NUMBERED = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b")  # July 4th
 _ARTICLE = re.compile(r"^(?:the|an?|it is|it's|there (?:is|are)|option|choice) ")
 
 
@@ -151,7 +152,8 @@ def words(text: str) -> str:
     if "\\" in text:
         text = _WORDING.sub(" ", text).replace("\\", " ")
     text = _NOT_WORD.sub(" ", text.casefold()).strip(" .-")
-    return _ARTICLE.sub("", text)
+    text = _ARTICLE.sub("", text)
+    return _NUMBERED.sub("", text) if text[:1].isalpha() else text
 
 
 _UNITS_OF_TEN = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]

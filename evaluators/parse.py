@@ -119,6 +119,8 @@ class Parser(Operands, Brackets, Functions):
             self.at += 1
             signs.append(RELATIONS[token])
             sides.append(self.expression(RELATION + 1))
+            if signs[-1] == "==" and sides[-1].op == "fn" and sides[-1].value == "mod":
+                sides[-1] = Node("class", sides[-1].args)
         return Node("rel", tuple(sides), tuple(signs))
 
     def expression(self, power: int) -> Node:

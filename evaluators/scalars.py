@@ -124,6 +124,8 @@ class Scalars(Ladder):
             same = self.at_points(a, b, names)
         if not same and names and same_family(a, b):
             return True
+        if not same and names and has_constant(a) and has_constant(b):
+            return self.expressions(without_constant(a), without_constant(b))
         if same is False and (has_plain_log(a) or has_plain_log(b)):
             return self.expressions(in_tens(a), in_tens(b))  # log is to base e or 10
         if same is None and self.too_large is not None:
@@ -294,6 +296,20 @@ def same_family(a: Node, b: Node) -> bool:
     step = second[1] / first[1]
     shift = (second[0] - first[0]) / first[1]
     return bool(abs(abs(step) - 1) < _TINY and near_integer(shift))
+
+
+_CONSTANT = frozenset(("C", "c", "C_0", "C_1", "c_1"))
+
+
+def has_constant(node: Node) -> bool:
+    """Whether a constant of integration is added to the rest of the tree, and stands nowhere else in it."""
+    letters = [part.value for part in walk(node) if part.op == "sym" and part.value in _CONSTANT]
+    return node.op == "add" and len(letters) == 1 and Node("sym", (), letters[0]) in node.args
+
+
+def without_constant(node: Node) -> Node:
+    """The tree without its constant of integration."""
+    return Node("add", tuple(part for part in node.args if part.op != "sym" or part.value not in _CONSTANT))
 
 
 def near_integer(value: Any) -> bool:

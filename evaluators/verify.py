@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from numbers import Number
 from time import perf_counter
@@ -16,6 +17,7 @@ from evaluators.verdict import Outcome, Policy, Verdict
 
 DEFAULT = Policy()
 _GOLD_CACHE = 16_384  # golds kept as read
+_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # two numbers are not one
 _MAX_SHOWN = 200  # characters of an answer repeated in a reason
 
 
@@ -143,7 +145,7 @@ def _because(answer: Answer) -> str:
 def _key(answer: Answer, policy: Policy) -> str:
     if len(answer.key) > 5000:
         return answer.key
-    key = answer.key.replace(" ", "").replace("\\left", "").replace("\\right", "").replace("\\,", "").replace("\\!", "")
+    key = _SPACE.sub("", answer.key).replace("\\left", "").replace("\\right", "").replace("\\,", "").replace("\\!", "")
     return words(key) if policy.ignore_case and answer.tree is not None else key
 
 
