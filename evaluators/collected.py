@@ -27,8 +27,6 @@ class Collected(Ladder):
             return None  # a determinant that was not worked out
         if matrices[0] is not None and matrices[1] is not None:
             return self.matrices(matrices[0], matrices[1])
-        if a.op == b.op == "cases":
-            return self.unordered(rows_of(a), rows_of(b), distinct=False)
         if a.op == b.op == "row":
             return len(a.args) == len(b.args) and self.all(list(zip(a.args, b.args)))
         if a.op == b.op == "interval" or (a.op == b.op == "tuple"):

@@ -9,13 +9,14 @@ from evaluators.collected import Collected
 from evaluators.ladder import MAX_STEPS
 from evaluators.measures import Measures
 from evaluators.normalize import words
+from evaluators.piecewise import Piecewise
 from evaluators.relations import Relations, has_relations
 from evaluators.scalars import Scalars
 from evaluators.structure import COLLECTIONS, elements, family, plain_form
 from evaluators.tree import Node, TooLarge, contains
 
 
-class Comparison(Scalars, Measures, Collected, Relations):
+class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
     """Compares two answers of any kind."""
 
     __slots__ = ()
@@ -49,6 +50,8 @@ class Comparison(Scalars, Measures, Collected, Relations):
         if contains(a, "pm", "mp") or contains(b, "pm", "mp"):
             self.reach(2)
             return self.unordered(elements(a), elements(b), distinct=True)
+        if "cases" in ops:
+            return self.piecewise(a, b)
         if COLLECTIONS & {*ops} or self.is_line(a) or self.is_line(b):
             return self.collections(a, b)
         return self.scalars(a, b)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from evaluators.normalize import number_word
 from evaluators.units import is_unit_word
 from evaluators.verdict import Policy
 
@@ -92,6 +93,17 @@ _PLAIN = re.compile(
     + _NUMBER.pattern,
     re.IGNORECASE,
 )
+_TAKEN_BACK = re.compile(
+    r"\b(?:no,? wait|wait,|wait\b[^.\n]{0,20}\bno\b|oops|sorry|correction:|scratch that|on second thought|"
+    r"actually,? (?:it|that|this|the)|I made an? (?:\w+ )?(?:mistake|error)|that(?:'s| is| was) (?:wrong|incorrect|not right))",
+    re.IGNORECASE,
+)
+_REVISED = re.compile(
+    r"\b(?:it|this|that|answer|result|value|total|sum|number)(?:'s| is| was| should be| must be| equals)"
+    r" (\$[^$\n]{1,200}\$|[-−]?\d[\d,./]*(?<=\d))\s*(?=[.!\n]|$)",
+    re.IGNORECASE,
+)
+_SPELLED_OUT = re.compile(r"\b(?:is|are|equals|has|have|was|were|therefore) ([A-Za-z]+(?:[ -][A-Za-z]+){0,4})\.?\s*$")
 _VERB = re.compile(r"^.*\b(?:is|are|equals?|has|have)\b", re.DOTALL)
 _MARKS = re.compile(r"[\n:#*$：]|答案|结果")
 _PROSE = re.compile(r"[A-Za-z]{2,}")
@@ -150,7 +162,7 @@ def extract(response: str, policy: Policy) -> Extracted | None:
     tail = text[-TAIL:]
     if "$^" in tail:
         tail = _SPLIT_POWER.sub(r"\\text{ \1}^", tail)
-    return last_statement(tail) or whole(text) or last_emphasis(tail) or last_number(tail)
+    return last_statement(tail) or spelled_out(tail) or whole(text) or last_emphasis(tail) or last_number(tail)
 
 
 def after_thinking(response: str, policy: Policy) -> str | None:
@@ -199,6 +211,9 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
         corrected = last_statement(after)
         if corrected is not None:
             return corrected
+        again = revised(after)
+        if again is not None:
+            return Extracted(again, "statement")
     contents = list(dict.fromkeys(box[2] for box in reversed(boxes)))
     if len(contents) > 1:
         return Extracted(", ".join(contents), "boxes")
@@ -289,8 +304,21 @@ def last_statement(text: str) -> Extracted | None:
     for end in sorted(ends, reverse=True)[:5]:
         stated = statement_after(text, end)
         if stated:
-            return Extracted(stated, "statement")
+            return Extracted(revised(text[end : end + 2000]) or stated, "statement")
     return None
+
+
+def revised(after: str) -> str | None:
+    """The answer that takes an earlier one back: "No wait, it is 43"."""
+    taken_back = _TAKEN_BACK.search(after)
+    found = list(_REVISED.finditer(after, taken_back.end())) if taken_back else []
+    return found[-1][1].strip("$") if found else None
+
+
+def spelled_out(text: str) -> Extracted | None:
+    """The number in words that ends a response without digits."""
+    said = None if any(char.isdigit() for char in text) else _SPELLED_OUT.search(text)
+    return Extracted(said[1], "words") if said and number_word(said[1].lower()) is not None else None
 
 
 def statement_after(text: str, start: int) -> str:

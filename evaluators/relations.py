@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from evaluators.ladder import Ladder
 from evaluators.numeric import DIGITS, PRIME, point_of, residue, value_at
 from evaluators.measures import congruent
@@ -150,6 +152,8 @@ class Relations(Ladder):
         names = [side for node in (a, b) for side in node.args if is_variable(side)]
         if names[0] == names[1]:
             return True
+        if names[0].op == names[1].op == "sym":
+            return derivative_name(names[0].value) == derivative_name(names[1].value)
         applied = [name for name in names if name.op == "fn"]
         plain = [name for name in names if name.op == "sym"]
         if len(applied) != 1 or contains(applied[0], "num"):
@@ -322,6 +326,15 @@ def renamed(node: Node, like: Node) -> Node:
     for place, arg in enumerate(other.args):
         node = substitute(node, f"argument {place}", arg)
     return node
+
+
+_DERIVATIVE = re.compile(r"dot (\d):(.+):\w")
+
+
+def derivative_name(name: str) -> str:
+    """dy/dx as y'."""
+    match = _DERIVATIVE.fullmatch(name)
+    return name if match is None else match[2] + "'" * int(match[1])
 
 
 def in_letter_of(like: Node, node: Node) -> Node | None:
