@@ -78,8 +78,9 @@ _ALL_BUT = re.compile(
     re.IGNORECASE,
 )
 _CLAIM = re.compile(
-    r"\b(no (?:real |integer )?solutions?(?: exists?)?$)|\b(does not exist$)|\bstatement is (true|false)$"
+    r"\b(no (?:real |integer )?solutions?(?: exists?)?$)|\b(does not exist$|diverges$)|\bstatement is (true|false)$"
 )
+_ENUMERATION = re.compile(r",(?: and\b)?|;|\band\b|&")
 _YES_FIRST = re.compile(r"^(yes|no|true|false)\s*[,.;:]", re.IGNORECASE)
 _APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|\\sim|~|≈|about|approximately|roughly)\s*", re.IGNORECASE)
 
@@ -103,10 +104,12 @@ _UNDEFINED = frozenset(
         "limit does not exist",
     )
 )
-_REALS = frozenset(
-    ("all real numbers", "all reals", "all real x", "real numbers", "reals", "all real values", "mathbb r")
+_NUMBERS = re.compile(
+    r"(?:all |the |all the |set of |set of all )?(positive |negative |non[- ]?(?:negative|positive|zero) )?"
+    r"(real|integer|rational|natural|complex)s?(?: (?:numbers?|values?|x|n))?"
 )
-_POSITIVE = frozenset(("all positive real numbers", "positive real numbers", "positive reals", "all positive reals"))
+_SIGNED = {"positive": "(0, \\infty)", "negative": "(-\\infty, 0)", "nonnegative": "[0, \\infty)", "nonpositive": "(-\\infty, 0]",
+           "nonzero": "(-\\infty, 0) \\cup (0, \\infty)"}  # fmt: skip
 _POSITIVE_REALS = re.compile(r"\\mathbb ?\{?R\}? ?(?:\^ ?\{? ?\+ ?\}?|_ ?\{? ?(?:\+|> ?0) ?\}?)$")
 _INFINITE = frozenset(("infinity", "infinite", "infinitely many", "infinitely many solutions"))
 _YES = {"true": "true", "yes": "yes", "false": "false", "no": "no"}
@@ -212,7 +215,7 @@ def _read(text: str, labelled: bool = False) -> Node:
         text = _without_condition(text)
     if "." in text and "\\" in text:
         text = _REPEATING.sub(_repeating, text)
-    if text.endswith(("dots", "...")):
+    if text.endswith(("dots", "...")) and "." in text[:-3]:
         text = _DOTS.sub("", text)
     return parse(_APPROXIMATELY.sub("", text))
 
@@ -276,10 +279,9 @@ def _phrase(text: str) -> Node | None:
             return EMPTY_SET if claim[1] else Node("text", (), claim[3] or "undefined")
     if key in _UNDEFINED:
         return Node("text", (), "undefined")
-    if key in _POSITIVE:
-        return Node("interval", (Node("num", (), 0), INFINITY), "()")
-    if key in _REALS:
-        return Node("const", (), "R")
+    numbers = _NUMBERS.fullmatch(key) if "al" in key or "int" in key or "num" in key else None
+    if numbers:
+        return _all_numbers((numbers[1] or "").replace("non ", "non").replace("-", ""), numbers[2])
     if key in _YES:
         return Node("text", (), _YES[key])
     if key in _INFINITE:
@@ -289,6 +291,16 @@ def _phrase(text: str) -> Node | None:
     if value is None and text.isalpha() and cased and 2 < len(text) < 5 and text not in _NAMES:
         return Node("text", (parse(text),), key)  # a short word, or letters multiplied
     return None if value is None else Node("num", (), value)
+
+
+def _all_numbers(sign: str, kind: str) -> Node | None:
+    """ "all positive real numbers" as their interval, "all integers" as Z."""
+    letter = {"integer": "Z", "natural": "N"}.get(kind, kind[0].upper())
+    if not sign:
+        return Node("const", (), letter)
+    if kind == "real":
+        return parse(_SIGNED[sign.strip()])
+    return Node("const", (), "N") if letter == "Z" and sign == "positive " else None
 
 
 def _as_text(text: str) -> Node | None:
@@ -303,7 +315,8 @@ def _as_text(text: str) -> Node | None:
         r"\\(?!text|mathrm|mbox|mathbf|,|;| )|[=^{}]", re.sub(rf"{_WORDED}\s*\{{[^{{}}]*\}}", " ", bare)
     ):
         return None
-    return Node("text", (), key)
+    parts = [words(part) for part in _ENUMERATION.split(bare)]
+    return Node("text", (), " ".join(sorted(parts)) if len(parts) > 1 else key)
 
 
 def _without_condition(text: str) -> str:

@@ -159,6 +159,11 @@ def alternatives(items: list[Node], signs: list[str]) -> Node | None:
     return Node("list", tuple(Node("list", tuple(system), ",") for system in systems), "or")
 
 
+def is_segment(node: Node) -> bool:
+    """Whether a tree is two capital letters, as AB."""
+    return node.op == "mul" and len(node.args) == 2 and all(part.op == "sym" and part.value.isupper() for part in node.args)
+
+
 def add(left: Node, right: Node) -> Node:
     """The sum of two trees."""
     return Node("add", (*left.args, right) if left.op == "add" else (left, right))

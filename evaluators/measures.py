@@ -8,8 +8,11 @@ from evaluators.grammar import summed
 from evaluators.ladder import Ladder
 from evaluators.numeric import exact
 from evaluators.structure import COLLECTIONS
-from evaluators.tree import Node, symbols
+from evaluators.tree import Node, substitute, symbols
 from evaluators.units import VARIABLE_LIKE, parse_unit
+
+
+INTEGERS = frozenset("klmnjt")  # letters that stand for any integer
 
 
 class Measures(Ladder):
@@ -46,8 +49,9 @@ class Measures(Ladder):
         self.reach(1)
         if a.op == b.op:
             return self.all([(a.args[1], b.args[1])]) and congruent(a.args[0], b.args[0], a.args[1])
-        residue, other = (a.args[0], b) if a.op == "class" else (b.args[0], a)
-        return self.equal(residue, other)
+        known, other = (a, b) if a.op == "class" else (b, a)
+        start = progression(other, known.args[1])
+        return self.equal(known.args[0], other) if start is None else congruent(start, *known.args)
 
     def clocks(self, a: Node, b: Node) -> bool | None:
         """Times of day and ratios; `2:30` may be either."""
@@ -80,6 +84,21 @@ def as_quantity(node: Node) -> Node:
     if any(symbols(arg) for arg in rest):
         return node
     return Node("quantity", (rest[0] if len(rest) == 1 else Node("mul", rest),), parse_unit(node.args[-1].value))
+
+
+def progression(node: Node, modulus: Node) -> Node | None:
+    """The first term of an expression such as 5k + 2 whose step is the modulus; None for anything else."""
+    letters = symbols(node)
+    if len(letters) != 1 or not letters <= INTEGERS:
+        return None
+    (letter,) = letters
+    terms = [exact(substitute(node, letter, Node("num", (), count))) for count in (0, 1, 2, 5)]
+    step = exact(modulus)
+    if step is None or any(term is None for term in terms):
+        return None
+    first = terms[0]
+    turns = [term - first for term in terms[1:]]  # type: ignore[operator]
+    return Node("num", (), first) if turns in ([step, 2 * step, 5 * step], [-step, -2 * step, -5 * step]) else None
 
 
 def congruent(a: Node, b: Node, modulus: Node) -> bool | None:

@@ -145,7 +145,7 @@ def _join_run(match: re.Match[str]) -> str:
 _WORDING = re.compile(r"\\(?:text|textbf|textit|textrm|textsc|mathrm|mathbf|mathit|mbox|hbox|rm|bf|operatorname)\b\*?")
 _NOT_WORD = re.compile(r"[^\w%+\-./<>=^*]+")
 _NUMBERED = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b")  # July 4th
-_ARTICLE = re.compile(r"^(?:the|an?|it is|it's|there (?:is|are)|option|choice) ")
+_ARTICLE = re.compile(r"^(?:on )?(?:the|an?|it is|it's|there (?:is|are)|option|choice|on) ")
 
 
 def words(text: str) -> str:

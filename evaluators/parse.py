@@ -43,6 +43,7 @@ from evaluators.grammar import (
     add,
     alternatives,
     divide,
+    is_segment,
     multiply,
     text_separator,
 )
@@ -322,6 +323,8 @@ class Parser(Operands, Brackets, Functions):
             return self.figure(name)
         if name in GREEK:
             return self.symbol(name)
+        if name in ("ldots", "dots", "cdots", "dotsc"):
+            return Node("sym", (), "...")
         if token in EMPTY:
             return EMPTY_SET
         if token in PAIRS:
@@ -335,7 +338,9 @@ class Parser(Operands, Brackets, Functions):
             return Node("rel", (Node("sym", (), "?"), self.expression(RELATION)), (RELATIONS[token],))
         if token in ACCENTS:
             start = self.at
-            self.group()
+            inside = self.group()
+            if token == r"\overline" and len(self.tokens[start + 1 : self.at - 1]) < 3 and is_segment(inside):
+                return inside  # a segment's length, as AB
             return Node("sym", (), token[1:] + " " + "".join(self.tokens[start : self.at]))
         match = TEXT.fullmatch(token)
         if match is None:

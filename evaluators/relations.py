@@ -6,15 +6,14 @@ import re
 
 from evaluators.ladder import Ladder
 from evaluators.numeric import DIGITS, PRIME, point_of, residue, value_at
-from evaluators.measures import congruent
+from evaluators.measures import INTEGERS, congruent
 from evaluators.scalars import close
-from evaluators.structure import UNKNOWN, elements, is_variable
+from evaluators.structure import UNKNOWN, elements, is_variable, vector
 from evaluators.tree import MINUS_ONE, Node, TooLarge, Unreadable, contains, negate, substitute, symbols, walk
 from evaluators.verdict import Policy
 
 _LOOSE = Policy(significant_digits=1, symbolic=False)
 _TRIGONOMETRY = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
-_INTEGERS = frozenset("klmnj")
 _ORDERED = frozenset(("<", ">", "<=", ">="))
 
 
@@ -121,6 +120,8 @@ class Relations(Ladder):
         sign, other = a.value[0], b.value[0]
         if a.args[-1].op == b.args[-1].op == "class":
             return self.all(list(zip(a.args, b.args)))
+        if "class" in (a.args[-1].op, b.args[-1].op) and a.args[0] == b.args[0]:
+            return self.classes(a.args[-1], b.args[-1])  # n = 5k + 2
         if sign in ("=", "==", "~") and other in ("=", "==", "~"):
             return self.same_equation(a, b)
         if sign in _ORDERED and other in _ORDERED:
@@ -243,6 +244,9 @@ class Relations(Ladder):
         roots = {str(name.value).split("_")[0] for name in names if name is not None and name.op == "sym"}
         if len(set(names)) == 1 or (len(roots) == 1 and None not in names and other.op != "tuple"):
             return self.equal(Node("list", values, related.value), other)
+        column = vector(other) if other.op == "matrix" else None
+        if column is not None:
+            other = Node("tuple", column, "(")
         if other.op == "tuple" or other.op == "list":
             given = [value for _, value in sorted(zip(map(str, names), values), key=lambda pair: pair[0])]
             same = len(values) == len(other.args) and self.all(list(zip(values, other.args)))
@@ -340,6 +344,6 @@ def derivative_name(name: str) -> str:
 def in_letter_of(like: Node, node: Node) -> Node | None:
     """4m + 1 as 4k + 1 where each has one letter that can stand for any integer; None where they differ in more."""
     mine, other = symbols(like) - symbols(node), symbols(node) - symbols(like)
-    if len(mine) != 1 or len(other) != 1 or not mine | other <= _INTEGERS:
+    if len(mine) != 1 or len(other) != 1 or not mine | other <= INTEGERS:
         return None
     return substitute(node, *other, Node("sym", (), *mine))

@@ -91,6 +91,12 @@ NOTATION = (
         re.compile(rf"({_TYPEFACE})\s*\{{((?:[^{{}}^]|\^\s*\{{\s*[-+]?\d{{1,2}}\s*\}}){{1,60}})\}}"),
         flat_exponents,
     ),
+    Rule(
+        "'",
+        re.compile(r"(\d{1,6})\s*\^\s*\{?\s*\\circ\s*\}?\s*(\d{1,2})\s*'(?!')(?:\s*(\d{1,2})\s*'')?"),
+        lambda match: rf"\frac{{{3600 * int(match[1]) + 60 * int(match[2]) + int(match[3] or 0)}}}{{3600}}^\circ ",
+    ),
+    Rule("...", re.compile(r"(?<=,)\s*\.{3}"), r" \\ldots "),
     Rule(r"\mu", re.compile(rf"\\mu\s*({_TYPEFACE}\s*\{{)\s*(?=[a-zA-Z])"), r"\1u"),
     Rule(r"\mu", re.compile(rf"({_TYPEFACE}\s*\{{)\s*\\mu\s*(?=[a-zA-Z])"), r"\1u"),
     Rule("x", re.compile(r"(?<=\d) ?x ?(?=10 ?(?:\^|\*\*))|(?<=\d) x (?=\d)"), r"\\times "),

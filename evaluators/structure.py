@@ -225,6 +225,8 @@ def _within(inside: Node, radius: Node, sign: str) -> tuple[str, list[Piece]] | 
 def plain_form(node: Node) -> Node:
     """A tree in the form that is compared: determinants and radians as numbers, multiples of a matrix as a matrix."""
     if node.op == "mul":
+        if len(node.args) == 2 and node.args[0].op == "num" and node.args[1].op == "tuple":
+            return Node("tuple", tuple(Node("mul", (node.args[0], part)) for part in node.args[1].args), "(")
         return scaled(node)
     if node.op == "matrix" and node.value == "vmatrix":
         return determinant(node) or node

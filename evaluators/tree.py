@@ -53,6 +53,7 @@ ONE = Node("num", (), 1)
 TWO = Node("num", (), 2)
 TEN = Node("num", (), 10)
 PI = Node("const", (), "pi")
+IMAGINARY = Node("const", (), "i")
 INFINITY = Node("const", (), "oo")
 EMPTY_SET = Node("set")
 
@@ -97,11 +98,14 @@ def symbols(node: Node) -> frozenset[str]:
 
 def substitute(node: Node, name: str, other: Node) -> Node:
     """The tree with another in place of a variable."""
-    if node.op == "sym" and node.value == name:
-        return other
+    return replaced(node, Node("sym", (), name), other)
+
+
+def replaced(node: Node, old: Node, new: Node) -> Node:
+    """The tree with one leaf in place of another."""
     if not node.args:
-        return node
-    return Node(node.op, tuple(substitute(arg, name, other) for arg in node.args), node.value)
+        return new if node == old else node
+    return Node(node.op, tuple(replaced(arg, old, new) for arg in node.args), node.value)
 
 
 def contains(node: Node, *ops: str) -> bool:
