@@ -60,7 +60,7 @@ _CONDITION = re.compile(
 )
 _LABEL = re.compile(
     r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|"
-    r"\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is)\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
+    r"\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is| are| has| have| equals)\s*\}|[Tt]here (?:is|are) (?:exactly |only )?(?=\d)|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
 )
 _EVENT = re.compile(
     r"(?:\\(?:mathbb|mathrm|mathbf|mathsf|operatorname|text)\s*\{\s*(?:P|Pr|E|Var|Cov)\s*\}|\\Pr|Pr|P|E|Var)"
@@ -112,7 +112,7 @@ _SIGNED = {"positive": "(0, \\infty)", "negative": "(-\\infty, 0)", "nonnegative
            "nonzero": "(-\\infty, 0) \\cup (0, \\infty)"}  # fmt: skip
 _POSITIVE_REALS = re.compile(r"\\mathbb ?\{?R\}? ?(?:\^ ?\{? ?\+ ?\}?|_ ?\{? ?(?:\+|> ?0) ?\}?)$")
 _INFINITE = frozenset(("infinity", "infinite", "infinitely many", "infinitely many solutions"))
-_YES = {"true": "true", "yes": "yes", "false": "false", "no": "no"}
+_YES = {"true": "true", "yes": "yes", "false": "false", "no": "no", "converges": "convergent"}
 _NAMES = frozenset(FUNCTIONS) | frozenset(CONSTANTS) | GREEK
 MAX_LEVELS = 150  # of a tree: what walks it by recursion stays far from the end of the stack
 _MATHEMATICAL = re.compile(r"[\\^_=<>{}\d|\[\]]")

@@ -104,6 +104,9 @@ _REVISED = re.compile(
     re.IGNORECASE,
 )
 _SPELLED_OUT = re.compile(r"\b(?:is|are|equals|has|have|was|were|therefore) ([A-Za-z]+(?:[ -][A-Za-z]+){0,4})\.?\s*$")
+_SAYS = re.compile(
+    r"(?:The|It|So|Thus|Hence|Therefore)\b[^.\n]{0,60} (?:is|was) (?!not\b)((?:an? |the )?[A-Za-z]+)\.?"
+)
 _VERB = re.compile(r"^.*\b(?:is|are|equals?|has|have)\b", re.DOTALL)
 _MARKS = re.compile(r"[\n:#*$：]|答案|结果")
 _PROSE = re.compile(r"[A-Za-z]{2,}")
@@ -200,6 +203,8 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
         end = start
         read = box_content(text, start)
         if read is None or (boxes and read[1] > boxes[-1][0]):  # unreadable, or around the box just read
+            continue
+        if _DENIED.search(text, max(0, start - 20), start):
             continue
         if boxes and not (policy.join_boxes and belong_together(text[read[1] : boxes[-1][0]])):
             break
@@ -405,6 +410,9 @@ def whole(text: str) -> Extracted | None:
     digits = any(char.isdigit() for char in stripped)
     if digits and _SENTENCE.search(stripped):
         return None
+    says = None if digits else _SAYS.fullmatch(stripped)
+    if says:
+        return Extracted(says[1], "sentence")
     prose = len(_PROSE.findall(_COMMAND.sub(" ", stripped)))
     if "\n" in stripped and prose <= 1 and stripped.count("\n") < 20 and "\\begin" not in stripped:
         return Extracted(", ".join(stripped.splitlines()), "whole")
@@ -434,6 +442,12 @@ def last_emphasis(text: str) -> Extracted | None:
     said = inside.split(":")[-1].strip()
     verb = _VERB.search(said) if len(_PROSE.findall(said)) > 2 else None
     return Extracted(said[verb.end() :].strip() if verb else said, "bold")
+
+
+def second_reading(response: str, policy: Policy) -> Extracted | None:
+    """What a short sentence answers, where it was taken for an answer itself and cannot be read as one."""
+    text = after_thinking(response, policy) or ""
+    return last_number(text[-TAIL:]) if len(_PROSE.findall(text)) > 1 else None
 
 
 def last_number(text: str) -> Extracted | None:

@@ -195,6 +195,10 @@ def number_word(text: str) -> int | Fraction | None:
     """The number that English words name: "twenty-one" is 21, "two thirds" 2/3, "fourth" 4; None for anything else."""
     if text in _ORDINALS:
         return _ORDINALS[text]
+    whole, _, rest = text.partition(" and a ")
+    if rest in _DENOMINATORS:
+        count = _cardinal(whole)
+        return None if count is None else count + Fraction(1, _DENOMINATORS[rest])
     top, _, bottom = text.replace("-", " ").rpartition(" ")
     if top and bottom in _DENOMINATORS:
         count = 1 if top in ("a", "an") else _cardinal(top)

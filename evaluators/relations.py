@@ -86,7 +86,8 @@ class Relations(Ladder):
             if side is not best and not self.consistent(side, best):
                 return None
         if not named and symbols(best) - variables:
-            return None
+            identity = len(sides) > 1 and all(side is best or self.equal(side, best) is True for side in sides)
+            return best if identity else None
         return best
 
     def consistent(self, a: Node, b: Node) -> bool:

@@ -78,6 +78,7 @@ NOTATION = (
         ),
         derivative,
     ),
+    Rule("/d", re.compile(r"(?<![A-Za-z\\])d(?:\^(\d))?([a-zA-Z]) ?/ ?d([a-zA-Z])(?:\^(\d))?(?![A-Za-z])"), derivative),
     Rule(
         "frac{\\",
         re.compile(

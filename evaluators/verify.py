@@ -10,7 +10,7 @@ from typing import Any
 
 from evaluators.answer import Answer, read_answer
 from evaluators.compare import Comparison
-from evaluators.extract import LAST, Extracted, extract, last_boxes
+from evaluators.extract import LAST, Extracted, extract, last_boxes, second_reading
 from evaluators.normalize import words
 from evaluators.tree import DeadlineExceeded, Unreadable
 from evaluators.verdict import Outcome, Policy, Verdict
@@ -91,7 +91,15 @@ def _decide(response: str, gold: str, policy: Policy) -> tuple[Outcome, str | No
     if len(prediction) <= _MAX_SHOWN and prediction == expected.source:
         return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
     answer = read_answer(prediction)
+    if found.rule == "whole" and (answer.tree is None or answer.tree.op == "text") and _holds_number(expected):
+        again = second_reading(response, policy)
+        if again is not None:
+            found, answer = again, read_answer(again.text)
     return _compare(found, answer, expected, policy)
+
+
+def _holds_number(expected: Answer) -> bool:
+    return expected.tree is not None and expected.tree.op not in ("text", "choice", "set")
 
 
 def _compare(
@@ -102,7 +110,7 @@ def _compare(
         return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
     if expected.tree is None or answer.tree is None:
         return _compare_words(prediction, answer, expected, policy)
-    if answer.tree.op == "text" and found.rule == "whole" and expected.tree.op not in ("text", "choice", "set"):
+    if answer.tree.op == "text" and found.rule == "whole" and _holds_number(expected):
         return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
     comparison = Comparison(policy)
     try:
