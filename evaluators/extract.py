@@ -66,7 +66,9 @@ _CHOSEN = re.compile(
     r"thus )?(?:correct|right|best|answer)\b",
     re.IGNORECASE,
 )
-_DENIED = re.compile(r"(?:\bnot|n't|\bcannot|\bnever)\b(?: be| equal)?[ $]{0,3}$")
+_DENIED = re.compile(
+    r"(?:\bnot|n't|\bcannot|\bnever)\b(?: be| equal)?[ $]{0,3}$|\b(?:may|might|could) (?:also )?be[ $]{0,3}$"
+)
 _CHINESE = re.compile(r"(?:答案|结果)(?:是|为|：|:)+")
 _LABEL = re.compile(
     r"^[ \t]*(?:\*\*)?(?:(?:A|Ans|Answer|ANSWER|Final Answer|Result|Solution|Output)(?:\*\*)?[ \t]?[:：]|"
@@ -105,8 +107,12 @@ _REVISED = re.compile(
 )
 _SPELLED_OUT = re.compile(r"\b(?:is|are|equals|has|have|was|were|therefore) ([A-Za-z]+(?:[ -][A-Za-z]+){0,4})\.?\s*$")
 _SAYS = re.compile(
-    r"(?:The|It|So|Thus|Hence|Therefore)\b[^.\n]{0,60} (?:is|was) (?!not\b)((?:an? |the )?[A-Za-z]+)\.?"
+    r"(?:The|It|So|Thus|Hence|Therefore)\b[^.\n]{0,60} (?:is|was|will be) (?!not\b)((?:an? |the )?[A-Za-z]+)\.?"
 )
+_ROUNDED = re.compile(r"\b(?:about|approximately|roughly|around)\s+\$?-?[\d.,]+", re.IGNORECASE)
+_EXPRESSION = re.compile(r"(?:\b(?:is|equals)|=)\s+([^\s,;$]{1,60}(?: ?[-+*/] ?[^\s,;$]{1,60}){0,6}?)\.?\s*$")
+_SIGN = re.compile(r"[√∛π^²³]|sqrt|pi|\d[a-z(]|[a-z)]\d")  # more than a number
+_NAMES = frozenset(("sqrt", "pi", "sin", "cos", "tan", "log", "ln", "exp"))
 _VERB = re.compile(r"^.*\b(?:is|are|equals?|has|have)\b", re.DOTALL)
 _MARKS = re.compile(r"[\n:#*$：]|答案|结果")
 _PROSE = re.compile(r"[A-Za-z]{2,}")
@@ -131,7 +137,7 @@ _CONCLUSION = re.compile(
     r"([^.\n]{0,40}(?:[<>=≤≥{]|\\le|\\ge)[^\n]{0,100}?)\.?",
     re.IGNORECASE,
 )
-_QUALIFIED = re.compile(r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $")
+_QUALIFIED = re.compile(r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $", re.IGNORECASE)
 _COMMAND = re.compile(r"\\[a-zA-Z]+ ?(?:\{[^{}]{0,200}\})?")
 _FILLER = re.compile(
     r"(?:[ \t:*_>]|\n\s{0,5}(?:[-•] )?|\\(?=\n)|&|(?:therefore|thus|so|hence|(?:equals? (?:to)?)|exactly|"
@@ -153,6 +159,8 @@ def extract(response: str, policy: Policy) -> Extracted | None:
         return None
     if "answer>" in text:
         text = tagged(text)
+        if not text:
+            return None
     boxed = last_boxes(text, policy) if "\\" in text else None
     if boxed is not None:
         return boxed if boxed.text else None
@@ -429,7 +437,7 @@ def last_emphasis(text: str) -> Extracted | None:
     formulas = list(_FORMULA.finditer(text))
     if formulas and (not bold or formulas[-1].end() > bold[-1].end()):
         last = formulas[-1]
-        if _NUMBER.search(text, last.end()):
+        if _NUMBER.search(_ROUNDED.sub("", text[last.end() :])):
             return None
         candidates = candidates_around(text, last.start(), last.end(), _FORMULA)
         return Extracted(candidates or formulas_from(text, first_of_run(formulas[-20:], text)), "formula")
@@ -454,6 +462,9 @@ def last_number(text: str) -> Extracted | None:
     """The last number; where its sentence offers several with "or", all of them."""
     concluded = _CONCLUSION.fullmatch(text.strip()) if len(text) < 200 else None
     if concluded and len(_PROSE.findall(_COMMAND.sub(" ", concluded[1]))) < 2:
+        return Extracted(concluded[1], "sentence")
+    concluded = _EXPRESSION.search(text)
+    if concluded and _SIGN.search(concluded[1]) and all(word in _NAMES for word in _PROSE.findall(concluded[1])):
         return Extracted(concluded[1], "sentence")
     found = list(_PLAIN.finditer(text))
     if not found:

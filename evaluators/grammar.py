@@ -34,6 +34,7 @@ ACCENTS = frozenset(
 EMPTY = frozenset((r"\emptyset", r"\varnothing"))
 SEPARATORS = {",": ",", ";": ",", "or": "or", "and": "and", r"\lor": "or", r"\vee": "or", r"\land": "and",
                r"\wedge": "and", "&": ",", "\\\\": ","}  # fmt: skip
+LOGICAL = frozenset((r"\lor", r"\vee", r"\land", r"\wedge"))
 TEXT_SEPARATORS = {"or": "or", "and": "and", ",": ",", "": ",", ", and": "and", ", or": "or", ";": ",", "&": "and"}
 CLOSERS = frozenset(
     (")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil", r"\rvert", r"\rVert", r"\rbrace", r"\rbrack")

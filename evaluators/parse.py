@@ -23,6 +23,7 @@ from evaluators.grammar import (
     FRACTIONS,
     KEYWORDS,
     LIST,
+    LOGICAL,
     MONEY,
     OPENERS,
     OVER,
@@ -74,6 +75,7 @@ class Parser(Operands, Brackets, Functions):
         items: list[Node] = []
         signs: list[str] = []  # before each item but the first
         joined = sign = ""
+        logical = False
         while True:
             token = self.peek()
             if not token or token in CLOSERS or token == r"\mid" or token.startswith(r"\end"):
@@ -82,6 +84,7 @@ class Parser(Operands, Brackets, Functions):
             if separator:
                 if items and (separator != "," or not joined):
                     joined = separator
+                logical = logical or self.tokens[self.at - 1] in LOGICAL
                 sign = separator if separator != "," or not sign else sign
                 continue
             if items and not joined:
@@ -94,6 +97,10 @@ class Parser(Operands, Brackets, Functions):
             items.append(self.expression(LIST))
         if not items:
             raise Unreadable("found nothing to read")
+        if sign == "or":
+            raise Unreadable("ends where an alternative is expected")
+        if logical and all(item.op in ("sym", "const") for item in items):
+            return Node("fn", tuple(sorted(items)), f"logical {joined}")
         if "or" in signs and ("," in signs or "and" in signs):
             systems = alternatives(items, signs)
             if systems is not None:

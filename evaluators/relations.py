@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from evaluators.ladder import Ladder
-from evaluators.numeric import DIGITS, PRIME, point_of, residue, value_at
+from evaluators.numeric import DIGITS, PRIME, Rational, Undefined, point_of, residue, value_at
 from evaluators.measures import INTEGERS, congruent
 from evaluators.scalars import close
 from evaluators.structure import UNKNOWN, elements, is_variable, vector
@@ -112,7 +113,9 @@ class Relations(Ladder):
                 same = self.equal(one, two)
                 other = in_letter_of(one, two) if same is False else None
                 return same if other is None else self.equal(one, other)
-            return False
+            mine, yours = name_of(a), name_of(b)
+            if not (mine.op == yours.op == "sym" and mine in walk(self.value_of(b)) and yours in walk(self.value_of(a))):
+                return False
         values = self.answered(a), self.answered(b)
         if len(a.value) > 1 or len(b.value) > 1:
             if values[0] is not None and values[1] is not None:
@@ -169,7 +172,51 @@ class Relations(Ladder):
         if not names or symbols(left) != symbols(right):
             return False
         ratio = self.ratio(left, right, names)
-        return ratio is not None
+        return ratio is not None or self.solves(a, right) or self.solves(b, left)
+
+    def solves(self, definition: Node, equation: Node) -> bool:
+        """Whether `P = nRT/V` is `PV - nRT` solved for P.
+
+        The equation must be linear in the letter, and its coefficient a product of letters at whose zeros the
+        definition has no value: y = 2 does not solve xy = 2x.
+        """
+        if not self.is_definition(definition) or name_of(definition).op != "sym":
+            return False
+        name, value = name_of(definition).value, self.value_of(definition)
+        for index in range(3):
+            point = point_of((symbols(equation) | symbols(value)) - {name}, index, "positive")
+            try:
+                found = value_at(value, point, DIGITS)
+                start, slope, far = (
+                    value_at(substitute(equation, name, Node("num", (), count)), point, DIGITS) for count in (0, 1, 3)
+                )
+                rise = slope - start
+                if rise == 0 or not close(far - start, 3 * rise, DIGITS) or not close(-start, found * rise, DIGITS):
+                    return False
+                for letter in point:
+                    if not self.scales(equation, value, name, letter, point):
+                        return False
+            except Unreadable:
+                return False
+        return True
+
+    def scales(self, equation: Node, value: Node, name: str, letter: str, point: dict[str, Rational]) -> bool:
+        """Whether the coefficient of a name has a letter as a factor only where the value has no value at its zero."""
+
+        def coefficient(at: Rational) -> Any:
+            one, none = (substitute(equation, name, Node("num", (), count)) for count in (1, 0))
+            return value_at(one, {**point, letter: at}, DIGITS) - value_at(none, {**point, letter: at}, DIGITS)
+
+        power = coefficient(2 * point[letter]) / coefficient(point[letter])
+        if close(power, 1, DIGITS):
+            return True
+        if not any(close(power, 2**size, DIGITS) for size in (1, 2, 3)):
+            return False
+        try:
+            value_at(value, {**point, letter: 0}, DIGITS)
+        except Undefined:
+            return True
+        return False
 
     def same_inequality(self, a: Node, b: Node) -> bool | None:
         """Two inequalities whose differences are in a constant positive ratio."""
@@ -232,7 +279,9 @@ class Relations(Ladder):
         """`x = 1, y = 2` against itself in any order, against (1, 2), or `x = 1, x = 2` against {1, 2}."""
         a, b = self.spread(a), self.spread(b)
         if a.op == b.op and has_relations(a) and has_relations(b):
-            return self.unordered(a.args, b.args, distinct=False)
+            return self.unordered(a.args, b.args, distinct=False) or self.unordered(
+                numbered_roots(a, b), numbered_roots(b, a), distinct=False
+            )
         related, other = (a, b) if has_relations(a) else (b, a)
         if related.value == "or" and all(arg.op == "list" for arg in related.args):
             return self.unordered(related.args, elements(other), distinct=True)
@@ -340,6 +389,23 @@ def derivative_name(name: str) -> str:
     """dy/dx as y'."""
     match = _DERIVATIVE.fullmatch(name)
     return name if match is None else match[2] + "'" * int(match[1])
+
+
+def name_of(node: Node) -> Node:
+    """What a definition defines."""
+    left, right = node.args
+    return left if is_variable(left) else right
+
+
+def numbered_roots(node: Node, like: Node) -> tuple[Node, ...]:
+    """x_1 = 1, x_2 = 4 as x = 1, x = 4, which another list calls them."""
+    names = {arg.args[0].value for arg in like.args if arg.op == "rel" and arg.args[0].op == "sym"}
+    if len(names) != 1 or any(arg.op != "rel" or arg.args[0].op != "sym" for arg in node.args):
+        return node.args
+    (name,) = names
+    if any(arg.args[0].value.partition("_")[0] != name for arg in node.args):
+        return node.args
+    return tuple(Node("rel", (Node("sym", (), name), *arg.args[1:]), arg.value) for arg in node.args)
 
 
 def in_letter_of(like: Node, node: Node) -> Node | None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from evaluators.tree import EMPTY_SET, INFINITY, Node, Unreadable, contains, negate, symbols
 
 MAX_CHOICES = 64
+MAX_WIDTH = 16  # components of a tuple that is added or multiplied
 MINUS_INFINITY = negate(INFINITY)
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _REAL_LINE = frozenset(("R", "Re"))
@@ -95,7 +96,7 @@ def pieces(node: Node) -> tuple[str, list[Piece]] | None:
     if op == "union":
         return _united([pieces(arg) for arg in node.args])
     if op == "list" and node.value == "or":
-        united = _united([pieces(arg) for arg in node.args])
+        united = _united([pieces(arg) or _root(arg) for arg in node.args])
         return united if united is None or all(arg.op == "rel" for arg in node.args) or _apart(united[1]) else None
     if op == "minus":
         return _without(*node.args)
@@ -112,6 +113,13 @@ def pieces(node: Node) -> tuple[str, list[Piece]] | None:
         found = pieces(node.args[1])
         return ("", found[1]) if found is not None and variable.op == "sym" and found[0] == variable.value else None
     return _solved(node) if op == "rel" else None
+
+
+def _root(node: Node) -> tuple[str, list[Piece]] | None:
+    """`x = 1` as the point that it adds to other alternatives."""
+    if node.op != "rel" or node.value != ("=",) or node.args[0].op != "sym" or symbols(node.args[1]):
+        return None
+    return node.args[0].value, [Piece(node.args[1], node.args[1], True, True)]
 
 
 def _united(parts: list[tuple[str, list[Piece]] | None]) -> tuple[str, list[Piece]] | None:
@@ -226,8 +234,10 @@ def plain_form(node: Node) -> Node:
     """A tree in the form that is compared: determinants and radians as numbers, multiples of a matrix as a matrix."""
     if node.op == "mul":
         if len(node.args) == 2 and node.args[0].op == "num" and node.args[1].op == "tuple":
-            return Node("tuple", tuple(Node("mul", (node.args[0], part)) for part in node.args[1].args), "(")
+            return vector_sum(node) or node
         return scaled(node)
+    if node.op == "add" and any(arg.op in ("tuple", "mul") for arg in node.args):
+        return vector_sum(node) or node
     if node.op == "matrix" and node.value == "vmatrix":
         return determinant(node) or node
     if node.op == "quantity" and node.value.dimension == (("radian", 1),):
@@ -308,6 +318,20 @@ def vector(node: Node) -> tuple[Node, ...] | None:
         if len(cells[0]) == 1:
             return tuple(row[0] for row in cells)
     return None
+
+
+def vector_sum(node: Node) -> Node | None:
+    """(1, 2) + t(3, 4) as (1 + 3t, 2 + 4t); None for a sum of anything but multiples of tuples."""
+    summands: list[tuple[Node, ...]] = []
+    for term in node.args if node.op == "add" else (node,):
+        tuples = [term] if term.op == "tuple" else [part for part in term.args if part.op == "tuple"]
+        if len(tuples) != 1 or term.op not in ("tuple", "mul") or len(tuples[0].args) > MAX_WIDTH:
+            return None
+        factors = tuple(part for part in term.args if part.op != "tuple") if term.op == "mul" else ()
+        summands.append(tuple(Node("mul", (*factors, part)) if factors else part for part in tuples[0].args))
+    if len({len(summand) for summand in summands}) != 1:
+        return None
+    return Node("tuple", tuple(Node("add", parts) if len(parts) > 1 else parts[0] for parts in zip(*summands)), "(")
 
 
 def unnamed(node: Node) -> Node:

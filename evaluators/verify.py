@@ -17,6 +17,9 @@ from evaluators.verdict import Outcome, Policy, Verdict
 
 DEFAULT = Policy()
 _GOLD_CACHE = 16_384  # golds kept as read
+_TRUTHS = frozenset(("yes", "no", "true", "false"))
+_MARKED = frozenset(("box", "boxes", "hashes", "statement"))
+_YES_OR_NO = re.compile(r"\W{0,9}(yes|no|true|false)\b[.,:;!*]", re.IGNORECASE)
 _SPACE = re.compile(r"(?<!\d) | (?!\d)")  # two numbers are not one
 _MAX_SHOWN = 200  # characters of an answer repeated in a reason
 
@@ -87,6 +90,9 @@ def _decide(response: str, gold: str, policy: Policy) -> tuple[Outcome, str | No
     found = extract(response, policy)
     if found is None:
         return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
+    if found.rule not in _MARKED and expected.tree is not None and expected.tree.value in _TRUTHS:
+        opening = _YES_OR_NO.match(response[response.rfind("</think>") + 8 if "</think>" in response else 0 :])
+        found = found if opening is None else Extracted(opening[1], "opening")
     prediction = found.text
     if len(prediction) <= _MAX_SHOWN and prediction == expected.source:
         return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
