@@ -10,7 +10,7 @@ from evaluators.normalize import MAX_ANSWER, ascii_signs, join_thousands, number
 from evaluators.parse import parse
 from evaluators.spelling import LAYOUT, NOTATION, respelled
 from evaluators.tokens import CONSTANTS, FUNCTIONS, GREEK
-from evaluators.tree import EMPTY_SET, INFINITY, Node, TooLarge, Unreadable, check_depth, negate
+from evaluators.tree import EMPTY_SET, Node, TooLarge, Unreadable, check_depth, negate
 from evaluators.units import parse_unit
 
 
@@ -60,7 +60,9 @@ _CONDITION = re.compile(
 )
 _LABEL = re.compile(
     r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|"
-    r"\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is| are| has| have| equals)\s*\}|\\text\s*\{\s*(?:vertex|point|cent(?:er|re)|focus|foci|midpoint|domain|range)(?: at)?\s*\}|[Tt]here (?:is|are) (?:exactly |only )?(?=\d)|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
+    r"\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is| are| has| have| equals)\s*\}|"
+    r"\\text\s*\{\s*(?:vertex|point|cent(?:er|re)|focus|foci|midpoint|domain|range)(?: at)?\s*\}|"
+    r"[Tt]here (?:is|are) (?:exactly |only )?(?=\d)|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
 )
 _EVENT = re.compile(
     r"(?:\\(?:mathbb|mathrm|mathbf|mathsf|operatorname|text)\s*\{\s*(?:P|Pr|E|Var|Cov)\s*\}|\\Pr|Pr|P|E|Var)"
@@ -108,7 +110,8 @@ _NUMBERS = re.compile(
     r"(?:all |the |all the |set of |set of all )?(positive |negative |non[- ]?(?:negative|positive|zero) )?"
     r"(real|integer|rational|natural|complex)s?(?: (?:numbers?|values?|x|n))?"
 )
-_SIGNED = {"positive": "(0, \\infty)", "negative": "(-\\infty, 0)", "nonnegative": "[0, \\infty)", "nonpositive": "(-\\infty, 0]",
+_SIGNED = {"positive": "(0, \\infty)", "negative": "(-\\infty, 0)", "nonnegative": "[0, \\infty)",
+           "nonpositive": "(-\\infty, 0]",
            "nonzero": "(-\\infty, 0) \\cup (0, \\infty)"}  # fmt: skip
 _POSITIVE_REALS = re.compile(r"\\mathbb ?\{?R\}? ?(?:\^ ?\{? ?\+ ?\}?|_ ?\{? ?(?:\+|> ?0) ?\}?)$")
 _INFINITE = frozenset(("infinity", "infinite", "infinitely many", "infinitely many solutions"))

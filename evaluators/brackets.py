@@ -8,7 +8,6 @@ from evaluators.normalize import words
 from evaluators.tokens import CONSTANTS
 from evaluators.tree import EMPTY_SET, Node, TooLarge, Unreadable
 
-
 _FILLERS = frozenset(("if", "is", "are", "when", "for", "where", "an", "a"))
 
 

@@ -97,7 +97,8 @@ _PLAIN = re.compile(
 )
 _TAKEN_BACK = re.compile(
     r"\b(?:no,? wait|wait,|wait\b[^.\n]{0,20}\bno\b|oops|sorry|correction:|scratch that|on second thought|"
-    r"actually,? (?:it|that|this|the)|I made an? (?:\w+ )?(?:mistake|error)|that(?:'s| is| was) (?:wrong|incorrect|not right))",
+    r"actually,? (?:it|that|this|the)|I made an? (?:\w+ )?(?:mistake|error)|"
+    r"that(?:'s| is| was) (?:wrong|incorrect|not right))",
     re.IGNORECASE,
 )
 _REVISED = re.compile(
@@ -113,6 +114,7 @@ _ROUNDED = re.compile(r"\b(?:about|approximately|roughly|around)\s+\$?-?[\d.,]+"
 _EXPRESSION = re.compile(r"(?:\b(?:is|equals)|=)\s+([^\s,;$]{1,60}(?: ?[-+*/] ?[^\s,;$]{1,60}){0,6}?)\.?\s*$")
 _SIGN = re.compile(r"[√∛π^²³]|sqrt|pi|\d[a-z(]|[a-z)]\d")  # more than a number
 _NAMES = frozenset(("sqrt", "pi", "sin", "cos", "tan", "log", "ln", "exp"))
+_FOR_ALL = re.compile(r"\b(?:for|where) (?:all|any|every|each|some)(?: \w{1,12})? $")
 _VERB = re.compile(r"^.*\b(?:is|are|equals?|has|have)\b", re.DOTALL)
 _MARKS = re.compile(r"[\n:#*$：]|答案|结果")
 _PROSE = re.compile(r"[A-Za-z]{2,}")
@@ -137,7 +139,9 @@ _CONCLUSION = re.compile(
     r"([^.\n]{0,40}(?:[<>=≤≥{]|\\le|\\ge)[^\n]{0,100}?)\.?",
     re.IGNORECASE,
 )
-_QUALIFIED = re.compile(r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $", re.IGNORECASE)
+_QUALIFIED = re.compile(
+    r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $", re.IGNORECASE
+)
 _COMMAND = re.compile(r"\\[a-zA-Z]+ ?(?:\{[^{}]{0,200}\})?")
 _FILLER = re.compile(
     r"(?:[ \t:*_>]|\n\s{0,5}(?:[-•] )?|\\(?=\n)|&|(?:therefore|thus|so|hence|(?:equals? (?:to)?)|exactly|"
@@ -352,6 +356,9 @@ def statement_after(text: str, start: int) -> str:
         around = sentence[: inside[0].start()] + sentence[inside[-1].end() :]
         if not re.search(r"\d", around):
             return formulas_from(sentence, first_of_run(inside, sentence))
+    verb = _VERB.search(sentence) if len(_PROSE.findall(sentence)) > 1 and sentence[:1].isupper() else None
+    if verb and not sentence[verb.end() :].strip().startswith("not"):
+        sentence = sentence[verb.end() :].strip(" $")
     if sentence.endswith("}") and sentence.count("{") < sentence.count("}"):
         sentence = sentence[:-1]
     return sentence.rstrip(".").strip()
@@ -434,7 +441,11 @@ def last_emphasis(text: str) -> Extracted | None:
     closing = _BOLD_AT_END.search(text)
     if closing and not bold:
         return Extracted(closing[1], "bold")
-    formulas = list(_FORMULA.finditer(text))
+    formulas = [
+        found
+        for found in _FORMULA.finditer(text)
+        if not _FOR_ALL.search(text, max(0, found.start() - 24), found.start())
+    ]
     if formulas and (not bold or formulas[-1].end() > bold[-1].end()):
         last = formulas[-1]
         if _NUMBER.search(_ROUNDED.sub("", text[last.end() :])):

@@ -22,7 +22,6 @@ from evaluators.grammar import (
 from evaluators.tokens import FUNCTIONS, RELATIONS
 from evaluators.tree import IMAGINARY, MINUS_ONE, Node, Unreadable, replaced, substitute, walk
 
-
 _CLOSING = {"(": ")", "{": "}", "[": "]", r"\{": r"\}"}  # \max\{a, b\}
 
 

@@ -162,7 +162,11 @@ def alternatives(items: list[Node], signs: list[str]) -> Node | None:
 
 def is_segment(node: Node) -> bool:
     """Whether a tree is two capital letters, as AB."""
-    return node.op == "mul" and len(node.args) == 2 and all(part.op == "sym" and part.value.isupper() for part in node.args)
+    return (
+        node.op == "mul"
+        and len(node.args) == 2
+        and all(part.op == "sym" and part.value.isupper() for part in node.args)
+    )
 
 
 def add(left: Node, right: Node) -> Node:

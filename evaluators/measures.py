@@ -11,7 +11,6 @@ from evaluators.structure import COLLECTIONS
 from evaluators.tree import Node, substitute, symbols
 from evaluators.units import VARIABLE_LIKE, parse_unit
 
-
 INTEGERS = frozenset("klmnjt")  # letters that stand for any integer
 
 

@@ -153,7 +153,9 @@ class Operands(Cursor):
     def defines(self) -> bool:
         """Whether letters in brackets and an equals sign follow, as in I(x, t) = ..."""
         end = self.at + 1
-        while end < len(self.tokens) and (len(self.tokens[end]) == 1 and self.tokens[end].isalpha() or self.tokens[end] == ","):
+        while end < len(self.tokens) and (
+            (len(self.tokens[end]) == 1 and self.tokens[end].isalpha()) or self.tokens[end] == ","
+        ):
             end += 1
         return end > self.at + 1 and self.tokens[end : end + 2] == [")", "="]
 

@@ -12,7 +12,15 @@ from evaluators.tree import Node, TooLarge, Unreadable, symbols, walk
 
 _OTHERWISE = frozenset(("otherwise", "else", "elsewhere"))
 _PARITY = {"even": 0, "odd": 1}
-_STEPS = (Fraction(0), Fraction(1, 7), Fraction(-1, 7), Fraction(19, 11), Fraction(-19, 11), Fraction(83, 3), Fraction(-83, 3))
+_STEPS = (
+    Fraction(0),
+    Fraction(1, 7),
+    Fraction(-1, 7),
+    Fraction(19, 11),
+    Fraction(-19, 11),
+    Fraction(83, 3),
+    Fraction(-83, 3),
+)
 _ENDS = 6  # ends of cases looked at
 _ENOUGH = 5  # points at which both are defined
 

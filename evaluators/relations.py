@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from evaluators.ladder import Ladder
-from evaluators.numeric import DIGITS, PRIME, Rational, Undefined, point_of, residue, value_at
 from evaluators.measures import INTEGERS, congruent
+from evaluators.numeric import DIGITS, PRIME, Rational, Undefined, point_of, residue, value_at
 from evaluators.scalars import close
 from evaluators.structure import UNKNOWN, elements, is_variable, vector
 from evaluators.tree import MINUS_ONE, Node, TooLarge, Unreadable, contains, negate, substitute, symbols, walk
@@ -114,7 +114,9 @@ class Relations(Ladder):
                 other = in_letter_of(one, two) if same is False else None
                 return same if other is None else self.equal(one, other)
             mine, yours = name_of(a), name_of(b)
-            if not (mine.op == yours.op == "sym" and mine in walk(self.value_of(b)) and yours in walk(self.value_of(a))):
+            if not (
+                mine.op == yours.op == "sym" and mine in walk(self.value_of(b)) and yours in walk(self.value_of(a))
+            ):
                 return False
         values = self.answered(a), self.answered(b)
         if len(a.value) > 1 or len(b.value) > 1:
@@ -335,7 +337,9 @@ def drop_unknown(node: Node) -> Node:
 
 def componentwise(node: Node) -> Node:
     """`(x, y) = (1, 2)` as `x = 1, y = 2`."""
-    if node.op == "list" and node.args[0].op == "rel":
+    if node.op == "rel" and node.value == ("!=",) and contains(node.args[1], "pm"):
+        node = Node("list", (node,), ",")
+    if node.op == "list" and node.args and node.args[0].op == "rel":
         return _each_without_names(node)
     if node.op == "rel" and node.value == ("=",) and node.args[0].op in ("tuple", "list"):
         names, values = node.args
@@ -349,6 +353,9 @@ def componentwise(node: Node) -> Node:
 def _each_without_names(node: Node) -> Node:
     """`(a, b) = (1, 2), (3, 4)` as the two points; `n = 1, 3 (mod 8)` with the modulus at each."""
     names = node.args[0].args[0]
+    if node.args[0].value == ("!=",) and all(arg.op != "rel" for arg in node.args[1:]):  # x is neither 2 nor -2
+        values = elements(Node("list", (node.args[0].args[1], *node.args[1:])))
+        return Node("list", tuple(Node("rel", (names, value), ("!=",)) for value in values), "and")
     if names.op == "tuple" and all(map(is_variable, names.args)):
         values = [arg.args[1] if arg.op == "rel" and arg.args[0] == names else arg for arg in node.args]
         if all(value.op == "tuple" and len(value.args) == len(names.args) for value in values):

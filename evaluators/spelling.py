@@ -98,6 +98,14 @@ NOTATION = (
         lambda match: rf"\frac{{{3600 * int(match[1]) + 60 * int(match[2]) + int(match[3] or 0)}}}{{3600}}^\circ ",
     ),
     Rule("...", re.compile(r"(?<=,)\s*\.{3}"), r" \\ldots "),
+    Rule(
+        "all real",
+        re.compile(
+            r"(?:\\text\s*\{\s*)?(?:for )?all real (?:numbers|values)(?: such that| where| with| for which)?\s*\}?"
+            r"\s*(?=\$?[a-z] ?(?:\\|[<>=]))"
+        ),
+        "",
+    ),
     Rule(r"\text", re.compile(r"(\\text\s*\{[^{}]{1,30}?)\s+(and|or)\s*\}"), r"\1} \\text{ \2 }"),
     Rule(r"\mu", re.compile(rf"\\mu\s*({_TYPEFACE}\s*\{{)\s*(?=[a-zA-Z])"), r"\1u"),
     Rule(r"\mu", re.compile(rf"({_TYPEFACE}\s*\{{)\s*\\mu\s*(?=[a-zA-Z])"), r"\1u"),

@@ -70,7 +70,9 @@ _SIMPLE: dict[str, tuple[str, int, Fraction]] = {
     **_table("1 K kelvin", "kelvin"),
     **_table("1 rad radian", "radian"),
     **_table("1 N newton\n1000 kN kilonewton\n1/100000 dyne dyn", "newton"),
-    **_table("1 J joule\n1000 kJ kilojoule\n1000000 MJ\n4.184 cal calorie\n4184 kcal kilocalorie\n1/10000000 erg", "joule"),
+    **_table(
+        "1 J joule\n1000 kJ kilojoule\n1000000 MJ\n4.184 cal calorie\n4184 kcal kilocalorie\n1/10000000 erg", "joule"
+    ),
     **_table("1 eV ev electronvolt\n1000 keV\n1000000 MeV\n1000000000 GeV", "electronvolt"),
     **_table("1 W watt\n1000 kW kilowatt\n1000000 MW megawatt", "watt"),
     **_table("1 V volt\n1/1000 mV\n1000 kV", "volt"),
@@ -92,7 +94,9 @@ _SIMPLE: dict[str, tuple[str, int, Fraction]] = {
 _PREFIXES = {"k": 3, "M": 6, "G": 9, "T": 12, "c": -2, "m": -3, "u": -6, "n": -9, "p": -12}
 _PREFIX_WORDS = {"kilo": 3, "mega": 6, "giga": 9, "tera": 12, "centi": -2, "milli": -3, "micro": -6, "nano": -9,
                  "pico": -12}  # fmt: skip
-_PREFIXABLE = frozenset("m g s L N J W V A K Pa Hz mol eV C T F H Wb ohm M".split())
+_PREFIXABLE = frozenset(
+    ["m", "g", "s", "L", "N", "J", "W", "V", "A", "K", "Pa", "Hz", "mol", "eV", "C", "T", "F", "H", "Wb", "ohm", "M"]
+)
 _COMPOUND = {
     "mph": "mi/h", "kph": "km/h", "kmph": "km/h", "kmh": "km/h", "mpg": "mi/gal", "fps": "ft/s",
      "rpm": "revolution/min",
@@ -102,7 +106,33 @@ _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS_AFTER = {"squared": 2, "cubed": 3}
 # Letters that measure when written as text, `5 \text{ m}`, and are variables in `5m`.
 VARIABLE_LIKE = frozenset(
-    ["m", "g", "s", "h", "l", "L", "N", "J", "W", "V", "A", "K", "M", "u", "B", "C", "T", "F", "H", "pt", "mi", "min", "mo", "cl", "dl"]
+    [
+        "m",
+        "g",
+        "s",
+        "h",
+        "l",
+        "L",
+        "N",
+        "J",
+        "W",
+        "V",
+        "A",
+        "K",
+        "M",
+        "u",
+        "B",
+        "C",
+        "T",
+        "F",
+        "H",
+        "pt",
+        "mi",
+        "min",
+        "mo",
+        "cl",
+        "dl",
+    ]
 ) - {"min", "mi", "mo"}
 _PLAIN_WORDS = (
     frozenset(name for name in _SIMPLE if name not in VARIABLE_LIKE) | frozenset(_COMPOUND) | frozenset(_POWERS)
