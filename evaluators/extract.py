@@ -66,9 +66,8 @@ _CHOSEN = re.compile(
     r"thus )?(?:correct|right|best|answer)\b",
     re.IGNORECASE,
 )
-_DENIED = re.compile(
-    r"(?:\bnot|n't|\bcannot|\bnever)\b(?: be| equal)?[ $]{0,3}$|\b(?:may|might|could) (?:also )?be[ $]{0,3}$"
-)
+_DENIED = re.compile(r"(?:\bnot|n't|\bcannot|\bnever)\b(?: be| equal)?[ $]{0,3}$")
+_DOUBTED = re.compile(r"\b(?:(?:may|might|could) (?:also )?be|maybe|perhaps|possibly)[ $]{0,3}$", re.IGNORECASE)
 _CHINESE = re.compile(r"(?:答案|结果)(?:是|为|：|:)+")
 _LABEL = re.compile(
     r"^[ \t]*(?:\*\*)?(?:(?:A|Ans|Answer|ANSWER|Final Answer|Result|Solution|Output)(?:\*\*)?[ \t]?[:：]|"
@@ -242,8 +241,6 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
 
 
 _BOX_UNIT = re.compile(r"\s?\\(?:text|mathrm|mbox)\{[^{}]{1,30}\}(?:\^\{?\d\}?)?(?=[\s$.]|\\[\])]|$)")
-
-
 _PLAIN_UNIT = re.compile(r"(?:\\\))?\$? {1,2}((?:square |cubic )?(?!in\b)([A-Za-z]{2,12}))(?=[\s.,;]|$)")
 
 
@@ -481,7 +478,8 @@ def last_number(text: str) -> Extracted | None:
     if not found:
         return None
     last = found[-1]
-    if _DENIED.search(text, max(0, last.start() - 20), last.start()):
+    before = max(0, last.start() - 20), last.start()
+    if _DENIED.search(text, *before) or _DOUBTED.search(text, *before):
         return None
     qualified = _QUALIFIED.search(text, max(0, last.start() - 20), last.start()) if len(text) < 60 else None
     return Extracted(
