@@ -479,11 +479,12 @@ def last_number(text: str) -> Extracted | None:
         return None
     last = found[-1]
     before = max(0, last.start() - 20), last.start()
-    if _DENIED.search(text, *before) or _DOUBTED.search(text, *before):
+    candidates = candidates_around(text, last.start(), last.end(), _NUMBER)
+    if _DENIED.search(text, *before) or (_DOUBTED.search(text, *before) and not candidates):
         return None
     qualified = _QUALIFIED.search(text, max(0, last.start() - 20), last.start()) if len(text) < 60 else None
     return Extracted(
-        candidates_around(text, last.start(), last.end(), _NUMBER) or (qualified[0] if qualified else "") + last[0],
+        candidates or (qualified[0] if qualified else "") + last[0],
         "number",
     )
 
