@@ -8,8 +8,9 @@ from typing import NamedTuple
 from evaluators.grammar import based_number, decimal
 from evaluators.normalize import MAX_ANSWER, ascii_signs, join_thousands, number_word, strip_wrappers, words
 from evaluators.parse import parse
+from evaluators.spelling import LAYOUT, NOTATION, respelled
 from evaluators.tokens import CONSTANTS, FUNCTIONS, GREEK
-from evaluators.tree import EMPTY_SET, INFINITY, Node, TooLarge, Unreadable, check_depth, negate
+from evaluators.tree import EMPTY_SET, Node, TooLarge, Unreadable, check_depth, negate
 from evaluators.units import parse_unit
 
 
@@ -46,14 +47,11 @@ _MEASURED = re.compile(
     r"^(-?[\d.,/]+) ([a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?(?:\s*[/* ]\s*[a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?)*)$"
 )
 _OUTWARD = re.compile(r"([\[\]])([^\[\]]+,[^\[\]]+)([\[\]])")  # ]a, b[
-_UNIT_FRACTION = re.compile(
-    r"\\[dt]?frac\s*\{\s*(\\(?:text|mathrm|mbox|rm)\s*\{[^{}]*\}[^{}]{0,8})\s*\}\s*\{\s*(\\(?:text|mathrm|mbox|rm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?)\s*\}"
-)
-_MODULE = re.compile(r"\b(?:np|numpy|math|sympy|sp|cmath|mpmath|mp)\.(?=[a-zA-Z])")
 _REPEATING = re.compile(r"(?<!\d)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,40})\}|(\d))")
 _DOTS = re.compile(r"(?<=\d)\s*(?:\\l?dots|\\cdots|\.{3,})$")
 _CONDITION = re.compile(
-    r"(?:[,; (]|\\quad|\\qquad|\\,|\\;|\\text ?\{)(?:where |for |with |and |all |any |some |every |each |"
+    r"(?:[,;(] ?|\\quad|\\qquad|\\;|\\text ?\{| (?=where|for|with|\\text|\\forall|\\quad|\(|[a-z] ?\\in))"
+    r"(?:where |for |with |and |all |any |some |every |each |"
     r"\\text ?\{[^{}]*\}|\\forall|\\quad|\\,|[ {}(])*"
     r"[a-z](?: ?, ?[a-z])? ?(?:\\in ?\\?(?:mathbb|mathbf|Bbb|mathrm)? ?\{? ?[ZN]\}?(?: ?\^ ?\{?[+*]\}?|"
     r"_\+|_\{?\\?(?:ge|geq)? ?0\}?)?"
@@ -62,30 +60,29 @@ _CONDITION = re.compile(
 )
 _LABEL = re.compile(
     r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|"
-    r"\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is)\s*\}|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
+    r"\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is| are| has| have| equals)\s*\}|"
+    r"\\text\s*\{\s*(?:vertex|point|cent(?:er|re)|focus|foci|midpoint|domain|range)(?: at)?\s*\}|"
+    r"[Tt]here (?:is|are) (?:exactly |only )?(?=\d)|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
 )
-_DERIVATIVE = re.compile(
-    r"\\[dt]?frac ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?(?:\^ ?\{? ?(\d)"
-    r" ?\}?)? ?([a-zA-Z]?(?:_\{?\w+\}?)?) ?\}"
-    r" ?\{ ?(?:\\(?:mathrm|text) ?\{ ?d ?\}|d|\\partial) ?([a-zA-Z]) ?(?:\^ ?\{? ?(\d) ?\}?)? ?\}"
+_EVENT = re.compile(
+    r"(?:\\(?:mathbb|mathrm|mathbf|mathsf|operatorname|text)\s*\{\s*(?:P|Pr|E|Var|Cov)\s*\}|\\Pr|Pr|P|E|Var)"
+    r"\s*(?:\\left\s*)?[(\[]"
 )
+_NAMED_VALUE = re.compile(r"\s*=\s*(?=\S)")
+_UNWRAPPED_DIGITS = re.compile(r"\\(?:text|mathrm)\s*\{([0-9A-Za-z]+)\}(?=[^}]*_)")
 _ORDINAL = re.compile(
     r"(?<=\d)(?:\^ ?\{? ?(?:\\(?:text|mathrm|textrm) ?\{)?|\\text ?\{ ?)?(?:st|nd|rd|th)\b(?: ?\}){0,2}"
 )
-_TIMES = re.compile(r"(?<=\d) ?x ?(?=10 ?(?:\^|\*\*))|(?<=\d) x (?=\d)")
 _CURRENCY = re.compile(r"(USD|EUR|GBP|INR|Rs|CNY|RMB|JPY)\.? ?(?=\d)")
 _ALL_BUT = re.compile(
     r"(?:\\text ?\{ ?)?all (?:reals?|real (?:numbers?|values?))(?: of \$?[a-z]\$?| [a-z])? (?:except|"
     r"excluding|but|other than)(?: for)? ?\}? ?(?=\S)(.*)$",
     re.IGNORECASE,
 )
-_DECORATION = re.compile(
-    r"\\(?:textcolor|color|colorbox|tag\*?|label|hspace\*?|vspace\*?|phantom|hphantom|vphantom) ?\{[^{}]*\}"
-    r"|\\(?:underline|uline|mathstrut|displaystyle|textstyle|ensuremath)\b"
-)
 _CLAIM = re.compile(
-    r"\b(no (?:real |integer )?solutions?(?: exists?)?$)|\b(does not exist$)|\bstatement is (true|false)$"
+    r"\b(no (?:real |integer )?solutions?(?: exists?)?$)|\b(does not exist$|diverges$)|\bstatement is (true|false)$"
 )
+_ENUMERATION = re.compile(r",(?: and\b)?|;|\band\b|&")
 _YES_FIRST = re.compile(r"^(yes|no|true|false)\s*[,.;:]", re.IGNORECASE)
 _APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|\\sim|~|≈|about|approximately|roughly)\s*", re.IGNORECASE)
 
@@ -109,13 +106,16 @@ _UNDEFINED = frozenset(
         "limit does not exist",
     )
 )
-_REALS = frozenset(
-    ("all real numbers", "all reals", "all real x", "real numbers", "reals", "all real values", "mathbb r")
+_NUMBERS = re.compile(
+    r"(?:all |the |all the |set of |set of all )?(positive |negative |non[- ]?(?:negative|positive|zero) )?"
+    r"(real|integer|rational|natural|complex)s?(?: (?:numbers?|values?|x|n))?"
 )
-_POSITIVE = frozenset(("all positive real numbers", "positive real numbers", "positive reals", "all positive reals"))
+_SIGNED = {"positive": "(0, \\infty)", "negative": "(-\\infty, 0)", "nonnegative": "[0, \\infty)",
+           "nonpositive": "(-\\infty, 0]",
+           "nonzero": "(-\\infty, 0) \\cup (0, \\infty)"}  # fmt: skip
 _POSITIVE_REALS = re.compile(r"\\mathbb ?\{?R\}? ?(?:\^ ?\{? ?\+ ?\}?|_ ?\{? ?(?:\+|> ?0) ?\}?)$")
 _INFINITE = frozenset(("infinity", "infinite", "infinitely many", "infinitely many solutions"))
-_YES = {"true": "true", "yes": "yes", "false": "false", "no": "no"}
+_YES = {"true": "true", "yes": "yes", "false": "false", "no": "no", "converges": "convergent"}
 _NAMES = frozenset(FUNCTIONS) | frozenset(CONSTANTS) | GREEK
 MAX_LEVELS = 150  # of a tree: what walks it by recursion stays far from the end of the stack
 _MATHEMATICAL = re.compile(r"[\\^_=<>{}\d|\[\]]")
@@ -130,8 +130,8 @@ def read_answer(source: str) -> Answer:
     if len(source) > MAX_ANSWER:
         return Answer(source, source, None, f"is {len(source)} characters long; answers are read up to {MAX_ANSWER}")
     text = ascii_signs(source)
-    if "\\" in text:
-        text = _DECORATION.sub("", text)
+    if "\\" in text or "{" in text:
+        text = respelled(text, LAYOUT)
     text = without_braces(strip_wrappers(text).removeprefix("####").strip())
     if not text:
         return Answer(source, "", None, "is empty")
@@ -153,6 +153,16 @@ def without_braces(text: str) -> str:
         if "{" in text:
             break
     return text if text[:2] != "{\\" or text[-2:] != "}}" or text.count("{") != 2 else text[1:-1].strip()
+
+
+def closing(text: str, start: int) -> int:
+    """The place behind the bracket that closes the one at `start`; the end of the text where none does."""
+    level = 0
+    for place in range(start, len(text)):
+        level += (text[place] in "([") - (text[place] in ")]")
+        if not level:
+            return place + 1
+    return len(text)
 
 
 def _signed_decimal(text: str) -> Node:
@@ -181,11 +191,7 @@ def _read(text: str, labelled: bool = False) -> Node:
         text = _POSITIVE_REALS.sub(r"(0, \\infty)", text)
     if "~" in text:
         text = text.replace("~", " ")
-    if ("d" in text and "frac" in text) or "partial" in text:
-        text = _DERIVATIVE.sub(_derivative, text)
-    text = _ORDINAL.sub("", text)
-    if "x" in text:
-        text = _TIMES.sub(r"\\times ", text)
+    text = _ORDINAL.sub("", respelled(text, NOTATION))
     currency = _CURRENCY.match(text)
     if currency:
         return Node("quantity", (_read(text[currency.end() :]),), parse_unit(currency[1]))
@@ -194,13 +200,16 @@ def _read(text: str, labelled: bool = False) -> Node:
         removed = _read(excepted[1], labelled=True)
         removed = removed if removed.op in ("set", "list") else Node("set", (removed,))
         return Node("minus", (Node("const", (), "R"), Node("set", removed.args)))
+    if text[-1] != "=" and "=" in text and (event := _EVENT.match(text)):
+        end = closing(text, event.end() - 1)
+        named = _NAMED_VALUE.match(text, end)
+        if named:
+            return _read(text[named.end() :], labelled=True)
     label = _LABEL.match(text) if not labelled and (text[0].isalpha() or text[0] == "\\") else None
     if label and "=" not in text[label.end() :]:
         return _read(text[label.end() :], labelled=True)
     if text[0] == "]" or text[-1] == "[":
         text = _OUTWARD.sub(_inward, text.replace(r"\left", "").replace(r"\right", ""))
-    if "frac{\\" in text:
-        text = _UNIT_FRACTION.sub(r"\1/\2", text)
     measured = _measured(text)
     if measured is not None:
         return measured
@@ -209,10 +218,8 @@ def _read(text: str, labelled: bool = False) -> Node:
         text = _without_condition(text)
     if "." in text and "\\" in text:
         text = _REPEATING.sub(_repeating, text)
-    if text.endswith(("dots", "...")):
+    if text.endswith(("dots", "...")) and "." in text[:-3]:
         text = _DOTS.sub("", text)
-    if "." in text and _MODULE.search(text):
-        text = _MODULE.sub("", text)
     return parse(_APPROXIMATELY.sub("", text))
 
 
@@ -241,7 +248,7 @@ def _special(text: str, bare: str) -> Node | None:
         if clock is not None:
             return clock
     if "_" in text:
-        match = _BASED.match(text)
+        match = _BASED.match(_UNWRAPPED_DIGITS.sub(r"\1", text))
         if match and (match[1][0].isdigit() or (match[1].isalpha() and match[2] == "16")):
             return based_number(match[1], match[2])
     if "base" in bare:
@@ -275,18 +282,28 @@ def _phrase(text: str) -> Node | None:
             return EMPTY_SET if claim[1] else Node("text", (), claim[3] or "undefined")
     if key in _UNDEFINED:
         return Node("text", (), "undefined")
-    if key in _POSITIVE:
-        return Node("interval", (Node("num", (), 0), INFINITY), "()")
-    if key in _REALS:
-        return Node("const", (), "R")
+    numbers = _NUMBERS.fullmatch(key) if "al" in key or "int" in key or "num" in key else None
+    if numbers:
+        return _all_numbers((numbers[1] or "").replace("non ", "non").replace("-", ""), numbers[2])
     if key in _YES:
         return Node("text", (), _YES[key])
     if key in _INFINITE:
         return Node("const", (), "oo")
     value = number_word(key)
-    if value is None and text.isalpha() and text.islower() and 2 < len(text) < 5 and text not in _NAMES:
+    cased = text.islower() or text.istitle()
+    if value is None and text.isalpha() and cased and 2 < len(text) < 5 and text not in _NAMES:
         return Node("text", (parse(text),), key)  # a short word, or letters multiplied
     return None if value is None else Node("num", (), value)
+
+
+def _all_numbers(sign: str, kind: str) -> Node | None:
+    """ "all positive real numbers" as their interval, "all integers" as Z."""
+    letter = {"integer": "Z", "natural": "N"}.get(kind, kind[0].upper())
+    if not sign:
+        return Node("const", (), letter)
+    if kind == "real":
+        return parse(_SIGNED[sign.strip()])
+    return Node("const", (), "N") if letter == "Z" and sign == "positive " else None
 
 
 def _as_text(text: str) -> Node | None:
@@ -301,15 +318,8 @@ def _as_text(text: str) -> Node | None:
         r"\\(?!text|mathrm|mbox|mathbf|,|;| )|[=^{}]", re.sub(rf"{_WORDED}\s*\{{[^{{}}]*\}}", " ", bare)
     ):
         return None
-    return Node("text", (), key)
-
-
-def _derivative(match: re.Match[str]) -> str:
-    """dy/dx as one symbol; where the orders above and below differ, it is none."""
-    if (match[1] or "1") != (match[4] or "1"):
-        return match[0]
-    name = match[2].replace("{", "").replace("}", "")
-    return rf"\dot{{{match[1] or 1}:{name}:{match[3]}}}"
+    parts = [words(part) for part in _ENUMERATION.split(bare)]
+    return Node("text", (), " ".join(sorted(parts)) if len(parts) > 1 else key)
 
 
 def _without_condition(text: str) -> str:

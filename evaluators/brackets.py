@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from evaluators.cursor import Cursor
-from evaluators.grammar import CLOSERS, LIST, OPENERS, TEXT, joined
+from evaluators.grammar import CLOSERS, LIST, OPENERS, TEXT, joined, plain
+from evaluators.normalize import words
 from evaluators.tokens import CONSTANTS
-from evaluators.tree import EMPTY_SET, Node, Unreadable
+from evaluators.tree import EMPTY_SET, Node, TooLarge, Unreadable
+
+_FILLERS = frozenset(("if", "is", "are", "when", "for", "where", "an", "a"))
 
 
 class Brackets(Cursor):
@@ -118,7 +121,7 @@ class Brackets(Cursor):
         if name == "array" and self.peek() == "{":
             while self.at < len(self.tokens) and not self.accept("}"):
                 self.at += 1
-        rows = self.rows()
+        rows = self.rows(worded=name in ("cases", "dcases", "rcases"))
         if name in ("cases", "dcases", "rcases") and all(len(row) == 1 and row[0].op == "rel" for row in rows):
             return Node("list", tuple(row[0] for row in rows), ",")  # a system
         if name in ("cases", "dcases", "rcases"):
@@ -131,8 +134,8 @@ class Brackets(Cursor):
             raise Unreadable("found a matrix with rows of different lengths")
         return Node("matrix", tuple(Node("row", tuple(row)) for row in rows), name)
 
-    def rows(self) -> list[list[Node]]:
-        """The cells of an environment, row by row."""
+    def rows(self, worded: bool) -> list[list[Node]]:
+        """The cells of an environment, row by row; what stands behind the first may be in words."""
         rows: list[list[Node]] = [[]]
         while self.at < len(self.tokens):
             token = self.peek()
@@ -143,11 +146,32 @@ class Brackets(Cursor):
             if token == "\\\\":
                 rows.append([])
             elif token not in ("&", ","):
-                rows[-1].append(self.cell())
+                rows[-1].append(self.condition() if worded and rows[-1] else self.cell())
         rows = [row for row in rows if row]
         if not rows:
             raise Unreadable("found an empty environment")
         return rows
+
+    def condition(self) -> Node:
+        """When a case applies: relations, or words such as "n is even"."""
+        start, depth = self.at, self.depth
+        try:
+            cell = self.cell()
+            if self.peek() in ("&", "\\\\", ",", "") or self.peek().startswith(r"\end"):
+                return cell
+        except TooLarge:
+            raise
+        except Unreadable:
+            pass
+        self.at, self.depth = start, depth
+        said: list[str] = []
+        while self.peek() not in ("&", "\\\\", "") and not self.peek().startswith(r"\end"):
+            said += words(plain(self.peek())).split()
+            self.at += 1
+        kept = " ".join(word for word in said if word not in _FILLERS)
+        if not kept:
+            raise Unreadable("found a case without its condition")
+        return Node("text", (), kept)
 
     def cell(self) -> Node:
         """One cell; a condition in words becomes text."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from evaluators.ladder import Ladder
 from evaluators.measures import together
 from evaluators.order import merge
-from evaluators.structure import COLLECTIONS, determinant, elements, is_infinite, pieces, rows, vector
+from evaluators.structure import COLLECTIONS, components, elements, is_infinite, pieces, rows, unnamed, vector
 from evaluators.tree import Node
 
 MAX_ELEMENTS = 400
@@ -21,11 +21,12 @@ class Collected(Ladder):
     def collections(self, a: Node, b: Node) -> bool | None:
         """Two answers of which one at least is a collection."""
         self.reach(2)
+        a, b = (unnamed(a), b) if b.op == "tuple" else (a, unnamed(b)) if a.op == "tuple" else (a, b)
         matrices = rows(a), rows(b)
+        if (a.value == "vmatrix") != (b.value == "vmatrix"):
+            return None  # a determinant that was not worked out
         if matrices[0] is not None and matrices[1] is not None:
             return self.matrices(matrices[0], matrices[1])
-        if a.op == b.op == "cases":
-            return self.unordered(rows_of(a), rows_of(b), distinct=False)
         if a.op == b.op == "row":
             return len(a.args) == len(b.args) and self.all(list(zip(a.args, b.args)))
         if a.op == b.op == "interval" or (a.op == b.op == "tuple"):
@@ -44,6 +45,11 @@ class Collected(Ladder):
         vectors = vector(a), vector(b)
         if vectors[0] is not None and vectors[1] is not None and "matrix" in (a.op, b.op):
             return len(vectors[0]) == len(vectors[1]) and self.all(list(zip(vectors[0], vectors[1])))
+        if (vectors[0] is None) != (vectors[1] is None):
+            cells, other = (vectors[0], b) if vectors[0] is not None else (vectors[1], a)
+            coefficients = components(other, len(cells)) if cells is not None and len(cells) in (2, 3) else None
+            if cells is not None and coefficients is not None:
+                return self.all(list(zip(cells, coefficients)))
         return self.members(a, b)
 
     def members(self, a: Node, b: Node) -> bool | None:
@@ -61,10 +67,6 @@ class Collected(Ladder):
             if cells is None or bare.value == "or":
                 return False
             return len(bare.args) == len(cells) and self.all(list(zip(bare.args, cells)))
-        if "matrix" in ops:
-            matrix, other = (a, b) if a.op == "matrix" else (b, a)
-            value = determinant(matrix)
-            return False if value is None else self.equal(value, other)
         if "tuple" in ops or "set" in ops:
             single, other = (a, b) if a.op in ("tuple", "set") else (b, a)
             return len(single.args) == 1 and other.op not in COLLECTIONS and self.equal(single.args[0], other)

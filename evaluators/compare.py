@@ -8,13 +8,15 @@ from __future__ import annotations
 from evaluators.collected import Collected
 from evaluators.ladder import MAX_STEPS
 from evaluators.measures import Measures
+from evaluators.normalize import words
+from evaluators.piecewise import Piecewise
 from evaluators.relations import Relations, has_relations
 from evaluators.scalars import Scalars
-from evaluators.structure import COLLECTIONS, elements, scaled
+from evaluators.structure import COLLECTIONS, elements, family, plain_form
 from evaluators.tree import Node, TooLarge, contains
 
 
-class Comparison(Scalars, Measures, Collected, Relations):
+class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
     """Compares two answers of any kind."""
 
     __slots__ = ()
@@ -26,7 +28,7 @@ class Comparison(Scalars, Measures, Collected, Relations):
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise TooLarge("the comparison takes too many steps")
-        a, b = scaled(a), scaled(b)
+        a, b = plain_form(a), plain_form(b)
         ops = (a.op, b.op)
         if "text" in ops:
             return self.texts(a, b)
@@ -34,6 +36,11 @@ class Comparison(Scalars, Measures, Collected, Relations):
             return self.choices(a, b)
         if has_relations(a) or has_relations(b):
             return self.relations(a, b)
+        if "class" in ops:
+            return self.classes(a, b)
+        if "builder" in ops:
+            a, b = (family(a), family(b)) if ops[0] != ops[1] else (a, b)
+            ops = (a.op, b.op)
         if "list" in ops and "mul" in ops and all(is_letter(part) for node in (a, b) for part in node.args):
             return set(a.args) == set(b.args)  # A, B, C as ABC
         if "quantity" in ops and not (COLLECTIONS & {*ops}):
@@ -43,6 +50,8 @@ class Comparison(Scalars, Measures, Collected, Relations):
         if contains(a, "pm", "mp") or contains(b, "pm", "mp"):
             self.reach(2)
             return self.unordered(elements(a), elements(b), distinct=True)
+        if "cases" in ops:
+            return self.piecewise(a, b)
         if COLLECTIONS & {*ops} or self.is_line(a) or self.is_line(b):
             return self.collections(a, b)
         return self.scalars(a, b)
@@ -56,6 +65,8 @@ class Comparison(Scalars, Measures, Collected, Relations):
         if a.op == b.op:
             return a.value == b.value
         word, other = (a, b) if a.op == "text" else (b, a)
+        if other.op == "sym" and " " in other.value:
+            return words(other.value) == word.value  # triangle ABC
         return self.equal(word.args[0], other) if word.args else False
 
     def choices(self, a: Node, b: Node) -> bool | None:

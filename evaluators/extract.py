@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from evaluators.normalize import number_word
 from evaluators.units import is_unit_word
 from evaluators.verdict import Policy
 
@@ -66,6 +67,7 @@ _CHOSEN = re.compile(
     re.IGNORECASE,
 )
 _DENIED = re.compile(r"(?:\bnot|n't|\bcannot|\bnever)\b(?: be| equal)?[ $]{0,3}$")
+_DOUBTED = re.compile(r"\b(?:(?:may|might|could) (?:also )?be|maybe|perhaps|possibly)[ $]{0,3}$", re.IGNORECASE)
 _CHINESE = re.compile(r"(?:答案|结果)(?:是|为|：|:)+")
 _LABEL = re.compile(
     r"^[ \t]*(?:\*\*)?(?:(?:A|Ans|Answer|ANSWER|Final Answer|Result|Solution|Output)(?:\*\*)?[ \t]?[:：]|"
@@ -92,6 +94,27 @@ _PLAIN = re.compile(
     + _NUMBER.pattern,
     re.IGNORECASE,
 )
+_TAKEN_BACK = re.compile(
+    r"\b(?:no,? wait|wait,|wait\b[^.\n]{0,20}\bno\b|oops|sorry|correction:|scratch that|on second thought|"
+    r"actually,? (?:it|that|this|the)|I made an? (?:\w+ )?(?:mistake|error)|"
+    r"that(?:'s| is| was) (?:wrong|incorrect|not right))",
+    re.IGNORECASE,
+)
+_REVISED = re.compile(
+    r"\b(?:it|this|that|answer|result|value|total|sum|number)(?:'s| is| was| should be| must be| equals)"
+    r" (\$[^$\n]{1,200}\$|[-−]?\d[\d,./]*(?<=\d))\s*(?=[.!\n]|$)",
+    re.IGNORECASE,
+)
+_SPELLED_OUT = re.compile(r"\b(?:is|are|equals|has|have|was|were|therefore) ([A-Za-z]+(?:[ -][A-Za-z]+){0,4})\.?\s*$")
+_SAYS = re.compile(
+    r"(?:The|It|So|Thus|Hence|Therefore)\b[^.\n]{0,60} (?:is|was|will be) (?!not\b)((?:an? |the )?[A-Za-z]+)\.?"
+)
+_ROUNDED = re.compile(r"\b(?:about|approximately|roughly|around)\s+\$?-?[\d.,]+", re.IGNORECASE)
+_EXPRESSION = re.compile(r"(?:\b(?:is|equals)|=)\s+([^\s,;$]{1,60}(?: ?[-+*/] ?[^\s,;$]{1,60}){0,6}?)\.?\s*$")
+_SIGN = re.compile(r"[√∛π^²³]|sqrt|pi|\d[a-z(]|[a-z)]\d")  # more than a number
+_NAMES = frozenset(("sqrt", "pi", "sin", "cos", "tan", "log", "ln", "exp"))
+_FOR_ALL = re.compile(r"\b(?:for|where) (?:all|any|every|each|some)(?: \w{1,12})? $")
+_VERB = re.compile(r"^.*\b(?:is|are|equals?|has|have)\b", re.DOTALL)
 _MARKS = re.compile(r"[\n:#*$：]|答案|结果")
 _PROSE = re.compile(r"[A-Za-z]{2,}")
 _SENTENCE = re.compile(
@@ -105,7 +128,7 @@ _STOP = re.compile(
 )
 _AFTER = re.compile(
     r",? (?:because|since|as|so|which|where|when|but|given|after|for which|that|not|rather than|"
-    r"instead of)\b| \((?:since|because|as)\b",
+    r"instead of)\b| \((?:since|because|as|not|rather)\b",
     re.IGNORECASE,
 )
 _GLUE = re.compile(r"\s{0,3}(?:,\s{0,3}(?:and|or)\b|,|;|and\b|or\b|&)\s{0,3}", re.IGNORECASE)
@@ -115,7 +138,9 @@ _CONCLUSION = re.compile(
     r"([^.\n]{0,40}(?:[<>=≤≥{]|\\le|\\ge)[^\n]{0,100}?)\.?",
     re.IGNORECASE,
 )
-_QUALIFIED = re.compile(r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $")
+_QUALIFIED = re.compile(
+    r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $", re.IGNORECASE
+)
 _COMMAND = re.compile(r"\\[a-zA-Z]+ ?(?:\{[^{}]{0,200}\})?")
 _FILLER = re.compile(
     r"(?:[ \t:*_>]|\n\s{0,5}(?:[-•] )?|\\(?=\n)|&|(?:therefore|thus|so|hence|(?:equals? (?:to)?)|exactly|"
@@ -137,6 +162,8 @@ def extract(response: str, policy: Policy) -> Extracted | None:
         return None
     if "answer>" in text:
         text = tagged(text)
+        if not text:
+            return None
     boxed = last_boxes(text, policy) if "\\" in text else None
     if boxed is not None:
         return boxed if boxed.text else None
@@ -149,7 +176,7 @@ def extract(response: str, policy: Policy) -> Extracted | None:
     tail = text[-TAIL:]
     if "$^" in tail:
         tail = _SPLIT_POWER.sub(r"\\text{ \1}^", tail)
-    return last_statement(tail) or whole(text) or last_emphasis(tail) or last_number(tail)
+    return last_statement(tail) or spelled_out(tail) or whole(text) or last_emphasis(tail) or last_number(tail)
 
 
 def after_thinking(response: str, policy: Policy) -> str | None:
@@ -188,6 +215,8 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
         read = box_content(text, start)
         if read is None or (boxes and read[1] > boxes[-1][0]):  # unreadable, or around the box just read
             continue
+        if _DENIED.search(text, max(0, start - 20), start):
+            continue
         if boxes and not (policy.join_boxes and belong_together(text[read[1] : boxes[-1][0]])):
             break
         boxes.append((start, read[1], read[0].strip()))
@@ -198,6 +227,9 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
         corrected = last_statement(after)
         if corrected is not None:
             return corrected
+        again = revised(after)
+        if again is not None:
+            return Extracted(again, "statement")
     contents = list(dict.fromkeys(box[2] for box in reversed(boxes)))
     if len(contents) > 1:
         return Extracted(", ".join(contents), "boxes")
@@ -209,8 +241,6 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
 
 
 _BOX_UNIT = re.compile(r"\s?\\(?:text|mathrm|mbox)\{[^{}]{1,30}\}(?:\^\{?\d\}?)?(?=[\s$.]|\\[\])]|$)")
-
-
 _PLAIN_UNIT = re.compile(r"(?:\\\))?\$? {1,2}((?:square |cubic )?(?!in\b)([A-Za-z]{2,12}))(?=[\s.,;]|$)")
 
 
@@ -288,8 +318,21 @@ def last_statement(text: str) -> Extracted | None:
     for end in sorted(ends, reverse=True)[:5]:
         stated = statement_after(text, end)
         if stated:
-            return Extracted(stated, "statement")
+            return Extracted(revised(text[end : end + 2000]) or stated, "statement")
     return None
+
+
+def revised(after: str) -> str | None:
+    """The answer that takes an earlier one back: "No wait, it is 43"."""
+    taken_back = _TAKEN_BACK.search(after)
+    found = list(_REVISED.finditer(after, taken_back.end())) if taken_back else []
+    return found[-1][1].strip("$") if found else None
+
+
+def spelled_out(text: str) -> Extracted | None:
+    """The number in words that ends a response without digits."""
+    said = None if any(char.isdigit() for char in text) else _SPELLED_OUT.search(text)
+    return Extracted(said[1], "words") if said and number_word(said[1].lower()) is not None else None
 
 
 def statement_after(text: str, start: int) -> str:
@@ -310,6 +353,9 @@ def statement_after(text: str, start: int) -> str:
         around = sentence[: inside[0].start()] + sentence[inside[-1].end() :]
         if not re.search(r"\d", around):
             return formulas_from(sentence, first_of_run(inside, sentence))
+    verb = _VERB.search(sentence) if len(_PROSE.findall(sentence)) > 1 and sentence[:1].isupper() else None
+    if verb and not sentence[verb.end() :].strip().startswith("not"):
+        sentence = sentence[verb.end() :].strip(" $")
     if sentence.endswith("}") and sentence.count("{") < sentence.count("}"):
         sentence = sentence[:-1]
     return sentence.rstrip(".").strip()
@@ -376,6 +422,9 @@ def whole(text: str) -> Extracted | None:
     digits = any(char.isdigit() for char in stripped)
     if digits and _SENTENCE.search(stripped):
         return None
+    says = None if digits else _SAYS.fullmatch(stripped)
+    if says:
+        return Extracted(says[1], "sentence")
     prose = len(_PROSE.findall(_COMMAND.sub(" ", stripped)))
     if "\n" in stripped and prose <= 1 and stripped.count("\n") < 20 and "\\begin" not in stripped:
         return Extracted(", ".join(stripped.splitlines()), "whole")
@@ -389,10 +438,14 @@ def last_emphasis(text: str) -> Extracted | None:
     closing = _BOLD_AT_END.search(text)
     if closing and not bold:
         return Extracted(closing[1], "bold")
-    formulas = list(_FORMULA.finditer(text))
+    formulas = [
+        found
+        for found in _FORMULA.finditer(text)
+        if not _FOR_ALL.search(text, max(0, found.start() - 24), found.start())
+    ]
     if formulas and (not bold or formulas[-1].end() > bold[-1].end()):
         last = formulas[-1]
-        if _NUMBER.search(text, last.end()):
+        if _NUMBER.search(_ROUNDED.sub("", text[last.end() :])):
             return None
         candidates = candidates_around(text, last.start(), last.end(), _FORMULA)
         return Extracted(candidates or formulas_from(text, first_of_run(formulas[-20:], text)), "formula")
@@ -400,7 +453,17 @@ def last_emphasis(text: str) -> Extracted | None:
         return None
     inside = (bold[-1][1] or bold[-1][2]).strip()
     formula = _FORMULA.search(inside)
-    return Extracted(content_of(formula) if formula else inside.split(":")[-1].strip(), "bold")
+    if formula:
+        return Extracted(content_of(formula), "bold")
+    said = inside.split(":")[-1].strip()
+    verb = _VERB.search(said) if len(_PROSE.findall(said)) > 2 else None
+    return Extracted(said[verb.end() :].strip() if verb else said, "bold")
+
+
+def second_reading(response: str, policy: Policy) -> Extracted | None:
+    """What a short sentence answers, where it was taken for an answer itself and cannot be read as one."""
+    text = after_thinking(response, policy) or ""
+    return last_number(text[-TAIL:]) if len(_PROSE.findall(text)) > 1 else None
 
 
 def last_number(text: str) -> Extracted | None:
@@ -408,15 +471,20 @@ def last_number(text: str) -> Extracted | None:
     concluded = _CONCLUSION.fullmatch(text.strip()) if len(text) < 200 else None
     if concluded and len(_PROSE.findall(_COMMAND.sub(" ", concluded[1]))) < 2:
         return Extracted(concluded[1], "sentence")
+    concluded = _EXPRESSION.search(text)
+    if concluded and _SIGN.search(concluded[1]) and all(word in _NAMES for word in _PROSE.findall(concluded[1])):
+        return Extracted(concluded[1], "sentence")
     found = list(_PLAIN.finditer(text))
     if not found:
         return None
     last = found[-1]
-    if _DENIED.search(text, max(0, last.start() - 20), last.start()):
+    before = max(0, last.start() - 20), last.start()
+    candidates = candidates_around(text, last.start(), last.end(), _NUMBER)
+    if _DENIED.search(text, *before) or (_DOUBTED.search(text, *before) and not candidates):
         return None
     qualified = _QUALIFIED.search(text, max(0, last.start() - 20), last.start()) if len(text) < 60 else None
     return Extracted(
-        candidates_around(text, last.start(), last.end(), _NUMBER) or (qualified[0] if qualified else "") + last[0],
+        candidates or (qualified[0] if qualified else "") + last[0],
         "number",
     )
 

@@ -15,11 +15,14 @@ from evaluators.grammar import (
     SET_SIGNS,
     SUM,
     TIMES,
+    add,
     divide,
     multiply,
 )
 from evaluators.tokens import FUNCTIONS, RELATIONS
-from evaluators.tree import MINUS_ONE, Node, Unreadable, substitute, walk
+from evaluators.tree import IMAGINARY, MINUS_ONE, Node, Unreadable, replaced, substitute, walk
+
+_CLOSING = {"(": ")", "{": "}", "[": "]", r"\{": r"\}"}  # \max\{a, b\}
 
 
 class Functions(Cursor):
@@ -46,15 +49,18 @@ class Functions(Cursor):
             node = Node("fn", (*arguments, base), "log")
         else:
             node = Node("fn", arguments, name)
+        if name == "cis":
+            turn = Node("fn", arguments, "sin")
+            node = add(Node("fn", arguments, "cos"), multiply(Node("const", (), "i"), turn))
         return node if power is None else Node("pow", (node, power))
 
     def arguments(self) -> tuple[Node, ...]:
         """What a function is applied to, in brackets or without."""
         token = self.peek()
-        if token == "(" or token == "{" or token == "[":
+        if token in _CLOSING:
             self.at += 1
             inside = self.sequence()
-            self.close({"(": ")", "{": "}", "[": "]"}[token])
+            self.close(_CLOSING[token])
             return inside.args if inside.op == "list" else (inside,)
         return (self.expression(FUNCTION) if token == "-" else self.juxtaposed(),)
 
@@ -111,9 +117,13 @@ class Functions(Cursor):
             body, variable = self.integrand()
             bounds: tuple[Node, ...] = () if low is None or high is None else (low, high)
         else:
+            if low is not None and low.op == "rel" and low.args[0] == IMAGINARY:
+                low = Node("rel", (Node("sym", (), "i"), *low.args[1:]), low.value)
             if low is None or low.op != "rel" or low.args[0].op != "sym" or (name == "lim") != (low.value[0] == "->"):
                 raise Unreadable(f"found \\{name} without its bounds")
             body, variable = self.expression(SUM), low.args[0].value
+            if variable == "i":
+                body = replaced(body, IMAGINARY, low.args[0])
             bounds = (low.args[1],) if name == "lim" else (low.args[1], high) if high is not None else ()
             if not bounds:
                 raise Unreadable(f"found \\{name} without its bounds")

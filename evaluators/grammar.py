@@ -34,6 +34,7 @@ ACCENTS = frozenset(
 EMPTY = frozenset((r"\emptyset", r"\varnothing"))
 SEPARATORS = {",": ",", ";": ",", "or": "or", "and": "and", r"\lor": "or", r"\vee": "or", r"\land": "and",
                r"\wedge": "and", "&": ",", "\\\\": ","}  # fmt: skip
+LOGICAL = frozenset((r"\lor", r"\vee", r"\land", r"\wedge"))
 TEXT_SEPARATORS = {"or": "or", "and": "and", ",": ",", "": ",", ", and": "and", ", or": "or", ";": ",", "&": "and"}
 CLOSERS = frozenset(
     (")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil", r"\rvert", r"\rVert", r"\rbrace", r"\rbrack")
@@ -144,6 +145,28 @@ def joined(row: list[Node]) -> Node:
     if len(row) == 2 and row[1].op == "rel" and row[1].args[0] == Node("sym", (), "?"):
         return Node("rel", (row[0], *row[1].args[1:]), row[1].value)
     return row[0] if len(row) == 1 else Node("list", tuple(row), ",")
+
+
+def alternatives(items: list[Node], signs: list[str]) -> Node | None:
+    """`x = 1, y = 2 or x = 2, y = 1` as alternatives of systems; None where it is a plain list."""
+    systems: list[list[Node]] = [[items[0]]]
+    for sign, item in zip(signs, items[1:]):
+        if sign == "or":
+            systems.append([])
+        systems[-1].append(item)
+    size = len(systems[0])
+    if size < 2 or any(len(system) != size for system in systems) or any(item.op != "rel" for item in items):
+        return None
+    return Node("list", tuple(Node("list", tuple(system), ",") for system in systems), "or")
+
+
+def is_segment(node: Node) -> bool:
+    """Whether a tree is two capital letters, as AB."""
+    return (
+        node.op == "mul"
+        and len(node.args) == 2
+        and all(part.op == "sym" and part.value.isupper() for part in node.args)
+    )
 
 
 def add(left: Node, right: Node) -> Node:

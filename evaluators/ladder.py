@@ -56,6 +56,10 @@ class Ladder:
         """`Comparison.equal`."""
         raise NotImplementedError
 
+    def classes(self, a: Node, b: Node) -> bool | None:
+        """`Measures.classes`."""
+        raise NotImplementedError
+
     def regions(self, a: Node, b: Node) -> bool | None:
         """`Collected.regions`."""
         raise NotImplementedError

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from evaluators.grammar import summed
 from evaluators.ladder import Ladder
 from evaluators.numeric import exact
 from evaluators.structure import COLLECTIONS
-from evaluators.tree import Node, symbols
+from evaluators.tree import Node, substitute, symbols
 from evaluators.units import VARIABLE_LIKE, parse_unit
+
+INTEGERS = frozenset("klmnjt")  # letters that stand for any integer
 
 
 class Measures(Ladder):
@@ -35,11 +39,18 @@ class Measures(Ladder):
             return set(dimension) in ({"degree"}, {"celsius"}, {"fahrenheit"}) and self.equal(
                 measured.args[0], other.args[0]
             )
-        if dimension == {"radian": 1}:
-            return self.equal(measured.args[0], other)
         if other.op in ("percent", "clock", "base", "ratio"):
             return False
         return self.policy.unit_on_one_side and self.equal(measured.args[0], other)
+
+    def classes(self, a: Node, b: Node) -> bool | None:
+        """Residue classes, such as 1 (mod 3), and a class against a residue."""
+        self.reach(1)
+        if a.op == b.op:
+            return self.all([(a.args[1], b.args[1])]) and congruent(a.args[0], b.args[0], a.args[1])
+        known, other = (a, b) if a.op == "class" else (b, a)
+        start = progression(other, known.args[1])
+        return self.equal(known.args[0], other) if start is None else congruent(start, *known.args)
 
     def clocks(self, a: Node, b: Node) -> bool | None:
         """Times of day and ratios; `2:30` may be either."""
@@ -72,6 +83,29 @@ def as_quantity(node: Node) -> Node:
     if any(symbols(arg) for arg in rest):
         return node
     return Node("quantity", (rest[0] if len(rest) == 1 else Node("mul", rest),), parse_unit(node.args[-1].value))
+
+
+def progression(node: Node, modulus: Node) -> Node | None:
+    """The first term of an expression such as 5k + 2 whose step is the modulus; None for anything else."""
+    letters = symbols(node)
+    if len(letters) != 1 or not letters <= INTEGERS:
+        return None
+    (letter,) = letters
+    terms = [exact(substitute(node, letter, Node("num", (), count))) for count in (0, 1, 2, 5)]
+    step = exact(modulus)
+    if step is None or any(term is None for term in terms):
+        return None
+    first = terms[0]
+    turns = [term - first for term in terms[1:]]  # type: ignore[operator]
+    return Node("num", (), first) if turns in ([step, 2 * step, 5 * step], [-step, -2 * step, -5 * step]) else None
+
+
+def congruent(a: Node, b: Node, modulus: Node) -> bool | None:
+    """Whether two integers differ by a multiple of a third; None where one of them is no known integer."""
+    values = [exact(node) for node in (a, b, modulus)]
+    if any(value is None or Fraction(value).denominator != 1 for value in values) or not values[2]:
+        return None if a != b else True
+    return (values[0] - values[1]) % values[2] == 0  # type: ignore[operator]
 
 
 def together(node: Node) -> Node | None:

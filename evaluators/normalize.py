@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from fractions import Fraction
 
 MAX_ANSWER = 20_000  # characters; longer answers are compared as text alone
 
@@ -143,7 +144,8 @@ def _join_run(match: re.Match[str]) -> str:
 
 _WORDING = re.compile(r"\\(?:text|textbf|textit|textrm|textsc|mathrm|mathbf|mathit|mbox|hbox|rm|bf|operatorname)\b\*?")
 _NOT_WORD = re.compile(r"[^\w%+\-./<>=^*]+")
-_ARTICLE = re.compile(r"^(?:the|an?|it is|it's|there (?:is|are)|option|choice) ")
+_NUMBERED = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b")  # July 4th
+_ARTICLE = re.compile(r"^(?:on )?(?:the|an?|it is|it's|there (?:is|are)|option|choice|on) ")
 
 
 def words(text: str) -> str:
@@ -151,7 +153,8 @@ def words(text: str) -> str:
     if "\\" in text:
         text = _WORDING.sub(" ", text).replace("\\", " ")
     text = _NOT_WORD.sub(" ", text.casefold()).strip(" .-")
-    return _ARTICLE.sub("", text)
+    text = _ARTICLE.sub("", text)
+    return _NUMBERED.sub("", text) if text[:1].isalpha() else text
 
 
 _UNITS_OF_TEN = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
@@ -182,8 +185,28 @@ _NUMBER_WORDS |= {word: 10 * value for value, word in enumerate(_UNITS_OF_TEN, s
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 
 
-def number_word(text: str) -> int | None:
-    """The integer that English words name: "twenty-one" is 21; None for anything else."""
+_PARTS = ["half", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+_DENOMINATORS = {form: size for size, part in enumerate(_PARTS, start=2) for form in (part, part + "s")}
+_DENOMINATORS |= {"halves": 2, "quarter": 4, "quarters": 4}
+_ORDINALS = {word: value for value, word in enumerate(["first", "second", *_PARTS[1:]], start=1)}
+
+
+def number_word(text: str) -> int | Fraction | None:
+    """The number that English words name: "twenty-one" is 21, "two thirds" 2/3, "fourth" 4; None for anything else."""
+    if text in _ORDINALS:
+        return _ORDINALS[text]
+    whole, _, rest = text.partition(" and a ")
+    if rest in _DENOMINATORS:
+        count = _cardinal(whole)
+        return None if count is None else count + Fraction(1, _DENOMINATORS[rest])
+    top, _, bottom = text.replace("-", " ").rpartition(" ")
+    if top and bottom in _DENOMINATORS:
+        count = 1 if top in ("a", "an") else _cardinal(top)
+        return None if count is None else Fraction(count, _DENOMINATORS[bottom])
+    return _cardinal(text)
+
+
+def _cardinal(text: str) -> int | None:
     total, group, seen = 0, 0, False
     for word in text.casefold().replace("-", " ").replace(" and ", " ").split():
         if word in _NUMBER_WORDS:

@@ -301,6 +301,8 @@ def _value(node: Node, point: Mapping[str, Any], ctx: Any) -> Any:
         return ctx.mpf(point[f"dummy {node.value}"])
     if op == "fn" and node.value in ("sum", "product"):
         return _series(node, point, ctx)
+    if op == "fn" and node.value in ("integral", "limit"):
+        raise Unreadable(f"a {node.value} is not evaluated")
     if op == "add":
         return ctx.fsum(_value(arg, point, ctx) for arg in node.args)
     if op == "mul":
@@ -326,6 +328,8 @@ def _value(node: Node, point: Mapping[str, Any], ctx: Any) -> Any:
 def _series(node: Node, point: Mapping[str, Any], ctx: Any) -> Any:
     """A finite sum or product, term by term."""
     body, dummy, low, high = node.args
+    if any(part.op == "const" and part.value == "oo" for bound in (low, high) for part in walk(bound)):
+        raise Unreadable("an infinite sum is not evaluated")
     first, last = _value(low, point, ctx), _value(high, point, ctx)
     nested = any(part.op == "fn" and part.value in ("sum", "product") for part in walk(body))
     if not (ctx.isint(first) and ctx.isint(last)):

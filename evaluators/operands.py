@@ -146,7 +146,18 @@ class Operands(Cursor):
         if name.rstrip("'") in APPLIED:
             return True
         inside = self.tokens[self.at + 1 : self.at + 3]
+        if self.at == 1 + ("_" in name) * 2 and self.defines():
+            return True
         return inside[1:] == [")"] and (inside[0] in ("0", "t", "n") or name[-1] == "'") and inside[0] != name
+
+    def defines(self) -> bool:
+        """Whether letters in brackets and an equals sign follow, as in I(x, t) = ..."""
+        end = self.at + 1
+        while end < len(self.tokens) and (
+            (len(self.tokens[end]) == 1 and self.tokens[end].isalpha()) or self.tokens[end] == ","
+        ):
+            end += 1
+        return end > self.at + 1 and self.tokens[end : end + 2] == [")", "="]
 
     def figure(self, name: str) -> Node:
         """The letters that name an angle or triangle, as one variable."""

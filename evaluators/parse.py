@@ -23,6 +23,7 @@ from evaluators.grammar import (
     FRACTIONS,
     KEYWORDS,
     LIST,
+    LOGICAL,
     MONEY,
     OPENERS,
     OVER,
@@ -41,7 +42,9 @@ from evaluators.grammar import (
     UNARY,
     UNION,
     add,
+    alternatives,
     divide,
+    is_segment,
     multiply,
     text_separator,
 )
@@ -70,23 +73,38 @@ class Parser(Operands, Brackets, Functions):
     def sequence(self) -> Node:
         """Elements with separators between them; a single element is itself."""
         items: list[Node] = []
-        joined = ""
+        signs: list[str] = []  # before each item but the first
+        joined = sign = ""
+        logical = False
         while True:
             token = self.peek()
             if not token or token in CLOSERS or token == r"\mid" or token.startswith(r"\end"):
                 break
-            sign = self.separator()
-            if sign:
-                if items and (sign != "," or not joined):
-                    joined = sign
+            separator = self.separator()
+            if separator:
+                if items and (separator != "," or not joined):
+                    joined = separator
+                logical = logical or self.tokens[self.at - 1] in LOGICAL
+                sign = separator if separator != "," or not sign else sign
                 continue
             if items and not joined:
                 raise Unreadable(f"cannot read on at {token!r}")
             if len(items) and self.just_closed():
                 raise Unreadable(f"cannot read on at {token!r}")
+            if items:
+                signs.append(sign)
+            sign = ""
             items.append(self.expression(LIST))
         if not items:
             raise Unreadable("found nothing to read")
+        if sign == "or":
+            raise Unreadable("ends where an alternative is expected")
+        if logical and all(item.op in ("sym", "const") for item in items):
+            return Node("fn", tuple(sorted(items)), f"logical {joined}")
+        if "or" in signs and ("," in signs or "and" in signs):
+            systems = alternatives(items, signs)
+            if systems is not None:
+                return systems
         return items[0] if len(items) == 1 else Node("list", tuple(items), joined)
 
     def just_closed(self) -> bool:
@@ -109,6 +127,8 @@ class Parser(Operands, Brackets, Functions):
             self.at += 1
             signs.append(RELATIONS[token])
             sides.append(self.expression(RELATION + 1))
+            if signs[-1] == "==" and sides[-1].op == "fn" and sides[-1].value == "mod":
+                sides[-1] = Node("class", sides[-1].args)
         return Node("rel", tuple(sides), tuple(signs))
 
     def expression(self, power: int) -> Node:
@@ -197,7 +217,8 @@ class Parser(Operands, Brackets, Functions):
             if power >= QUANTITY:
                 return None
             self.wrap()
-            return Node("fn", (left, self.expression(QUANTITY)), "mod")
+            modulus = self.expression(QUANTITY)
+            return Node("class", (left, modulus)) if token == r"\pmod" else Node("fn", (left, modulus), "mod")
         if token in MONEY and left.op in ("num", "dec"):
             self.at += 1
             return Node("quantity", (left,), parse_unit(MONEY[token]))
@@ -309,6 +330,8 @@ class Parser(Operands, Brackets, Functions):
             return self.figure(name)
         if name in GREEK:
             return self.symbol(name)
+        if name in ("ldots", "dots", "cdots", "dotsc"):
+            return Node("sym", (), "...")
         if token in EMPTY:
             return EMPTY_SET
         if token in PAIRS:
@@ -322,7 +345,9 @@ class Parser(Operands, Brackets, Functions):
             return Node("rel", (Node("sym", (), "?"), self.expression(RELATION)), (RELATIONS[token],))
         if token in ACCENTS:
             start = self.at
-            self.group()
+            inside = self.group()
+            if token == r"\overline" and len(self.tokens[start + 1 : self.at - 1]) < 3 and is_segment(inside):
+                return inside  # a segment's length, as AB
             return Node("sym", (), token[1:] + " " + "".join(self.tokens[start : self.at]))
         match = TEXT.fullmatch(token)
         if match is None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from evaluators.ladder import Ladder
-from evaluators.numeric import DIGITS, PRIME, point_of, residue, value_at
+from evaluators.measures import INTEGERS, congruent
+from evaluators.numeric import DIGITS, PRIME, Rational, Undefined, point_of, residue, value_at
 from evaluators.scalars import close
-from evaluators.structure import UNKNOWN, elements, is_variable
-from evaluators.tree import MINUS_ONE, Node, TooLarge, Unreadable, contains, negate, symbols, walk
+from evaluators.structure import UNKNOWN, elements, is_variable, vector
+from evaluators.tree import MINUS_ONE, Node, TooLarge, Unreadable, contains, negate, substitute, symbols, walk
 from evaluators.verdict import Policy
 
 _LOOSE = Policy(significant_digits=1, symbolic=False)
@@ -49,7 +53,7 @@ class Relations(Ladder):
 
     def is_solved(self, node: Node) -> bool:
         """Whether a relation names its variable: `x = 5`."""
-        return node.op == "rel" and node.value[0] in ("=", "in") and is_variable(node.args[0])
+        return node.op == "rel" and node.value[0] in ("=", "in", "==") and is_variable(node.args[0])
 
     def unordered_relations(self, relation: Node, other: Node) -> bool | None:
         """A relation against a list of them, in any order."""
@@ -83,11 +87,15 @@ class Relations(Ladder):
             if side is not best and not self.consistent(side, best):
                 return None
         if not named and symbols(best) - variables:
-            return None
+            identity = len(sides) > 1 and all(side is best or self.equal(side, best) is True for side in sides)
+            return best if identity else None
         return best
 
     def consistent(self, a: Node, b: Node) -> bool:
         """Whether two sides of a chain have the same value, up to the digits that a decimal shows."""
+        if (a.op == "class") != (b.op == "class"):  # 2^10 = 2 (mod 7)
+            residue, number = (a, b) if a.op == "class" else (b, a)
+            return congruent(residue.args[0], number, residue.args[1]) is not False
         try:
             if self.equal(a, b) is not False:
                 return True
@@ -99,15 +107,27 @@ class Relations(Ladder):
     def two_relations(self, a: Node, b: Node) -> bool | None:
         """A relation against a relation."""
         if self.is_definition(a) and self.is_definition(b):
+            b = renamed(b, a)
             if self.same_name(a, b):
-                return self.equal(self.value_of(a), self.value_of(b))
-            return False
+                one, two = self.value_of(a), self.value_of(b)
+                same = self.equal(one, two)
+                other = in_letter_of(one, two) if same is False else None
+                return same if other is None else self.equal(one, other)
+            mine, yours = name_of(a), name_of(b)
+            if not (
+                mine.op == yours.op == "sym" and mine in walk(self.value_of(b)) and yours in walk(self.value_of(a))
+            ):
+                return False
         values = self.answered(a), self.answered(b)
         if len(a.value) > 1 or len(b.value) > 1:
             if values[0] is not None and values[1] is not None:
                 return self.equal(values[0], values[1])
             return a.value == b.value and self.all(list(zip(a.args, b.args)))
         sign, other = a.value[0], b.value[0]
+        if a.args[-1].op == b.args[-1].op == "class":
+            return self.all(list(zip(a.args, b.args)))
+        if "class" in (a.args[-1].op, b.args[-1].op) and a.args[0] == b.args[0]:
+            return self.classes(a.args[-1], b.args[-1])  # n = 5k + 2
         if sign in ("=", "==", "~") and other in ("=", "==", "~"):
             return self.same_equation(a, b)
         if sign in _ORDERED and other in _ORDERED:
@@ -139,6 +159,8 @@ class Relations(Ladder):
         names = [side for node in (a, b) for side in node.args if is_variable(side)]
         if names[0] == names[1]:
             return True
+        if names[0].op == names[1].op == "sym":
+            return derivative_name(names[0].value) == derivative_name(names[1].value)
         applied = [name for name in names if name.op == "fn"]
         plain = [name for name in names if name.op == "sym"]
         if len(applied) != 1 or contains(applied[0], "num"):
@@ -152,7 +174,51 @@ class Relations(Ladder):
         if not names or symbols(left) != symbols(right):
             return False
         ratio = self.ratio(left, right, names)
-        return ratio is not None
+        return ratio is not None or self.solves(a, right) or self.solves(b, left)
+
+    def solves(self, definition: Node, equation: Node) -> bool:
+        """Whether `P = nRT/V` is `PV - nRT` solved for P.
+
+        The equation must be linear in the letter, and its coefficient a product of letters at whose zeros the
+        definition has no value: y = 2 does not solve xy = 2x.
+        """
+        if not self.is_definition(definition) or name_of(definition).op != "sym":
+            return False
+        name, value = name_of(definition).value, self.value_of(definition)
+        for index in range(3):
+            point = point_of((symbols(equation) | symbols(value)) - {name}, index, "positive")
+            try:
+                found = value_at(value, point, DIGITS)
+                start, slope, far = (
+                    value_at(substitute(equation, name, Node("num", (), count)), point, DIGITS) for count in (0, 1, 3)
+                )
+                rise = slope - start
+                if rise == 0 or not close(far - start, 3 * rise, DIGITS) or not close(-start, found * rise, DIGITS):
+                    return False
+                for letter in point:
+                    if not self.scales(equation, value, name, letter, point):
+                        return False
+            except Unreadable:
+                return False
+        return True
+
+    def scales(self, equation: Node, value: Node, name: str, letter: str, point: dict[str, Rational]) -> bool:
+        """Whether the coefficient of a name has a letter as a factor only where the value has no value at its zero."""
+
+        def coefficient(at: Rational) -> Any:
+            one, none = (substitute(equation, name, Node("num", (), count)) for count in (1, 0))
+            return value_at(one, {**point, letter: at}, DIGITS) - value_at(none, {**point, letter: at}, DIGITS)
+
+        power = coefficient(2 * point[letter]) / coefficient(point[letter])
+        if close(power, 1, DIGITS):
+            return True
+        if not any(close(power, 2**size, DIGITS) for size in (1, 2, 3)):
+            return False
+        try:
+            value_at(value, {**point, letter: 0}, DIGITS)
+        except Undefined:
+            return True
+        return False
 
     def same_inequality(self, a: Node, b: Node) -> bool | None:
         """Two inequalities whose differences are in a constant positive ratio."""
@@ -195,6 +261,8 @@ class Relations(Ladder):
             return Node(
                 "list", tuple(Node("rel", (node.args[0], value), ("=",)) for value in elements(node.args[1])), "or"
             )
+        if node.op == "rel" and node.value == ("in",) and node.args[1].op == "set":
+            return self.spread(Node("rel", node.args, ("=",)))
         if node.op != "list" or not node.args:
             return node
         members: list[Node] = []
@@ -213,8 +281,12 @@ class Relations(Ladder):
         """`x = 1, y = 2` against itself in any order, against (1, 2), or `x = 1, x = 2` against {1, 2}."""
         a, b = self.spread(a), self.spread(b)
         if a.op == b.op and has_relations(a) and has_relations(b):
-            return self.unordered(a.args, b.args, distinct=False)
+            return self.unordered(a.args, b.args, distinct=False) or self.unordered(
+                numbered_roots(a, b), numbered_roots(b, a), distinct=False
+            )
         related, other = (a, b) if has_relations(a) else (b, a)
+        if related.value == "or" and all(arg.op == "list" for arg in related.args):
+            return self.unordered(related.args, elements(other), distinct=True)
         if related.op in ("tuple", "set", "interval"):
             related = Node("list", related.args, ",")
         if not all(self.is_solved(arg) for arg in related.args if arg.op == "rel"):
@@ -224,6 +296,9 @@ class Relations(Ladder):
         roots = {str(name.value).split("_")[0] for name in names if name is not None and name.op == "sym"}
         if len(set(names)) == 1 or (len(roots) == 1 and None not in names and other.op != "tuple"):
             return self.equal(Node("list", values, related.value), other)
+        column = vector(other) if other.op == "matrix" else None
+        if column is not None:
+            other = Node("tuple", column, "(")
         if other.op == "tuple" or other.op == "list":
             given = [value for _, value in sorted(zip(map(str, names), values), key=lambda pair: pair[0])]
             same = len(values) == len(other.args) and self.all(list(zip(values, other.args)))
@@ -262,6 +337,10 @@ def drop_unknown(node: Node) -> Node:
 
 def componentwise(node: Node) -> Node:
     """`(x, y) = (1, 2)` as `x = 1, y = 2`."""
+    if node.op == "rel" and node.value == ("!=",) and contains(node.args[1], "pm"):
+        node = Node("list", (node,), ",")
+    if node.op == "list" and node.args and node.args[0].op == "rel":
+        return _each_without_names(node)
     if node.op == "rel" and node.value == ("=",) and node.args[0].op in ("tuple", "list"):
         names, values = node.args
         if values.op in ("tuple", "list") and len(names.args) == len(values.args) and all(map(is_variable, names.args)):
@@ -269,3 +348,76 @@ def componentwise(node: Node) -> Node:
         if all(map(is_variable, names.args)):
             return values
     return node
+
+
+def _each_without_names(node: Node) -> Node:
+    """`(a, b) = (1, 2), (3, 4)` as the two points; `n = 1, 3 (mod 8)` with the modulus at each."""
+    names = node.args[0].args[0]
+    if node.args[0].value == ("!=",) and all(arg.op != "rel" for arg in node.args[1:]):  # x is neither 2 nor -2
+        values = elements(Node("list", (node.args[0].args[1], *node.args[1:])))
+        return Node("list", tuple(Node("rel", (names, value), ("!=",)) for value in values), "and")
+    if names.op == "tuple" and all(map(is_variable, names.args)):
+        values = [arg.args[1] if arg.op == "rel" and arg.args[0] == names else arg for arg in node.args]
+        if all(value.op == "tuple" and len(value.args) == len(names.args) for value in values):
+            return Node("list", tuple(values), node.value)
+    last = node.args[-1].args[-1] if node.args[-1].op == "rel" else node.args[-1]
+    if last.op == "class" and node.args[0].value == ("==",):
+        return Node("list", tuple(_with_modulus(arg, last.args[1]) for arg in node.args), node.value)
+    return node
+
+
+def _with_modulus(node: Node, modulus: Node) -> Node:
+    if node.op == "rel":
+        return Node("rel", (*node.args[:-1], _with_modulus(node.args[-1], modulus)), node.value)
+    return node if node.op == "class" else Node("class", (node, modulus))
+
+
+def renamed(node: Node, like: Node) -> Node:
+    """The definition of f(t) with the argument of another definition, of f(x)."""
+    mine, other = node.args[0], like.args[0]
+    if mine.op != "fn" or other.op != "fn" or mine.value != other.value or len(mine.args) != len(other.args):
+        return node
+    if any(arg.op != "sym" for arg in (*mine.args, *other.args)) or len(set(other.args)) < len(other.args):
+        return node
+    names = [arg.value for arg in mine.args]
+    if (symbols(node.args[1]) - set(names)) & {arg.value for arg in other.args}:
+        return node
+    for place, name in enumerate(names):
+        node = substitute(node, name, Node("sym", (), f"argument {place}"))
+    for place, arg in enumerate(other.args):
+        node = substitute(node, f"argument {place}", arg)
+    return node
+
+
+_DERIVATIVE = re.compile(r"dot (\d):(.+):\w")
+
+
+def derivative_name(name: str) -> str:
+    """dy/dx as y'."""
+    match = _DERIVATIVE.fullmatch(name)
+    return name if match is None else match[2] + "'" * int(match[1])
+
+
+def name_of(node: Node) -> Node:
+    """What a definition defines."""
+    left, right = node.args
+    return left if is_variable(left) else right
+
+
+def numbered_roots(node: Node, like: Node) -> tuple[Node, ...]:
+    """x_1 = 1, x_2 = 4 as x = 1, x = 4, which another list calls them."""
+    names = {arg.args[0].value for arg in like.args if arg.op == "rel" and arg.args[0].op == "sym"}
+    if len(names) != 1 or any(arg.op != "rel" or arg.args[0].op != "sym" for arg in node.args):
+        return node.args
+    (name,) = names
+    if any(arg.args[0].value.partition("_")[0] != name for arg in node.args):
+        return node.args
+    return tuple(Node("rel", (Node("sym", (), name), *arg.args[1:]), arg.value) for arg in node.args)
+
+
+def in_letter_of(like: Node, node: Node) -> Node | None:
+    """4m + 1 as 4k + 1 where each has one letter that can stand for any integer; None where they differ in more."""
+    mine, other = symbols(like) - symbols(node), symbols(node) - symbols(like)
+    if len(mine) != 1 or len(other) != 1 or not mine | other <= INTEGERS:
+        return None
+    return substitute(node, *other, Node("sym", (), *mine))

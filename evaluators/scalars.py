@@ -35,6 +35,8 @@ MAX_SYMBOLIC_PARTS = 150  # nodes of both sides
 MAX_SYMBOLIC_POWER = 100
 MAX_SYMBOLIC_BITS = 512
 MAX_BOUND = 4  # sums, products, integrals and limits of both sides
+_KINKED = frozenset(("abs", "max", "min", "floor", "ceil", "sign", "mod"))
+_FAR = 10**6
 _BOUND = frozenset(("sum", "product", "integral", "limit"))
 _warming = False
 
@@ -124,6 +126,8 @@ class Scalars(Ladder):
             same = self.at_points(a, b, names)
         if not same and names and same_family(a, b):
             return True
+        if not same and names and has_constant(a) and has_constant(b):
+            return self.expressions(without_constant(a), without_constant(b))
         if same is False and (has_plain_log(a) or has_plain_log(b)):
             return self.expressions(in_tens(a), in_tens(b))  # log is to base e or 10
         if same is None and self.too_large is not None:
@@ -149,10 +153,12 @@ class Scalars(Ladder):
                 return None
         if is_discrete(a) or is_discrete(b):
             same = self.agree_at([point_of(names, index, "integer") for index in range(6)], a, b, digits, 3)
+            if same and has_kink(a, b) and self.agree_at(far_points(names, a, b), a, b, digits, 4) is False:
+                return False
             if not same or names <= _COUNTS or not contains_function(a, b, *_ROUNDING):
                 return same
         positive = self.agree_at([point_of(names, index, "positive") for index in range(6)], a, b, digits, 3)
-        if positive is False:
+        if positive is False or (has_kink(a, b) and self.agree_at(far_points(names, a, b), a, b, digits, 4) is False):
             return False
         negative = self.agree_at([point_of(names, index, "negative") for index in range(3)], a, b, digits, 2)
         return False if negative is False else positive or negative
@@ -192,6 +198,29 @@ class Scalars(Ladder):
         if seconds <= 0:
             raise DeadlineExceeded("the deadline passed")
         return run_symbolic(to_json(a), to_json(b), seconds)
+
+
+def has_kink(*nodes: Node) -> bool:
+    """Whether a tree may be one expression here and another elsewhere, as |x - 100| is."""
+    for part in (part for node in nodes for part in walk(node)):
+        if part.op == "fn" and part.value in _KINKED:
+            return True
+        rooted = part.op == "pow" and part.args[1].op == "num" and Fraction(part.args[1].value).denominator > 1
+        if (part.op == "root" or rooted) and any(inner.op == "pow" and symbols(inner) for inner in walk(part.args[0])):
+            return True
+    return False
+
+
+def far_points(names: frozenset[str], a: Node, b: Node) -> list[dict[str, Rational]]:
+    """Whole points on both sides of every number in two trees, where a kink could be."""
+    numbers = [abs(part.value) for node in (a, b) for part in walk(node) if part.op == "num"]
+    reach = min(int(max(numbers, default=0)) + 1, _FAR)
+    spread = sorted(names)
+    return [
+        {name: sign * (factor * reach + 7 * place + 1) for place, name in enumerate(spread)}
+        for factor in (2, 5)
+        for sign in (1, -1)
+    ]
 
 
 def begin_warming() -> None:
@@ -294,6 +323,20 @@ def same_family(a: Node, b: Node) -> bool:
     step = second[1] / first[1]
     shift = (second[0] - first[0]) / first[1]
     return bool(abs(abs(step) - 1) < _TINY and near_integer(shift))
+
+
+_CONSTANT = frozenset(("C", "c", "C_0", "C_1", "c_1"))
+
+
+def has_constant(node: Node) -> bool:
+    """Whether a constant of integration is added to the rest of the tree, and stands nowhere else in it."""
+    letters = [part.value for part in walk(node) if part.op == "sym" and part.value in _CONSTANT]
+    return node.op == "add" and len(letters) == 1 and Node("sym", (), letters[0]) in node.args
+
+
+def without_constant(node: Node) -> Node:
+    """The tree without its constant of integration."""
+    return Node("add", tuple(part for part in node.args if part.op != "sym" or part.value not in _CONSTANT))
 
 
 def near_integer(value: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from evaluators.tree import EMPTY_SET, INFINITY, Node, Unreadable, contains, negate, symbols
 
 MAX_CHOICES = 64
+MAX_WIDTH = 16  # components of a tuple that is added or multiplied
 MINUS_INFINITY = negate(INFINITY)
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _REAL_LINE = frozenset(("R", "Re"))
@@ -95,7 +96,7 @@ def pieces(node: Node) -> tuple[str, list[Piece]] | None:
     if op == "union":
         return _united([pieces(arg) for arg in node.args])
     if op == "list" and node.value == "or":
-        united = _united([pieces(arg) for arg in node.args])
+        united = _united([pieces(arg) or _root(arg) for arg in node.args])
         return united if united is None or all(arg.op == "rel" for arg in node.args) or _apart(united[1]) else None
     if op == "minus":
         return _without(*node.args)
@@ -112,6 +113,13 @@ def pieces(node: Node) -> tuple[str, list[Piece]] | None:
         found = pieces(node.args[1])
         return ("", found[1]) if found is not None and variable.op == "sym" and found[0] == variable.value else None
     return _solved(node) if op == "rel" else None
+
+
+def _root(node: Node) -> tuple[str, list[Piece]] | None:
+    """`x = 1` as the point that it adds to other alternatives."""
+    if node.op != "rel" or node.value != ("=",) or node.args[0].op != "sym" or symbols(node.args[1]):
+        return None
+    return node.args[0].value, [Piece(node.args[1], node.args[1], True, True)]
 
 
 def _united(parts: list[tuple[str, list[Piece]] | None]) -> tuple[str, list[Piece]] | None:
@@ -145,11 +153,16 @@ def _apart(parts: list[Piece]) -> bool:
 
 
 def _without(whole: Node, removed: Node) -> tuple[str, list[Piece]] | None:
-    left = pieces(whole)
-    if left is None or removed.op != "set":
+    left, right = pieces(whole), pieces(removed)
+    if left is None or right is None:
         return None
-    gaps = pieces(_excluding(removed.args))
-    return _met([left, gaps]) if gaps is not None else None
+    return _met([left, *((left[0], _complement(piece)) for piece in right[1])])
+
+
+def _complement(piece: Piece) -> list[Piece]:
+    """The line without one stretch."""
+    rest = [] if is_infinite(piece.low) else [Piece(MINUS_INFINITY, piece.low, False, not piece.low_closed)]
+    return rest if is_infinite(piece.high) else [*rest, Piece(piece.high, INFINITY, not piece.high_closed, False)]
 
 
 def _excluding(points: tuple[Node, ...]) -> Node:
@@ -217,6 +230,29 @@ def _within(inside: Node, radius: Node, sign: str) -> tuple[str, list[Piece]] | 
     return parts[0].value, [Piece(MINUS_INFINITY, low, False, closed), Piece(high, INFINITY, closed, False)]
 
 
+def plain_form(node: Node) -> Node:
+    """A tree in the form that is compared: determinants and radians as numbers, multiples of a matrix as a matrix."""
+    if node.op == "mul":
+        if len(node.args) == 2 and node.args[0].op == "num" and node.args[1].op == "tuple":
+            return vector_sum(node) or node
+        return scaled(node)
+    if node.op == "add" and any(arg.op in ("tuple", "mul") for arg in node.args):
+        return vector_sum(node) or node
+    if node.op == "matrix" and node.value == "vmatrix":
+        return determinant(node) or node
+    if node.op == "quantity" and node.value.dimension == (("radian", 1),):
+        return node.args[0]
+    return node
+
+
+def family(node: Node) -> Node:
+    """{2k : k is an integer} as 2k, whose letter stands for any integer."""
+    if node.op != "builder" or node.args[1].op != "rel" or node.args[1].value != ("in",):
+        return node
+    letter, of = node.args[1].args
+    return node.args[0] if letter.op == "sym" and of.op == "const" and letter.value in symbols(node.args[0]) else node
+
+
 def scaled(node: Node) -> Node:
     """A multiple of a matrix with the factor in every entry."""
     matrices = [arg for arg in node.args if arg.op == "matrix"] if node.op == "mul" else []
@@ -282,6 +318,47 @@ def vector(node: Node) -> tuple[Node, ...] | None:
         if len(cells[0]) == 1:
             return tuple(row[0] for row in cells)
     return None
+
+
+def vector_sum(node: Node) -> Node | None:
+    """(1, 2) + t(3, 4) as (1 + 3t, 2 + 4t); None for a sum of anything but multiples of tuples."""
+    summands: list[tuple[Node, ...]] = []
+    for term in node.args if node.op == "add" else (node,):
+        tuples = [term] if term.op == "tuple" else [part for part in term.args if part.op == "tuple"]
+        if len(tuples) != 1 or term.op not in ("tuple", "mul") or len(tuples[0].args) > MAX_WIDTH:
+            return None
+        factors = tuple(part for part in term.args if part.op != "tuple") if term.op == "mul" else ()
+        summands.append(tuple(Node("mul", (*factors, part)) if factors else part for part in tuples[0].args))
+    if len({len(summand) for summand in summands}) != 1:
+        return None
+    return Node("tuple", tuple(Node("add", parts) if len(parts) > 1 else parts[0] for parts in zip(*summands)), "(")
+
+
+def unnamed(node: Node) -> Node:
+    """A point with its name before it, such as P(1, 2), as the point."""
+    if node.op == "mul" and len(node.args) == 2 and node.args[1].op == "tuple" and node.args[0].op == "sym":
+        return node.args[1] if node.args[0].value[:1].isupper() else node
+    if node.op == "fn" and len(node.args) > 1 and (node.value == "binomial" or node.value[0].isupper()):
+        return Node("tuple", node.args, "(")
+    return node
+
+
+_UNIT_VECTORS = ("hat i", "hat j", "hat k")
+
+
+def components(node: Node, size: int) -> tuple[Node, ...] | None:
+    """The coefficients of i, j and k in a sum of multiples of unit vectors; None for anything else."""
+    found: dict[str, Node] = {}
+    for term in node.args if node.op == "add" else (node,):
+        factors = term.args if term.op == "mul" else (term,)
+        names = [factor.value for factor in factors if factor.op == "sym" and factor.value in _UNIT_VECTORS]
+        rest = tuple(factor for factor in factors if factor.op != "sym" or factor.value not in _UNIT_VECTORS)
+        if len(names) != 1 or names[0] in found or any(name in symbols(part) for part in rest for name in names):
+            return None
+        found[names[0]] = rest[0] if len(rest) == 1 else Node("mul", rest) if rest else Node("num", (), 1)
+    if size < 3 and "hat k" in found:
+        return None
+    return tuple(found.get(name, Node("num", (), 0)) for name in _UNIT_VECTORS[:size])
 
 
 def elements(node: Node) -> tuple[Node, ...]:

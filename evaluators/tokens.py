@@ -51,7 +51,7 @@ def tokenize(text: str) -> list[str]:
 
 _NAMED_AS_WRITTEN = (
     "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch", "log", "ln",
-    "lg", "exp", "abs", "floor", "ceil", "gcd", "lcm", "min", "max", "arg", "det", "sgn", "sign", "erf", "Re",
+    "lg", "exp", "cis", "abs", "floor", "ceil", "gcd", "lcm", "min", "max", "arg", "det", "sgn", "sign", "erf", "Re",
     "Im", "conjugate",
 )  # fmt: skip
 FUNCTIONS = {

@@ -15,6 +15,7 @@ Operations (`op`), with `args` and `value`:
     quantity args: one; value: a Unit                     base     value: (digits, base)
     ratio    args: two or more sides of `a:b`             clock    value: (minutes, "am", "pm" or "")
     dummy    value: depth of a bound variable: the index of a sum, the variable of an integral or limit
+    class    args: residue, modulus: 1 (mod 3)
     text     value: normalised words                      choice   value: letter; args: what follows it, if anything
 """
 
@@ -52,6 +53,7 @@ ONE = Node("num", (), 1)
 TWO = Node("num", (), 2)
 TEN = Node("num", (), 10)
 PI = Node("const", (), "pi")
+IMAGINARY = Node("const", (), "i")
 INFINITY = Node("const", (), "oo")
 EMPTY_SET = Node("set")
 
@@ -96,11 +98,14 @@ def symbols(node: Node) -> frozenset[str]:
 
 def substitute(node: Node, name: str, other: Node) -> Node:
     """The tree with another in place of a variable."""
-    if node.op == "sym" and node.value == name:
-        return other
+    return replaced(node, Node("sym", (), name), other)
+
+
+def replaced(node: Node, old: Node, new: Node) -> Node:
+    """The tree with one leaf in place of another."""
     if not node.args:
-        return node
-    return Node(node.op, tuple(substitute(arg, name, other) for arg in node.args), node.value)
+        return new if node == old else node
+    return Node(node.op, tuple(replaced(arg, old, new) for arg in node.args), node.value)
 
 
 def contains(node: Node, *ops: str) -> bool:

@@ -69,8 +69,10 @@ _SIMPLE: dict[str, tuple[str, int, Fraction]] = {
     **_table("1 degF fahrenheit °F", "fahrenheit"),
     **_table("1 K kelvin", "kelvin"),
     **_table("1 rad radian", "radian"),
-    **_table("1 N newton\n1000 kN kilonewton", "newton"),
-    **_table("1 J joule\n1000 kJ kilojoule\n1000000 MJ\n4.184 cal calorie\n4184 kcal kilocalorie", "joule"),
+    **_table("1 N newton\n1000 kN kilonewton\n1/100000 dyne dyn", "newton"),
+    **_table(
+        "1 J joule\n1000 kJ kilojoule\n1000000 MJ\n4.184 cal calorie\n4184 kcal kilocalorie\n1/10000000 erg", "joule"
+    ),
     **_table("1 eV ev electronvolt\n1000 keV\n1000000 MeV\n1000000000 GeV", "electronvolt"),
     **_table("1 W watt\n1000 kW kilowatt\n1000000 MW megawatt", "watt"),
     **_table("1 V volt\n1/1000 mV\n1000 kV", "volt"),
@@ -82,8 +84,19 @@ _SIMPLE: dict[str, tuple[str, int, Fraction]] = {
     **_table("1 M molar", "molar"),
     **_table("1 unit u", "unit"),
     **_table("1 bit\n8 byte B\n8192 KB\n8388608 MB\n8589934592 GB", "bit"),
+    **_table("1 C coulomb", "coulomb"),
+    **_table("1 T tesla", "tesla"),
+    **_table("1 F farad", "farad"),
+    **_table("1 H henry", "henry"),
+    **_table("1 Wb weber", "weber"),
     **_table("1 dozen", "dozen"),
 }
+_PREFIXES = {"k": 3, "M": 6, "G": 9, "T": 12, "c": -2, "m": -3, "u": -6, "n": -9, "p": -12}
+_PREFIX_WORDS = {"kilo": 3, "mega": 6, "giga": 9, "tera": 12, "centi": -2, "milli": -3, "micro": -6, "nano": -9,
+                 "pico": -12}  # fmt: skip
+_PREFIXABLE = frozenset(
+    ["m", "g", "s", "L", "N", "J", "W", "V", "A", "K", "Pa", "Hz", "mol", "eV", "C", "T", "F", "H", "Wb", "ohm", "M"]
+)
 _COMPOUND = {
     "mph": "mi/h", "kph": "km/h", "kmph": "km/h", "kmh": "km/h", "mpg": "mi/gal", "fps": "ft/s",
      "rpm": "revolution/min",
@@ -93,7 +106,33 @@ _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS_AFTER = {"squared": 2, "cubed": 3}
 # Letters that measure when written as text, `5 \text{ m}`, and are variables in `5m`.
 VARIABLE_LIKE = frozenset(
-    ["m", "g", "s", "h", "l", "L", "N", "J", "W", "V", "A", "K", "M", "u", "B", "pt", "mi", "min", "mo", "cl", "dl"]
+    [
+        "m",
+        "g",
+        "s",
+        "h",
+        "l",
+        "L",
+        "N",
+        "J",
+        "W",
+        "V",
+        "A",
+        "K",
+        "M",
+        "u",
+        "B",
+        "C",
+        "T",
+        "F",
+        "H",
+        "pt",
+        "mi",
+        "min",
+        "mo",
+        "cl",
+        "dl",
+    ]
 ) - {"min", "mi", "mo"}
 _PLAIN_WORDS = (
     frozenset(name for name in _SIMPLE if name not in VARIABLE_LIKE) | frozenset(_COMPOUND) | frozenset(_POWERS)
@@ -161,7 +200,18 @@ def _named(word: str) -> tuple[str, int, Fraction] | str:
             return _COMPOUND[form]
         if form in _SIMPLE:
             return _SIMPLE[form]
-    return ("a " + _singular(word.lower()), 1, Fraction(1))
+    return _prefixed(word) or ("a " + _singular(word.lower()), 1, Fraction(1))
+
+
+def _prefixed(word: str) -> tuple[str, int, Fraction] | None:
+    """A unit with a prefix of the SI, as a symbol or a word."""
+    for prefixes, units, form in ((_PREFIXES, _PREFIXABLE, word), (_PREFIX_WORDS, _SIMPLE, _singular(word.lower()))):
+        for prefix, power in prefixes.items():
+            rest = form[len(prefix) :]
+            if form.startswith(prefix) and rest in units and (prefixes is _PREFIXES or len(rest) > 3):
+                base, exponent, factor = _SIMPLE[rest]
+                return base, exponent, factor * Fraction(10) ** power
+    return None
 
 
 @lru_cache(maxsize=4096)

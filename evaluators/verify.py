@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from numbers import Number
 from time import perf_counter
@@ -9,13 +10,17 @@ from typing import Any
 
 from evaluators.answer import Answer, read_answer
 from evaluators.compare import Comparison
-from evaluators.extract import LAST, Extracted, extract, last_boxes
+from evaluators.extract import LAST, Extracted, extract, last_boxes, second_reading
 from evaluators.normalize import words
 from evaluators.tree import DeadlineExceeded, Unreadable
 from evaluators.verdict import Outcome, Policy, Verdict
 
 DEFAULT = Policy()
 _GOLD_CACHE = 16_384  # golds kept as read
+_TRUTHS = frozenset(("yes", "no", "true", "false"))
+_MARKED = frozenset(("box", "boxes", "hashes", "statement"))
+_YES_OR_NO = re.compile(r"\W{0,9}(yes|no|true|false)\b[.,:;!*]", re.IGNORECASE)
+_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # two numbers are not one
 _MAX_SHOWN = 200  # characters of an answer repeated in a reason
 
 
@@ -85,11 +90,22 @@ def _decide(response: str, gold: str, policy: Policy) -> tuple[Outcome, str | No
     found = extract(response, policy)
     if found is None:
         return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
+    if found.rule not in _MARKED and expected.tree is not None and expected.tree.value in _TRUTHS:
+        opening = _YES_OR_NO.match(response[response.rfind("</think>") + 8 if "</think>" in response else 0 :])
+        found = found if opening is None else Extracted(opening[1], "opening")
     prediction = found.text
     if len(prediction) <= _MAX_SHOWN and prediction == expected.source:
         return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
     answer = read_answer(prediction)
+    if found.rule == "whole" and (answer.tree is None or answer.tree.op == "text") and _holds_number(expected):
+        again = second_reading(response, policy)
+        if again is not None:
+            found, answer = again, read_answer(again.text)
     return _compare(found, answer, expected, policy)
+
+
+def _holds_number(expected: Answer) -> bool:
+    return expected.tree is not None and expected.tree.op not in ("text", "choice", "set")
 
 
 def _compare(
@@ -100,7 +116,7 @@ def _compare(
         return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
     if expected.tree is None or answer.tree is None:
         return _compare_words(prediction, answer, expected, policy)
-    if answer.tree.op == "text" and found.rule == "whole" and expected.tree.op not in ("text", "choice", "set"):
+    if answer.tree.op == "text" and found.rule == "whole" and _holds_number(expected):
         return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
     comparison = Comparison(policy)
     try:
@@ -143,7 +159,7 @@ def _because(answer: Answer) -> str:
 def _key(answer: Answer, policy: Policy) -> str:
     if len(answer.key) > 5000:
         return answer.key
-    key = answer.key.replace(" ", "").replace("\\left", "").replace("\\right", "").replace("\\,", "").replace("\\!", "")
+    key = _SPACE.sub("", answer.key).replace("\\left", "").replace("\\right", "").replace("\\,", "").replace("\\!", "")
     return words(key) if policy.ignore_case and answer.tree is not None else key
 
 
