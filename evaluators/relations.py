@@ -354,8 +354,8 @@ def _each_without_names(node: Node) -> Node:
     """`(a, b) = (1, 2), (3, 4)` as the two points; `n = 1, 3 (mod 8)` with the modulus at each."""
     names = node.args[0].args[0]
     if node.args[0].value == ("!=",) and all(arg.op != "rel" for arg in node.args[1:]):  # x is neither 2 nor -2
-        values = elements(Node("list", (node.args[0].args[1], *node.args[1:])))
-        return Node("list", tuple(Node("rel", (names, value), ("!=",)) for value in values), "and")
+        excluded = elements(Node("list", (node.args[0].args[1], *node.args[1:])))
+        return Node("list", tuple(Node("rel", (names, value), ("!=",)) for value in excluded), "and")
     if names.op == "tuple" and all(map(is_variable, names.args)):
         values = [arg.args[1] if arg.op == "rel" and arg.args[0] == names else arg for arg in node.args]
         if all(value.op == "tuple" and len(value.args) == len(names.args) for value in values):
@@ -420,4 +420,5 @@ def in_letter_of(like: Node, node: Node) -> Node | None:
     mine, other = symbols(like) - symbols(node), symbols(node) - symbols(like)
     if len(mine) != 1 or len(other) != 1 or not mine | other <= INTEGERS:
         return None
-    return substitute(node, *other, Node("sym", (), *mine))
+    (name,), (wanted,) = other, mine
+    return substitute(node, name, Node("sym", (), wanted))
