@@ -1,8 +1,8 @@
 """What the study says: each claim a row with its estimand, effect, interval and verdict.
 
 The claims stand in claims.toml. Nothing is called different on one seed; where a gate failed all are withheld.
-P-values are adjusted over the whole table by Holm; what is linearly separable has its own correction and its own
-verdicts, those of the probing protocol.
+A question is a family: its p-values are adjusted by Holm. What they would be over the whole table stands beside, for
+who reads the study as one. What is linearly separable has the verdicts of the probing protocol, and its correction.
 """
 
 from __future__ import annotations
@@ -69,18 +69,32 @@ class Measure:
 
 def claims_table(evidence: Evidence, gates: list[Gate]) -> pl.DataFrame:
     """Every claim whose arms and measurements this study has: question, claim, estimand, unit, effect, low, high,
-    p (Holm), seeds, problems, published, verdict, why."""
+    p (Holm within the question), p_table (Holm over all questions but the sixth), seeds, problems, published,
+    verdict, why."""
     claims = [claim for claim in read_toml(CLAIMS)["claim"] if _is_measured(claim, evidence)]
     of_probes = [claim for claim in claims if claim["measure"] == PROBED]
     compared = [claim for claim in claims if claim["measure"] != PROBED]
     found = [MEASURES[c["measure"]].of(evidence, c["a"], c.get("b")) for c in compared]
-    different = holm(np.array([d.p for d in found]))
-    same = holm(np.array([d.p_equivalent(MEASURES[c["measure"]].margin) for c, d in zip(compared, found)]))
+    questions = np.array([claim["question"] for claim in compared])
+    different = np.array([d.p for d in found])
+    same = np.array([d.p_equivalent(MEASURES[c["measure"]].margin) for c, d in zip(compared, found)])
+    adjusted = zip(_holm_within(different, questions), _holm_within(same, questions), holm(different))
     failed = ", ".join(gate.name for gate in gates if not gate.passed)
-    rows = [_row(c, effect, (p, q), failed) for c, effect, p, q in zip(compared, found, different, same)]
+    rows = [
+        {**_row(claim, effect, (float(p), float(q)), failed), "p_table": float(over_all)}
+        for claim, effect, (p, q, over_all) in zip(compared, found, adjusted)
+    ]
     if evidence.effects is not None:
         rows += [row for claim in of_probes for row in _probed_rows(claim, evidence.effects, failed)]
     return pl.DataFrame(rows, infer_schema_length=None).sort("question", maintain_order=True)
+
+
+def _holm_within(p: np.ndarray, families: np.ndarray) -> np.ndarray:
+    """Holm's correction within each family of tests."""
+    adjusted = np.full(len(p), np.nan)
+    for family in np.unique(families):
+        adjusted[families == family] = holm(p[families == family])
+    return adjusted
 
 
 def _is_measured(claim: dict[str, Any], evidence: Evidence) -> bool:
@@ -101,7 +115,7 @@ def _row(claim: dict[str, Any], found: Difference, p: tuple[float, float], faile
         "effect": measure.shown(found.estimate),
         "low": measure.shown(found.low),
         "high": measure.shown(found.high),
-        "p": float(p[0]),
+        "p": p[0],
         "seeds": found.seeds,
         "problems": found.problems,
         "published": claim.get("published", ""),
@@ -146,6 +160,7 @@ def _probed_rows(claim: dict[str, Any], effects: pl.DataFrame, failed: str) -> l
                 "low": found["low"],
                 "high": found["high"],
                 "p": found["p_holm"],
+                "p_table": None,
                 "seeds": found["seeds"],
                 "problems": found["problems"],
                 "published": claim.get("published", ""),
