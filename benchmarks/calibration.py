@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from scipy import stats
 from probes.auc import fold_auc
 from probes.bootstrap import SCORED_DRAWS, draw_problems, score_draws
 from probes.equivalence import Effect, crossed_effect
-from probes.fits import linear_gram, make_splits
+from probes.fits import fit_least_squares, linear_gram
+from probes.folds import Splits, make_splits
+from probes.least_squares import cross_validate, refit
 from probes.permutation import permutation_p, permute_blocks
-from probes.sweeps import fit_least_squares, refit_least_squares, sweep_auc
 
 SEED = 20260214  # fixed before the first simulation
+FRESH = 20261125  # first used once the test of equivalence stood as it stands
 ICC = 0.6
 STRENGTHS = (0.2, 0.4, 0.6)
 RIDGES = (1.0, 10.0, 100.0)
@@ -62,6 +65,13 @@ def lengths(rng: np.random.Generator, count: int) -> np.ndarray:
 # ---------------------------------------------------------------- permutation test
 
 
+def swept(states: np.ndarray, labels: np.ndarray, splits: Splits) -> np.ndarray:
+    """(m,) held-out AUC of every label vector, its ridge chosen on the inner folds."""
+    grams = [linear_gram(states, s.train) for s in splits.splits]
+    found = cross_validate(grams, labels, splits, RIDGES, score="squared_error")
+    return fold_auc(found.decisions, labels, splits.outer)
+
+
 def permutation_test(
     index: int, strength: float, *, problems: int = 50, layers: int = 4, width: int = 16, draws: int = 199
 ) -> float:
@@ -75,7 +85,7 @@ def permutation_test(
     splits = make_splits(of_row, labels[None], 5, 3, index)
     taken = permute_blocks(of_row, draws, index)
     stacked = np.concatenate([labels[None], labels[taken]])
-    auc = [sweep_auc([linear_gram(x, s.train) for s in splits.splits], stacked, splits, RIDGES) for x in states]
+    auc = [swept(x, stacked, splits) for x in states]
     best = np.max(auc, axis=0)
     return permutation_p(best[0], best[1:])
 
@@ -89,9 +99,7 @@ def naive(index: int, *, problems: int = 50, width: int = 16, draws: int = 199) 
     rows = np.arange(len(of_row))
     splits = make_splits(rows, labels[None], 5, 3, index)
     shuffled = np.stack([rng.permutation(labels) for _ in range(draws)])
-    auc = sweep_auc(
-        [linear_gram(states, s.train) for s in splits.splits], np.concatenate([labels[None], shuffled]), splits, RIDGES
-    )
+    auc = swept(states, np.concatenate([labels[None], shuffled]), splits)
     return permutation_p(auc[0], auc[1:])
 
 
@@ -100,6 +108,7 @@ def naive(index: int, *, problems: int = 50, width: int = 16, draws: int = 199) 
 
 def compared(
     index: int,
+    rng_seed: int,
     *,
     problems: int = PROBLEMS,
     seeds: int = SEEDS,
@@ -108,13 +117,13 @@ def compared(
     gain: float,
     seed_noise: float,
     own_noise: float,
-) -> tuple[float, float, float]:
-    """(Δ, variance between seeds, variance over problems) of one simulated comparison of two arms.
+) -> tuple[float, float, float, float]:
+    """(Δ, variance between seeds, over problems, of their interaction) of one simulated comparison of two arms.
 
     Both arms see the same rows: common states, plus what each run adds (clustered by problem), plus the label in
     one direction with a strength that differs by arm (`gain`) and by training seed (`seed_noise`).
     """
-    rng = np.random.default_rng([SEED, 2, index])
+    rng = np.random.default_rng([rng_seed, 2, index])
     of_row = np.repeat(np.arange(problems), 4)
     labels = clustered_labels(rng, of_row)
     common = clustered_noise(rng, of_row, width)
@@ -128,12 +137,12 @@ def compared(
             states = common + own_noise * clustered_noise(rng, of_row, width)
             states[:, 0] += (gain * arm + seed_noise * rng.standard_normal()) * labels
             grams = [linear_gram(states, s.train) for s in splits.splits]
-            held_out, ridges, _ = fit_least_squares(grams, labels[None], splits, (3.0, 30.0))
-            value[arm, seed] = fold_auc(held_out, labels[None], splits.outer)[0]
-            refits = refit_least_squares(grams, labels[None], splits, ridges, fitted)
+            fit = fit_least_squares(grams, labels[None], splits, (3.0, 30.0))
+            value[arm, seed] = fold_auc(fit.held_out, labels[None], splits.outer)[0]
+            refits = refit(grams, labels[None], splits, fit.costs, fitted)
             spread[arm, seed] = score_draws(refits, labels[None], splits.outer, fitted, scored)
     effect = crossed_effect(value[1] - value[0], (spread[1] - spread[0]).transpose(1, 0, 2), problems)
-    return effect.estimate, effect.seed_variance, effect.problem_variance
+    return effect.estimate, effect.seed_variance, effect.problem_variance, effect.interaction_variance
 
 
 SCENARIOS = {
@@ -147,12 +156,14 @@ def judged(found: np.ndarray) -> dict[str, float]:
     """Coverage of the mean over simulations, and size of the equivalence test with the margin at that mean."""
     truth = float(found[:, 0].mean())
     effects = [Effect(*row, SEEDS, PROBLEMS) for row in found]
-    centred = [Effect(e.estimate - truth, e.seed_variance, e.problem_variance, SEEDS, PROBLEMS) for e in effects]
+    centred = [_moved(e, -truth) for e in effects]
     return {
         "truth": truth,
         "spread": float(found[:, 0].std(ddof=1)),
-        "expected": float(np.sqrt(found[:, 1:].sum(1).mean())),
+        "expected": float(np.sqrt(found[:, 1:3].sum(1).mean())),
         "covered": int(np.sum([low <= truth <= high for low, high in (e.interval() for e in effects)])),
+        "too_low": int(np.sum([e.p_above(0.0) > 0.95 for e in centred])),
+        "too_high": int(np.sum([e.p_above(0.0) < 0.05 for e in centred])),
         "equivalent": int(np.sum([e.p_equivalent(abs(truth)) < 0.05 for e in effects])),
         "equivalent_at_3": int(np.sum([e.p_equivalent(3 * abs(truth)) < 0.05 for e in centred])),
         "size_at_3": int(np.sum([_moved(e, 3 * truth).p_equivalent(3 * abs(truth)) < 0.05 for e in centred])),
@@ -161,7 +172,7 @@ def judged(found: np.ndarray) -> dict[str, float]:
 
 
 def _moved(effect: Effect, by: float) -> Effect:
-    return Effect(effect.estimate + by, effect.seed_variance, effect.problem_variance, effect.seeds, effect.problems)
+    return replace(effect, estimate=effect.estimate + by)
 
 
 # ---------------------------------------------------------------- report
@@ -174,16 +185,17 @@ def interval(successes: int, total: int) -> str:
     return f"{100 * low:.1f} … {100 * high:.1f}"
 
 
-def run(section: str, first: int, simulations: int, out: Path) -> None:
+def run(section: str, rng_seed: int, first: int, simulations: int, out: Path) -> None:
     """Simulations first … first + simulations - 1 of a section; what was found goes into `out`, every 20."""
     tests = {"nulls": lambda i: permutation_test(i, 0.0), "naive": naive}
     tests |= {f"power {strength}": partial(permutation_test, strength=strength) for strength in STRENGTHS}
-    one = tests.get(section) or (lambda i: compared(i, **SCENARIOS[section]))
+    one = tests.get(section) or (lambda i: compared(i, rng_seed, **SCENARIOS[section]))
     found = []
+    name = f"{section}, seed {rng_seed}" if section in SCENARIOS else section
     for i in range(first, first + simulations):
         found.append(one(i))
         if len(found) % 20 == 0 or len(found) == simulations:
-            np.save(out / f"{section}-{first}.npy", np.asarray(found))
+            np.save(out / f"{name}-{first}.npy", np.asarray(found))
 
 
 def collect(out: Path, section: str) -> np.ndarray:
@@ -220,22 +232,33 @@ def report(out: Path) -> str:
         f"## Paired difference Δ of two arms: {SEEDS} training seeds, {PROBLEMS} problems of 4 rows",
         "",
         "Truth is the mean of Δ over simulations. Size is measured with the margin exactly at the truth, and at three "
-        "times it, where the test has power; power: the same with no difference.",
+        "times it, where the test has power; power: the same with no difference. Too low, too high: one-sided 5 % "
+        "bounds of the interval on the wrong side of the truth; they are not alike, because a small estimate comes "
+        f"with a small standard error. Seed {FRESH} was first used once the test stood as it stands.",
         "",
-        "| variance from | Δ | standard error, true / estimated | coverage of the 95 % interval (goal 93–97) "
-        "| TOST size (goal ≤ 5) | TOST size at margin 3 Δ | TOST power at margin 3 Δ | of |",
-        "|---|---|---|---|---|---|---|---|",
+        "| variance from | seed | Δ | standard error, true / estimated | coverage of the 95 % interval (goal 93–97) "
+        "| too low / too high | TOST size (goal ≤ 5) | TOST size at margin 3 Δ | TOST power at margin 3 Δ | of |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for section in SCENARIOS:
-        rows = collect(out, section)
-        if len(rows):
-            j = judged(rows)
-            cells = [_percent(int(j[k]), len(rows)) for k in ("covered", "equivalent", "size_at_3", "equivalent_at_3")]
-            errors = f"{j['spread']:.4f} / {j['expected']:.4f}"
-            lines.append(f"| {section} | {j['truth']:+.4f} | {errors} | {' | '.join(cells)} | {len(rows)} |")
+        for rng_seed in (SEED, FRESH):
+            rows = collect(out, f"{section}, seed {rng_seed}")
+            if not len(rows):
+                continue
+            j, n = judged(rows), len(rows)
+            tests = [_percent(int(j[k]), n) for k in ("equivalent", "size_at_3", "equivalent_at_3")]
+            cells = [
+                f"{j['truth']:+.4f}",
+                f"{j['spread']:.4f} / {j['expected']:.4f}",
+                _percent(int(j["covered"]), n),
+                f"{100 * j['too_low'] / n:.1f} / {100 * j['too_high'] / n:.1f}",
+                *tests,
+            ]
+            lines.append(f"| {section} | {rng_seed} | {' | '.join(cells)} | {n} |")
     lines += [
         "",
-        "`python benchmarks/calibration.py --out FOLDER && python benchmarks/calibration.py --out FOLDER --report`; "
+        "`python benchmarks/calibration.py --out FOLDER`, the same with `--seed {FRESH}` and a `--section` for each "
+        "line of the second table, then `--report`; "
         f"numpy {np.__version__}, scipy {scipy.__version__}, Python {platform.python_version()}, one thread.",
         "",
     ]
@@ -255,6 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=1000, help="a tenth of it for power, a quarter for naive")
     parser.add_argument("--first", type=int, default=0, help="number of the first simulation")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the random numbers of the paired comparison")
     parser.add_argument("--section", choices=sections, action="append")
     parser.add_argument("--out", type=Path, required=True, help="folder of what was found; runs of parts add up there")
     parser.add_argument("--report", action="store_true", help="write benchmarks/results/calibration.md from it")
@@ -266,7 +290,7 @@ def main() -> None:
         return
     for section in arguments.section or sections:
         part = 10 if section.startswith("power") else 4 if section == "naive" else 1
-        run(section, arguments.first, arguments.simulations // part, arguments.out)
+        run(section, arguments.seed, arguments.first, arguments.simulations // part, arguments.out)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 from probes import hinge, least_squares, smo
+from probes.folds import Splits, make_splits
 from probes.kernels import fit_kernel, gram
 from tracekit.runs import versions
 
@@ -155,16 +156,15 @@ def section_permutations() -> list[str]:
     k = gram(x, kernel=fit_kernel(x))
     draw = np.random.default_rng(2)
     groups = np.arange(n) // 6
-    folds = groups % 5
-    inner = np.stack([np.where(folds != f, (groups // 5) % 5, -1) for f in range(5)])
+    splits = make_splits(groups, y[None].astype(float), 5, 5, seed=0)
     blocks = y.reshape(-1, 6)
     labels = np.stack([y, *(blocks[draw.permutation(len(blocks))].ravel() for _ in range(count - 1))]).astype(float)
-    least_squares.cross_validate(k, labels[:2], folds, ridges, inner=inner)  # compiles the AUC
-    ours, result = seconds(lambda: least_squares.cross_validate(k, labels, folds, ridges, inner=inner))
+    least_squares.cross_validate(k, labels[:2], splits, ridges)  # compiles the AUC
+    ours, result = seconds(lambda: least_squares.cross_validate(k, labels, splits, ridges))
     few = 2
-    loop, _ = seconds(lambda: [nested_loop(k, labels[p], folds, inner, ridges) for p in range(few)])
+    loop, _ = seconds(lambda: [nested_loop(k, labels[p], splits, ridges) for p in range(few)])
     apart = max(
-        abs(refit(k, labels[p], folds, result.ridges[p]) - result.decisions[p]).max() for p in range(0, 1000, 50)
+        abs(refit(k, labels[p], splits.outer, result.ridges[p]) - result.decisions[p]).max() for p in range(0, 1000, 50)
     )
     ratio = loop / few * count / ours
     print(ratio, apart)
@@ -179,22 +179,22 @@ def section_permutations() -> list[str]:
     ]
 
 
-def nested_loop(k: np.ndarray, y: np.ndarray, folds: np.ndarray, inner: np.ndarray, ridges: tuple[float, ...]) -> None:
+def nested_loop(k: np.ndarray, y: np.ndarray, splits: Splits, ridges: tuple[float, ...]) -> None:
     from sklearn.metrics import roc_auc_score
 
-    for f in np.unique(folds):
-        train = np.flatnonzero(folds != f)
+    for split in splits.splits:
+        train = np.flatnonzero(split.train)
         scores = []
         for ridge in ridges:
             auc = []
-            for g in np.unique(inner[f, train]):
-                fit, out = train[inner[f, train] != g], train[inner[f, train] == g]
+            for g in np.unique(split.inner[train]):
+                fit, out = train[split.inner[train] != g], train[split.inner[train] == g]
                 model = KernelRidge(alpha=ridge, kernel="precomputed").fit(k[np.ix_(fit, fit)], y[fit])
                 auc.append(roc_auc_score(y[out] > 0, model.predict(k[np.ix_(out, fit)])))
             scores.append(np.mean(auc))
         best = ridges[int(np.argmax(scores))]
         model = KernelRidge(alpha=best, kernel="precomputed").fit(k[np.ix_(train, train)], y[train])
-        model.predict(k[np.ix_(folds == f, train)])
+        model.predict(k[np.ix_(~split.train, train)])
 
 
 def refit(k: np.ndarray, y: np.ndarray, folds: np.ndarray, ridges: np.ndarray) -> np.ndarray:

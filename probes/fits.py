@@ -14,44 +14,14 @@ from numpy.typing import NDArray
 
 from probes.auc import fold_auc
 from probes.dual import Fit, decisions
-from probes.folds import FoldError, check_folds, grouped_folds
+from probes.folds import FoldError, Split, Splits
 from probes.hinge import solve_batch
+from probes.least_squares import cross_validate
 
 Floats = NDArray[np.floating]
 
 #: Ridges of the least-squares statistic, in units of the Gram's mean diagonal.
 RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)
-
-
-@dataclass(frozen=True)
-class Split:
-    """One outer split. train: (n,) bool. inner: (n,) inner fold of each training row, -1 on held-out rows."""
-
-    train: NDArray[np.bool_]
-    inner: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """All outer splits of one repeat. outer: (n,) fold that holds each row out."""
-
-    outer: NDArray[np.int64]
-    splits: tuple[Split, ...]
-
-
-def make_splits(groups: np.ndarray, targets: Floats, outer: int, inner: int, seed: int) -> Splits:
-    """Outer folds grouped by problem, and grouped inner folds in each one's training rows. Raises FoldError."""
-    binary = targets[0] if len(targets) == 1 else None
-    folds = grouped_folds(groups, outer, seed, binary)
-    check_folds(folds, groups)
-    splits = []
-    for fold in range(outer):
-        train = folds != fold
-        inside = np.full(len(groups), -1)
-        inside[train] = grouped_folds(groups[train], inner, seed + 1 + fold, None if binary is None else binary[train])
-        check_folds(inside[train], groups[train])
-        splits.append(Split(train, inside))
-    return Splits(folds, tuple(splits))
 
 
 def standardise(states: Floats, train: NDArray[np.bool_]) -> Floats:
@@ -201,3 +171,26 @@ def refit_hinge(grams: Sequence[Floats], targets: Floats, splits: Splits, costs:
             fit = solve_batch(gram, np.broadcast_to(target, (len(able), rows)), boxes[able], tolerance=1e-2)
             score[np.ix_(able, np.asarray([t]), test)] = decisions(gram[test], fit)[:, None]
     return score
+
+
+# ---------------------------------------------------------------- least squares
+
+
+def fit_least_squares(
+    grams: Sequence[Floats], targets: Floats, splits: Splits, ridges: Sequence[float], gammas: Sequence[float] = ()
+) -> NestedFit:
+    """Choose the ridge (and gamma, where given) on inner folds, fit in closed form, and score what is held out.
+
+    Arguments as of `fit_hinge`; targets may be real: the fit is then kernel ridge regression, exact.
+    """
+    kernels = [[rbf_gram(gram, gamma) for gram in grams] for gamma in gammas] or [list(grams)]
+    # Squared error, not AUC: it needs no sort of every label vector and chooses the same ridges within noise.
+    tried = [cross_validate(kernel, targets, splits, ridges, score="squared_error") for kernel in kernels]
+    best = np.stack([one.inner_scores.max(2) for one in tried]).argmax(0)  # (c, outer): which gamma
+    held_out = np.empty(targets.shape)
+    for k, split in enumerate(splits.splits):
+        for t in range(len(targets)):
+            held_out[t, ~split.train] = tried[best[t, k]].decisions[t, ~split.train]
+    chosen = np.take_along_axis(np.stack([one.ridges for one in tried]), best[None], 0)[0]
+    widths = np.asarray(gammas or (1.0,))[best]
+    return NestedFit(held_out, chosen.T, widths.T, degenerate=0.0, largest_gap=0.0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -72,3 +74,34 @@ def check_folds(folds: np.ndarray, groups: np.ndarray) -> None:
             f"{len(split)} of {len(names)} groups have rows in more than one fold, first group {split[0]}: "
             "a problem would be on both sides. Split by group (grouped_folds)."
         )
+
+
+@dataclass(frozen=True)
+class Split:
+    """One outer split. train: (n,) bool. inner: (n,) inner fold of each training row, -1 on held-out rows."""
+
+    train: NDArray[np.bool_]
+    inner: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """All outer splits of one repeat. outer: (n,) fold that holds each row out."""
+
+    outer: NDArray[np.int64]
+    splits: tuple[Split, ...]
+
+
+def make_splits(groups: np.ndarray, targets: NDArray[np.floating], outer: int, inner: int, seed: int) -> Splits:
+    """Outer folds grouped by problem, and grouped inner folds in each one's training rows. Raises FoldError."""
+    binary = targets[0] if len(targets) == 1 else None
+    folds = grouped_folds(groups, outer, seed, binary)
+    check_folds(folds, groups)
+    splits = []
+    for fold in range(outer):
+        train = folds != fold
+        inside = np.full(len(groups), -1)
+        inside[train] = grouped_folds(groups[train], inner, seed + 1 + fold, None if binary is None else binary[train])
+        check_folds(inside[train], groups[train])
+        splits.append(Split(train, inside))
+    return Splits(folds, tuple(splits))

@@ -14,7 +14,8 @@ from scipy import stats
 
 from probes.auc import fold_auc
 from probes.dual import Fit
-from probes.fits import Splits, balance, linear_gram, standardise
+from probes.fits import balance, linear_gram, standardise
+from probes.folds import Splits
 from probes.hinge import solve_batch
 
 Floats = NDArray[np.floating]

@@ -22,6 +22,7 @@ from scipy.linalg import cho_factor, cho_solve, lapack
 
 from probes.auc import fold_auc
 from probes.dual import Floats, ProblemError
+from probes.folds import Splits
 
 Score = Literal["auc", "accuracy", "squared_error"]
 
@@ -84,43 +85,78 @@ def without(inverse: Floats, rows: NDArray[np.bool_]) -> Floats:
 def cross_validate(
     gram: Floats | Sequence[Floats],
     labels: Floats,
-    folds: Floats,
+    splits: Splits,
     ridges: Sequence[float],
     *,
-    inner: Floats | None = None,
     score: Score = "auc",
 ) -> CrossValidation:
     """Nested cross-validation of every label vector at once; each decision equals that of a refit.
 
-    gram: (n, n), or one (n, n) for each outer fold, in order, where the scaler is fitted per outer split.
+    gram: (n, n), or one (n, n) for each outer split, in order, where the scaler is fitted per outer split.
     labels: (m, n), -1/+1 or real-valued targets.
-    folds: (n,) outer fold of each row, from `probes.folds.grouped_folds`, so that no group stands on two sides.
+    splits: outer and inner folds, grouped, from `probes.folds.make_splits`.
     ridges: λ > 0 in the Gram's units; one is taken as it is, several are chosen between for each label vector.
-    inner: (outer folds, n) inner fold of each training row, negative on held-out rows; needed by several ridges.
     score: what a ridge is chosen by: AUC within inner folds, accuracy of the sign, or minus the squared error.
     Raises ProblemError.
     """
     grams: list[Floats] = [np.asarray(gram)] if np.ndim(gram[0]) == 1 else list(gram)
     _, labels = _check(grams[0], labels)
-    folds = np.asarray(folds)
-    outer = np.unique(folds)
-    inner = _check_design(labels, folds, len(grams), ridges, inner)
+    _check_design(labels, splits, len(grams), ridges)
     shared = {r: bordered_inverse(np.asarray(grams[0]), r) for r in ridges} if len(grams) == 1 else {}
-    result, scores = np.empty(labels.shape), np.zeros((len(labels), len(outer), len(ridges)))
-    for k, fold in enumerate(outer):
-        test, train = folds == fold, np.flatnonzero(folds != fold)
-        split, y = np.asarray(grams[k % len(grams)], dtype=np.float64), labels[:, train]
+    result, scores = np.empty(labels.shape), np.zeros((len(labels), len(splits.splits), len(ridges)))
+    for k, fold in enumerate(splits.splits):
+        test, train = ~fold.train, np.flatnonzero(fold.train)
+        split, y, inner = np.asarray(grams[k % len(grams)], dtype=np.float64), labels[:, train], fold.inner[train]
         candidates = np.empty((len(ridges), len(labels), int(test.sum())))
         for r, ridge in enumerate(ridges):
             inverse = without(shared[ridge], test) if shared else bordered_inverse(split[np.ix_(train, train)], ridge)
             across = split[np.ix_(test, train)] - split[np.ix_(train, train)].mean(0)
             candidates[r] = y @ (across @ inverse).T + y.mean(1, keepdims=True)
             if len(ridges) > 1:
-                held_out = y @ held_out_operator(inverse, inner[k, train]).T
-                scores[:, k, r] = _score(held_out, y, inner[k, train], score)
+                scores[:, k, r] = _score(y @ held_out_operator(inverse, inner).T, y, inner, score)
         best = scores[:, k].argmax(1)  # the first of equals
         result[:, test] = candidates[best, np.arange(len(labels))]
     return CrossValidation(result, np.asarray(ridges)[scores.argmax(2)], scores)
+
+
+def refit(grams: Sequence[Floats], targets: Floats, splits: Splits, ridges: Floats, draws: Floats) -> Floats:
+    """(draws, targets, n) held-out decisions of weighted refits, the ridge as chosen on the data as they stand.
+
+    grams: one (n, n) for each outer split. targets: (c, n). ridges: (outer, c) values. draws: (draws, n)
+    multiplicities: a row drawn twice weighs twice.
+    """
+    score = np.empty((len(draws), *targets.shape))
+    for k, (gram, split) in enumerate(zip(grams, splits.splits)):
+        features = _features(gram)
+        design = np.hstack([features, np.ones((len(features), 1))])
+        weight = draws * split.train
+        normal = _weighted_products(design, weight)
+        for t, target in enumerate(targets):
+            penalty = np.full(design.shape[1], ridges[k, t])
+            penalty[-1] = 1e-9  # the intercept is free
+            moment = (weight * target) @ design
+            beta = np.linalg.solve(normal + np.diag(penalty), moment[:, :, None])[:, :, 0]
+            score[:, t, ~split.train] = beta @ design[~split.train].T
+    return score
+
+
+def _weighted_products(design: Floats, weight: Floats) -> Floats:
+    """(draws, r, r) designᵀ diag(w) design; one matrix product for narrow designs, one a draw for wide ones."""
+    n, r = design.shape
+    if r > 64:
+        return np.stack([(design * w[:, None]).T @ design for w in weight])
+    outer = (design[:, :, None] * design[:, None, :]).reshape(n, r * r)
+    return (weight @ outer).reshape(-1, r, r)
+
+
+def _features(gram: Floats) -> Floats:
+    """(n, rank) with features @ features.T = gram: a pivoted Cholesky factor, cheap where the rank is low."""
+    factor, pivots, rank, _ = lapack.dpstrf(
+        np.asarray(gram, dtype=np.float64), tol=1e-9 * gram.diagonal().max(), lower=1
+    )
+    features = np.empty((len(gram), rank))
+    features[pivots - 1] = np.tril(factor)[:, :rank]
+    return features
 
 
 def _score(decisions: Floats, labels: Floats, folds: NDArray[np.int64], score: Score) -> Floats:
@@ -152,25 +188,10 @@ def _check(gram: Floats, labels: Floats) -> tuple[Floats, Floats]:
     return gram, labels
 
 
-def _check_design(
-    labels: Floats, folds: NDArray[np.int64], grams: int, ridges: Sequence[float], inner: Floats | None
-) -> NDArray[np.int64]:
-    """The inner folds as an array, or ProblemError."""
-    if folds.shape != labels.shape[1:]:
-        raise ProblemError(f"folds is {folds.shape}; expected ({labels.shape[1]},): one fold a row.")
-    outer = np.unique(folds)
-    if len(outer) < 2:
-        raise ProblemError(f"folds hold {len(outer)} fold; expected at least 2: are there fewer groups than folds?")
-    if grams not in (1, len(outer)):
-        raise ProblemError(f"{grams} Gram matrices for {len(outer)} outer folds; give one, or one for each.")
+def _check_design(labels: Floats, splits: Splits, grams: int, ridges: Sequence[float]) -> None:
+    if splits.outer.shape != labels.shape[1:]:
+        raise ProblemError(f"splits are of {len(splits.outer)} rows; the labels have {labels.shape[1]}.")
+    if grams not in (1, len(splits.splits)):
+        raise ProblemError(f"{grams} Gram matrices for {len(splits.splits)} outer folds; give one, or one for each.")
     if not len(ridges) or min(ridges) <= 0:
         raise ProblemError(f"ridges are {list(ridges)}; expected one or more positive values.")
-    if len(ridges) == 1:
-        return np.zeros((len(outer), len(folds)), np.int64)
-    inner = np.asarray(inner)
-    if inner.shape != (len(outer), len(folds)):
-        raise ProblemError(f"inner is {inner.shape}; expected ({len(outer)}, {len(folds)}): inner folds a split.")
-    for k, fold in enumerate(outer):
-        if len(np.unique(inner[k, folds != fold])) < 2 or (inner[k, folds != fold] < 0).any():
-            raise ProblemError(f"inner[{k}] must deal every training row of fold {fold} to one of at least 2 folds.")
-    return inner

@@ -13,10 +13,11 @@ from probes.alignment import Aligned
 from probes.auc import fold_auc
 from probes.bootstrap import SCORED_DRAWS, draw_problems, score_draws
 from probes.features import Feature, FeatureError, Labels, label_rows
-from probes.fits import RIDGES, Floats, NestedFit, Splits, fit_hinge, linear_gram, make_splits, rbf_gram, refit_hinge
+from probes.fits import RIDGES, Floats, NestedFit, fit_hinge, fit_least_squares, linear_gram, rbf_gram, refit_hinge
+from probes.folds import Splits, make_splits
+from probes.least_squares import cross_validate, refit
 from probes.permutation import permute_blocks, swappable_blocks
 from probes.settings import ProtocolSettings
-from probes.sweeps import fit_least_squares, refit_least_squares, sweep_auc
 
 
 @dataclass(frozen=True)
@@ -272,14 +273,12 @@ def _fit(
 ) -> NestedFit:
     if plan.binary and settings.fit == "hinge":
         return fit_hinge(grams, plan.targets, splits, settings.costs, gammas)
-    held_out, ridges, widths = fit_least_squares(grams, plan.targets, splits, RIDGES, gammas)
-    return NestedFit(held_out, ridges, widths, degenerate=0.0, largest_gap=0.0)
+    return fit_least_squares(grams, plan.targets, splits, RIDGES, gammas)
 
 
 def _refit(grams: Sequence[Floats], plan: FeaturePlan, costs: Floats, settings: ProtocolSettings) -> Floats:
     hinge = plan.binary and settings.fit == "hinge"
-    refit = refit_hinge if hinge else refit_least_squares
-    scores = refit(grams, plan.targets, plan.repeats[0], costs, plan.draws)
+    scores = (refit_hinge if hinge else refit)(grams, plan.targets, plan.repeats[0], costs, plan.draws)
     return score_draws(scores, plan.targets, plan.repeats[0].outer, plan.draws, plan.scored)
 
 
@@ -313,7 +312,10 @@ def _sweep(grams: Sequence[Floats], plan: FeaturePlan) -> tuple[float, Floats, f
     stacked = np.concatenate([plan.targets[None], permuted]).reshape(-1, plan.targets.shape[1])
     count = len(stacked)
     control = plan.token_labels if plan.binary else np.empty((0, stacked.shape[1]))
-    every = sweep_auc(grams, np.concatenate([stacked, control]), plan.repeats[0], RIDGES)
+    labels, splits = np.concatenate([stacked, control]), plan.repeats[0]
+    every = fold_auc(
+        cross_validate(grams, labels, splits, RIDGES, score="squared_error").decisions, labels, splits.outer
+    )
     auc = every[:count].reshape(-1, len(plan.targets)).mean(1)
     return float(auc[0]), auc[1:], float(every[count]) if plan.binary else float("nan")
 

@@ -64,9 +64,10 @@ def problems_needed(effect: Effect, target: float, alpha: float = 0.05, power: f
     """
     spread = stats.t.isf(alpha / 2, effect.seeds - 1) + stats.norm.isf(1 - power) if effect.seeds > 1 else 0.0
     left = target**2 - effect.seed_variance * spread**2
-    if left <= 0 or not np.isfinite(effect.problem_variance):
+    of_problems = effect.problem_variance + effect.interaction_variance  # as the test of equivalence counts it
+    if left <= 0 or not np.isfinite(of_problems):
         return None
-    return math.ceil(effect.problems * effect.problem_variance * _reach(alpha, power) ** 2 / left)
+    return math.ceil(effect.problems * of_problems * _reach(alpha, power) ** 2 / left)
 
 
 def _reach(alpha: float, power: float) -> float:

@@ -9,11 +9,9 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from tracekit.config import SettingsError, load_settings
+from tracekit.config import SettingsError
 from tracekit.progress import draw_progress
 from tracekit.runs import Progress
-from tracekit.sources import SourceSettings, read_source
-from tracekit.tables import PROBLEMS, read_table
 
 
 def command_evaluate(*models: str, problems: str, output: Path) -> None:
@@ -31,34 +29,34 @@ def command_evaluate(*models: str, problems: str, output: Path) -> None:
         Model folders or hub names; and settings, as key=value.
     problems
         A PROBLEMS table, or a problem set in any layout that `tracekit curate` reads: GSM8K, MATH-500, AIME, verl or
-        LUFFY Parquet, a file, a folder, a hub name.
+        LUFFY Parquet, a file, a folder, a hub name; or a recipe of several sets in TOML, such as `benchmarks`, which
+        comes along: AIME, AMC, MATH-500, Minerva, OlympiadBench, ARC-c, GPQA, MMLU-Pro.
     output
-        Folder that takes one folder a model.
+        Folder that takes one folder a model, and in it one a set where there are several.
     """
-    from trainer.evaluate import EvaluateSettings, evaluate_model, name_of, summarise
+    from tracekit.evaluate_sets import read_sets
+    from trainer.evaluate import evaluate_model, name_of, summarise
 
     overrides = [word for word in models if "=" in word]
     asked = [word for word in models if "=" not in word]
     if not asked:
         raise SettingsError("no model is named; expected folders or hub names before the settings.")
-    settings = load_settings(EvaluateSettings, None, overrides)
     names = [name_of(model) for model in asked]
     if len(set(names)) < len(names):
         raise SettingsError(f"two models are called the same: {', '.join(names)}; evaluate them into two outputs.")
-    table = read_problems(problems)
-    with draw_progress() as progress:
-        found = [
-            evaluate_model(model, table, settings, output / name, partial(named, progress, name))
-            for model, name in zip(asked, names)
-        ]
-    Console().print(summary_table(summarise(pl.concat(found))))
-
-
-def read_problems(path: str) -> pl.DataFrame:
-    """PROBLEMS from a table of ours, or from a set in a public layout."""
-    if path.endswith(".parquet") and Path(path).is_file() and "problem_id" in pl.read_parquet_schema(path):
-        return read_table(path, PROBLEMS, "problems")
-    return read_source(SourceSettings(path=path)).problems
+    for part in read_sets(problems, overrides):
+        with draw_progress() as progress:
+            found = [
+                evaluate_model(
+                    model,
+                    part.problems,
+                    part.settings,
+                    output / name / part.name,
+                    partial(named, progress, f"{name} {part.name}".strip()),
+                )
+                for model, name in zip(asked, names)
+            ]
+        Console().print(summary_table(summarise(pl.concat(found)), part.name))
 
 
 def named(progress: Progress, name: str, stage: str, done: int, total: int, note: str = "") -> None:
@@ -66,9 +64,10 @@ def named(progress: Progress, name: str, stage: str, done: int, total: int, note
     progress(f"{stage} {name}", done, total, note)
 
 
-def summary_table(summary: pl.DataFrame) -> Table:
+def summary_table(summary: pl.DataFrame, title: str = "") -> Table:
     """The summary as a person reads it: a row a metric, percentages with their intervals."""
-    drawn = Table("model", "temperature", "metric", "%", "95 % interval", "problems", "unknown", "tokens")
+    columns = ("model", "temperature", "metric", "%", "95 % interval", "problems", "unknown", "tokens")
+    drawn = Table(*columns, title=title or None)
     for row in summary.iter_rows(named=True):
         metric = row["metric"] if row["metric"] == "greedy" else f"{row['metric']}@{row['k']}"
         drawn.add_row(

@@ -12,11 +12,14 @@ from tracekit.progress import draw_progress
 from trainer.config import TrainSettings
 
 
-def command_train(recipe: Path | None = None, *overrides: str) -> None:
+def command_train(recipe: Path | None = None, *overrides: str, dry_run: bool = False, hardware: str = "h100") -> None:
     """Train a model by a recipe: pretrain, cpt, sft, dpo, grpo, luffy or rl_sft.
 
     Run again after a kill, it goes on where it stood. On several processes: torchrun --nproc-per-node 8 -m
     tracekit.cli train … .
+
+    With --dry-run nothing is trained: the plan is printed, with hours and memory by formula. What it assumes can be
+    set: work.response_tokens=3000, hardware.devices=16.
 
     Example: tracekit train luffy.toml model=Qwen/Qwen2.5-Math-1.5B data.problems=problems.parquet output=runs/luffy
 
@@ -26,9 +29,18 @@ def command_train(recipe: Path | None = None, *overrides: str) -> None:
         A TOML file, or the name of one that comes with the package: luffy, grpo, sft, … .
     overrides
         Settings laid over it, as key.sub=value.
+    dry_run
+        Read settings, model configuration, tokenizer and tables, and print what the run would take.
+    hardware
+        For the dry run: a100, h100, h800 or h200, 8 of them unless hardware.devices says otherwise.
     """
     if recipe is not None and "=" in str(recipe):  # no recipe, overrides alone
         recipe, overrides = None, (str(recipe), *overrides)
+    if dry_run:
+        from trainer.plan import plan_run, plan_table
+
+        Console().print(*(plan_table(plan) for plan in plan_run(find_recipe(recipe), overrides, hardware)), sep="\n")
+        return
     settings = load_settings(TrainSettings, find_recipe(recipe), overrides)
     from trainer.train import train
 

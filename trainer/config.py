@@ -33,6 +33,18 @@ class NewModelSettings(Settings):
     tie_embeddings: bool = True
 
 
+class ModelChanges(Settings):
+    """What a run changes in the model it starts from, before the first step; its checkpoints keep it.
+
+    LUFFY's authors took Qwen2.5-Math, whose window is 4,096, to 16,384 by a rope theta of 40,000 in place of 10,000,
+    and gave it a chat template of their own.
+    """
+
+    rope_theta: PositiveFloat | None = None
+    max_positions: PositiveInt | None = None  # the window, in tokens
+    chat_template: str | None = None  # name of one that comes with the package (luffy), or path of a Jinja file
+
+
 class LoraSettings(Settings):
     """Low-rank adapters through peft; `final/` holds the merged model."""
 
@@ -240,6 +252,7 @@ class TrainSettings(Settings):
     method: Method
     output: Path
     model: str | None = None  # folder or hub name to start from; None where [new_model] stands
+    model_changes: ModelChanges = ModelChanges()
     new_model: NewModelSettings | None = None
     ref_model: str | None = None  # KL and DPO's reference; None: the starting model
     data: DataSettings = DataSettings()
@@ -314,6 +327,18 @@ def _check_model(settings: TrainSettings) -> None:
         raise ValueError("expected exactly one of model (a folder or hub name) and a [new_model] table.")
     if settings.attention == "flash_attention_2" and settings.dtype == "float32":
         raise ValueError("attention flash_attention_2 takes no float32; set dtype to bfloat16.")
+    changes, longest = settings.model_changes, settings.data.prompt_tokens + settings.data.response_tokens
+    if settings.new_model is not None and changes != ModelChanges():
+        raise ValueError("model_changes are those of a model that stands; set [new_model]'s own keys.")
+    if changes.max_positions is not None and longest > changes.max_positions:
+        raise ValueError(
+            f"model_changes.max_positions is {changes.max_positions}; prompt_tokens and response_tokens make {longest}."
+        )
+    if settings.engine.kind == "vllm-server" and (changes.rope_theta or changes.max_positions):
+        raise ValueError(
+            "model_changes do not reach a rollout server, which reads its model's own configuration; serve and name a "
+            "folder that has them, such as the final/ of a run with them."
+        )
     if settings.new_model is not None and settings.lora is not None:
         raise ValueError("lora adapts a trained model; a [new_model] has random weights. Take one of them out.")
 

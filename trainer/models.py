@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils.logging import disable_progress_bar
 
-from trainer.config import LoraSettings, NewModelSettings, TrainSettings
+from trainer.config import LoraSettings, ModelChanges, NewModelSettings, TrainSettings
 from trainer.log_probs import from_logits, token_log_probs
 
 
@@ -24,7 +27,13 @@ class ModelError(ValueError):
     """A model or tokenizer cannot be used: the message names it, what is wrong and what to do."""
 
 
-def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+#: The model as it stands.
+NO_CHANGES = ModelChanges()
+
+
+def load_tokenizer(
+    name: str | Path, *, trust_remote_code: bool = False, changes: ModelChanges = NO_CHANGES
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub name. Raises ModelError where there is none, or none with an EOS."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name), trust_remote_code=trust_remote_code)
@@ -32,33 +41,89 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreT
         raise ModelError(f"{name} has no tokenizer that can be read ({_first_line(error)}).") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {name} has no eos_token, so no response could end; set one and save it.")
+    if changes.chat_template is not None:
+        tokenizer.chat_template = read_template(changes.chat_template)
+    if changes.max_positions is not None:
+        tokenizer.model_max_length = changes.max_positions
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
-def load_model(name: str | Path, *, attention: str = "sdpa", trust_remote_code: bool = False) -> PreTrainedModel:
+def load_model(
+    name: str | Path,
+    *,
+    attention: str = "sdpa",
+    trust_remote_code: bool = False,
+    changes: ModelChanges = NO_CHANGES,
+) -> PreTrainedModel:
     """The causal LM of a folder or hub name, in float32, from safetensors alone."""
     disable_progress_bar()  # transformers draws its own; here the roof does
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(name),
+            config=load_config(name, trust_remote_code=trust_remote_code, changes=changes),
             dtype=torch.float32,
             attn_implementation=attention,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
         )
     except (OSError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
         raise ModelError(
             f"{name} is no causal LM with safetensors weights that can be read ({_first_line(error)})."
         ) from error
     return cast(PreTrainedModel, model)
 
 
-def new_model(settings: NewModelSettings, tokenizer: PreTrainedTokenizerBase, attention: str) -> PreTrainedModel:
-    """A Llama with random weights drawn from torch's global generator, its vocabulary the tokenizer's.
+def load_config(
+    name: str | Path, *, trust_remote_code: bool = False, changes: ModelChanges = NO_CHANGES
+) -> PreTrainedConfig:
+    """The configuration of a folder or hub name with `changes` made. Raises ModelError where it cannot be had."""
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(str(name), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name} has no configuration that can be read ({_first_line(error)}).") from error
+    for key, value in config_changes(config, changes).items():
+        setattr(config, key, value)
+    return config
+
+
+def config_changes(config: PreTrainedConfig, changes: ModelChanges) -> dict[str, Any]:
+    """The keys of a configuration that `changes` set, in transformers' words.
+
+    Raises ModelError for a model whose positions are not rotary, or rotary in more than one way.
+    """
+    rope, found = getattr(config, "rope_parameters", None), dict[str, Any]()
+    if changes.rope_theta is None and changes.max_positions is None:
+        return found
+    if not isinstance(rope, dict) or "rope_theta" not in rope:
+        raise ModelError(
+            f"model_changes of rope_theta and max_positions need rotary positions of one theta; {config.model_type} "
+            f"has rope_parameters {rope!r}."
+        )
+    if changes.rope_theta is not None:
+        found["rope_parameters"] = {**rope, "rope_theta": changes.rope_theta}
+    if changes.max_positions is not None:
+        found["max_position_embeddings"] = changes.max_positions
+    return found
+
+
+def read_template(name: str) -> str:
+    """The Jinja text of a chat template that comes with the package, or of a file."""
+    folder = Path(str(resources.files("trainer"))) / "templates"
+    path = next((path for path in (folder / f"{name}.jinja", Path(name)) if path.is_file()), None)
+    if path is None:
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.jinja")))
+        raise ModelError(f"model_changes.chat_template is {name!r}; expected one of {known}, or a Jinja file.")
+    return path.read_text(encoding="utf-8")
+
+
+def new_config(settings: NewModelSettings, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    """The configuration of a Llama whose vocabulary is the tokenizer's.
 
     Not a Qwen2: in a Qwen2 folder transformers' AutoTokenizer replaces any tokenizer by Qwen2's own splitting.
     """
-    config = LlamaConfig(
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden_size,
         num_hidden_layers=settings.layers,
@@ -72,6 +137,11 @@ def new_model(settings: NewModelSettings, tokenizer: PreTrainedTokenizerBase, at
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def new_model(settings: NewModelSettings, tokenizer: PreTrainedTokenizerBase, attention: str) -> PreTrainedModel:
+    """A Llama with random weights drawn from torch's global generator."""
+    config = new_config(settings, tokenizer)
     return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, attn_implementation=attention))
 
 
@@ -81,8 +151,9 @@ def load(settings: TrainSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerB
         tokenizer = load_tokenizer(settings.new_model.tokenizer)
         return new_model(settings.new_model, tokenizer, settings.attention), tokenizer
     assert settings.model is not None  # TrainSettings holds this
-    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    model = load_model(settings.model, attention=settings.attention, trust_remote_code=settings.trust_remote_code)
+    changes, trusted = settings.model_changes, settings.trust_remote_code
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=trusted, changes=changes)
+    model = load_model(settings.model, attention=settings.attention, trust_remote_code=trusted, changes=changes)
     check_match(model, tokenizer, settings.model)
     return model, tokenizer
 

@@ -26,6 +26,7 @@ from trainer.rollout import GroupSampler
 from trainer.round_metrics import (
     count_statistics,
     importance_statistics,
+    pass_flops,
     probability_statistics,
     round_statistics,
     sampling_flops,
@@ -83,7 +84,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
         with clock.stage("log_probs"):
             rows = scoring.rows(rolled.groups)
         averages.add(importance_statistics(list(chain.from_iterable(rows)), rollout_settings.importance_cap))
-        norms, trained, lr = list[float](), list[Row](), 0.0
+        norms, trained, flops, lr = list[float](), list[Row](), 0, 0.0
         with clock.stage("update"):
             for update in range(updates):
                 chosen = [row for group in rows[update % parts :: parts] for row in group]
@@ -91,11 +92,11 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
                 if totals.rows == 0:
                     continue  # the filters left nothing to learn from
                 chosen = chosen if loss_of.needs_every_row else with_gradient(chosen, settings)
-                accumulate(training, scorer, loss_of, chosen, totals, averages, sharing=sharing)
+                flops += accumulate(training, scorer, loss_of, chosen, totals, averages, sharing=sharing)
                 trained += chosen
                 lr = learning_rate(step * updates + update, total * updates, settings.optimizer)
                 norms.append(apply_update(training.optimizer, lr, settings.optimizer.max_grad_norm, step))
-        averages.add(update_statistics(trained, cost))
+        averages.add(update_statistics(trained, flops))
         with clock.stage("weights"):
             if norms and not engine.live:
                 engine.load_weights(full_tensors(model))
@@ -134,18 +135,20 @@ def accumulate(
     averages: Averages,
     *,
     sharing: bool = False,
-) -> None:
+) -> int:
     """Add the gradient of the update's loss over these rows, micro-batch by micro-batch, summed over ranks.
 
-    sharing: a prompt may be computed once for its rows.
+    sharing: a prompt may be computed once for its rows. Returns the FLOPs of this rank's passes, by formula.
     """
     budget, probabilities = training.settings.batch.micro_tokens, [torch.zeros(0)]
-    shared = shared_micro_batches(rows, model_cost(models.plain_model(training.model)), budget) if sharing else None
+    cost, flops = model_cost(models.plain_model(training.model)), 0
+    shared = shared_micro_batches(rows, cost, budget) if sharing else None
     for micro in in_step(shared or micro_batches([len(row.token_ids) for row in rows], budget), scorer):
         if micro is None:
             empty_pass(scorer, training.device)
             continue
         chosen = [rows[i] for i in micro]
+        flops += pass_flops(chosen, cost, shared=bool(shared))
         batch = collate(chosen, pad_id(training.tokenizer), training.device)
         with training.autocast():
             if shared:
@@ -163,6 +166,7 @@ def accumulate(
         if parameter.grad is None:  # no row had a gradient: momentum and decay act as they would on a gradient of 0
             parameter.grad = torch.zeros_like(parameter)
     sum_gradients(parameters)
+    return flops
 
 
 def with_gradient(rows: Sequence[Row], settings: TrainSettings) -> list[Row]:

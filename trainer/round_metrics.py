@@ -12,10 +12,11 @@ from torch import Tensor
 from evaluators.verdict import Outcome
 from tracekit.tables import COMPLETIONS, write_table
 from trainer.config import TrainSettings
-from trainer.flops import ModelCost
+from trainer.flops import ModelCost, causal_pairs
 from trainer.ranks import rank
 from trainer.rollout import Group, Round, Sample
 from trainer.sequences import Row
+from trainer.shared_prompts import by_prompt
 
 #: (sum, count) of a number: added up over micro-batches and ranks, then divided.
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -72,13 +73,12 @@ def count_statistics(rollout: Round, replayed: int, skipped: int) -> Statistics:
     return {name: _total(number) for name, number in counts.items()}
 
 
-def update_statistics(trained: Sequence[Row], cost: ModelCost) -> Statistics:
-    """Tokens and FLOPs of the rows that went forward and backward, summed over ranks."""
-    lengths = [(len(row.token_ids), row.response_length) for row in trained]
+def update_statistics(trained: Sequence[Row], flops: int) -> Statistics:
+    """Tokens of the rows that went forward and backward, and what that took, summed over ranks."""
     counts = {
-        "tokens_trained": float(sum(tokens for tokens, _ in lengths)),
-        "rows_trained": float(len(lengths)),
-        "flops_update": float(cost.training(lengths)),
+        "tokens_trained": float(sum(len(row.token_ids) for row in trained)),
+        "rows_trained": float(len(trained)),
+        "flops_update": float(flops),
     }
     return {name: _total(number) for name, number in counts.items()}
 
@@ -95,6 +95,18 @@ def importance_statistics(rows: Sequence[Row], cap: float) -> Statistics:
         "importance_gap": _pair(weight.log().abs().tolist()),
         "importance_cut": _pair((weight >= cap).double().tolist()),
     }
+
+
+def pass_flops(rows: Sequence[Row], cost: ModelCost, *, shared: bool) -> int:
+    """FLOPs of a forward and backward pass over rows side by side, padding counted, and nothing twice that backward
+    computes again. shared: each prompt is computed once for its rows, under a mask that compares every pair."""
+    scored = sum(row.response_length for row in rows)
+    if not shared:
+        longest = max(len(row.token_ids) for row in rows)
+        return cost.update(len(rows) * longest, scored, len(rows) * causal_pairs(longest))
+    groups = [[rows[i] for i in group] for group in by_prompt(rows)]
+    longest = max(group[0].prompt_length + sum(row.response_length for row in group) for group in groups)
+    return cost.update(len(groups) * longest, scored, len(groups) * longest**2)
 
 
 def sampling_flops(groups: Iterable[Group], cost: ModelCost) -> Statistics:

@@ -209,7 +209,10 @@ def _with_reference(training: Training, rows: list[Row]) -> list[Row]:
     settings = training.settings
     name = settings.ref_model or settings.model
     assert name is not None  # dpo starts from a model: TrainSettings holds this
-    reference = models.load_model(name, attention=settings.attention, trust_remote_code=settings.trust_remote_code)
+    changes = settings.model_changes if settings.ref_model is None else models.NO_CHANGES
+    reference = models.load_model(
+        name, attention=settings.attention, trust_remote_code=settings.trust_remote_code, changes=changes
+    )
     scorer = TokenScorer(reference).to(training.device).eval()
     found = list(rows)
     for micro in micro_batches([len(row.token_ids) for row in rows], settings.batch.micro_tokens):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from probes.fits import linear_gram, make_splits
+from probes.fits import linear_gram
+from probes.folds import make_splits
 from probes.geometry import (
     alignment,
     angle,

@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from probes import least_squares as ls
 from probes.dual import ProblemError
+from probes.folds import Split, Splits
 
 RIDGES = (0.01, 0.1, 1.0, 10.0)
 
@@ -17,8 +18,8 @@ def design(n=120, m=7, seed=0):
     labels = np.where(x[:, :1].T + 1.5 * draw.standard_normal((m, n)) > 0, 1.0, -1.0)
     groups = np.arange(n) // 4
     folds = groups % 5
-    inner = np.stack([np.where(folds != f, (groups // 5) % 4, -1) for f in range(5)])
-    return x, labels, folds, inner
+    splits = [Split(folds != f, np.where(folds != f, (groups // 5) % 4, -1)) for f in range(5)]
+    return x, labels, Splits(folds, tuple(splits))
 
 
 def ridge_decisions(x, y, fit, out, ridge):
@@ -26,7 +27,7 @@ def ridge_decisions(x, y, fit, out, ridge):
 
 
 def test_a_fit_is_scikit_learns_ridge_with_intercept():
-    x, labels, _, _ = design()
+    x, labels, _ = design()
     weights, intercepts = ls.fit(x @ x.T, labels, 0.7)
     theirs = Ridge(alpha=0.7).fit(x, labels[3])
     np.testing.assert_allclose(weights[3] @ x, theirs.coef_, atol=1e-10)
@@ -35,7 +36,8 @@ def test_a_fit_is_scikit_learns_ridge_with_intercept():
 
 
 def test_one_operator_gives_every_folds_held_out_decisions():
-    x, labels, folds, _ = design()
+    x, labels, splits = design()
+    folds = splits.outer
     ours = labels @ ls.held_out_operator(ls.bordered_inverse(x @ x.T, 0.3), folds).T
     for f in range(5):
         out = folds == f
@@ -44,24 +46,24 @@ def test_one_operator_gives_every_folds_held_out_decisions():
 
 
 def test_leaving_rows_out_needs_no_new_inverse():
-    x, _, folds, _ = design()
-    k, out = x @ x.T, folds == 2
+    x, _, splits = design()
+    k, out = x @ x.T, splits.outer == 2
     np.testing.assert_allclose(
         ls.without(ls.bordered_inverse(k, 0.3), out), ls.bordered_inverse(k[np.ix_(~out, ~out)], 0.3), atol=1e-10
     )
 
 
 def test_nested_choice_and_decisions_are_those_of_refitting_everything():
-    x, labels, folds, inner = design()
-    result = ls.cross_validate(x @ x.T, labels, folds, RIDGES, inner=inner)
+    x, labels, splits = design()
+    result = ls.cross_validate(x @ x.T, labels, splits, RIDGES)
     for m in range(len(labels)):
         for f in range(5):
-            train = np.flatnonzero(folds != f)
+            train, inner = np.flatnonzero(splits.splits[f].train), splits.splits[f].inner
             scores = []
             for ridge in RIDGES:
                 right = pairs = 0.0
                 for g in range(4):
-                    fit, out = train[inner[f, train] != g], train[inner[f, train] == g]
+                    fit, out = train[inner[train] != g], train[inner[train] == g]
                     ones = (labels[m, out] > 0).sum()
                     weight = ones * (len(out) - ones)
                     pairs += weight
@@ -70,17 +72,18 @@ def test_nested_choice_and_decisions_are_those_of_refitting_everything():
             np.testing.assert_allclose(result.inner_scores[m, f], scores, atol=1e-12)
             best = RIDGES[int(np.argmax(scores))]
             assert result.ridges[m, f] == best
-            ours = result.decisions[m, folds == f]
-            np.testing.assert_allclose(ours, ridge_decisions(x, labels[m], train, folds == f, best), atol=1e-10)
+            out = splits.outer == f
+            expected = ridge_decisions(x, labels[m], train, out, best)
+            np.testing.assert_allclose(result.decisions[m, out], expected, atol=1e-10)
 
 
 def test_a_gram_matrix_for_each_split_is_used_for_its_split():
-    x, labels, folds, inner = design()
-    grams = []
+    x, labels, splits = design()
+    grams, folds = [], splits.outer
     for f in range(5):
         z = (x - x[folds != f].mean(0)) / x[folds != f].std(0)
         grams.append(z @ z.T)
-    result = ls.cross_validate(grams, labels, folds, RIDGES, inner=inner)
+    result = ls.cross_validate(grams, labels, splits, RIDGES)
     for f in range(5):
         train, z = folds != f, (x - x[folds != f].mean(0)) / x[folds != f].std(0)
         expected = ridge_decisions(z, labels[0], train, ~train, result.ridges[0, f])
@@ -89,12 +92,12 @@ def test_a_gram_matrix_for_each_split_is_used_for_its_split():
 
 @pytest.mark.parametrize("score", ["accuracy", "squared_error"])
 def test_other_scores_choose_by_what_they_say(score):
-    x, labels, folds, inner = design()
-    result = ls.cross_validate(x @ x.T, labels, folds, RIDGES, inner=inner, score=score)
-    train = np.flatnonzero(folds != 1)
+    x, labels, splits = design()
+    result = ls.cross_validate(x @ x.T, labels, splits, RIDGES, score=score)
+    train, inner = np.flatnonzero(splits.splits[1].train), splits.splits[1].inner
     held_out = np.empty(len(train))
     for g in range(4):
-        out = inner[1, train] == g
+        out = inner[train] == g
         held_out[out] = ridge_decisions(x, labels[0], train[~out], train[out], RIDGES[2])
     y = labels[0, train]
     expected = (np.sign(held_out) == y).mean() if score == "accuracy" else -((held_out - y) ** 2).mean()
@@ -104,10 +107,11 @@ def test_other_scores_choose_by_what_they_say(score):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"folds": np.zeros(120, int)}, r"folds hold 1 fold; expected at least 2: are there fewer groups than folds"),
-        ({"folds": np.zeros(7, int)}, r"folds is \(7,\); expected \(120,\)"),
         ({"ridges": (0.0, 1.0)}, r"expected one or more positive values"),
-        ({"inner": None}, r"inner is \(\); expected \(5, 120\)"),
+        (
+            {"labels": np.ones((2, 120)), "splits": Splits(np.zeros(7, int), ())},
+            "splits are of 7 rows; the labels have 120",
+        ),
         ({"labels": np.ones((2, 30))}, r"labels is \(2, 30\); expected \(label vectors, 120\)"),
         ({"labels": np.full((1, 120), np.nan)}, r"labels has 120 NaN or infinite values"),
         ({"gram": [np.eye(120)] * 3}, r"3 Gram matrices for 5 outer folds"),
@@ -115,7 +119,7 @@ def test_other_scores_choose_by_what_they_say(score):
     ],
 )
 def test_bad_designs_are_named(change, message):
-    x, labels, folds, inner = design()
-    call = {"gram": x @ x.T, "labels": labels, "folds": folds, "ridges": RIDGES, "inner": inner} | change
+    x, labels, splits = design()
+    call = {"gram": x @ x.T, "labels": labels, "splits": splits, "ridges": RIDGES} | change
     with pytest.raises(ProblemError, match=message):
         ls.cross_validate(**call)

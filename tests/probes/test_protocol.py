@@ -11,11 +11,12 @@ from sklearn.svm import SVC
 from probes.auc import fold_auc
 from probes.bootstrap import draw_problems, score_draws, variance
 from probes.equivalence import Effect, crossed_effect, holm
-from probes.fits import FoldError, fit_hinge, linear_gram, make_splits, refit_hinge
-from probes.folds import check_folds, group_problems, grouped_folds
+from probes.fits import fit_hinge, linear_gram, refit_hinge
+from probes.folds import FoldError, check_folds, group_problems, grouped_folds, make_splits
+from probes.least_squares import cross_validate
+from probes.least_squares import refit as refit_least_squares
 from probes.permutation import permutation_p, permute_blocks, swappable_blocks
 from probes.power import intraclass, plan, problems_needed
-from probes.sweeps import refit_least_squares, sweep_auc
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_the_same_permutation_is_swept_as_a_refit_would_score_it(rng):
     splits = make_splits(of_row, labels[None], 3, 2, seed=0)
     permuted = labels[permute_blocks(of_row, 3, seed=2)]
     grams = [linear_gram(states, s.train) for s in splits.splits]
-    found = sweep_auc(grams, permuted, splits, (1.0,))
+    found = fold_auc(cross_validate(grams, permuted, splits, (1.0,)).decisions, permuted, splits.outer)
     for k, y in enumerate(permuted):
         decisions = np.empty(len(y))
         for gram, split in zip(grams, splits.splits):
@@ -216,15 +217,27 @@ def test_noise_that_every_seed_shares_is_not_averaged_away(rng):
 
 
 def test_interval_and_tests_agree():
-    effect = Effect(0.01, 2e-5, 3e-5, seeds=5, problems=80)
+    effect = Effect(0.01, 2e-5, 3e-5, 0.0, seeds=5, problems=80)
     _, high = effect.interval(0.1)
     assert effect.p_equivalent(high + 1e-9) < 0.05 < effect.p_equivalent(high - 1e-6)
     p = effect.p_different()
     assert effect.interval(p)[0] == pytest.approx(0, abs=1e-6)
 
 
+def test_equivalence_counts_what_seeds_and_problems_do_together_with_both(rng):
+    shared, own = rng.normal(0, 0.02, (4000, 1, 1)), rng.normal(0, 0.04, (4000, 5, 1))
+    differences = np.array([-0.02, 0.01, 0.0, 0.02, -0.01])
+    effect = crossed_effect(differences, differences[:, None] + shared + own, problems=400)
+    assert effect.interaction_variance == pytest.approx(0.04**2 / 5, rel=0.1)
+    whole = Effect(0.0, effect.seed_variance, 0.02**2 + 0.04**2 / 5, 0.0, seeds=5, problems=400)
+    assert effect.p_equivalent(0.05) == pytest.approx(whole.p_equivalent(0.05), rel=0.1)
+    alone = Effect(0.0, effect.seed_variance, effect.problem_variance, 0.0, seeds=5, problems=400)
+    assert alone.p_equivalent(0.05) < effect.p_equivalent(0.05)
+    assert alone.interval() == effect.interval()
+
+
 def test_no_difference_known_exactly_is_no_change_and_an_unknown_one_is_neither():
-    exact = Effect(0.0, 0.0, 0.0, seeds=1, problems=50)
+    exact = Effect(0.0, 0.0, 0.0, 0.0, seeds=1, problems=50)
     assert exact.p_different() == 1
     assert exact.p_equivalent(0.02) == 0
     unknown = crossed_effect(np.array([0.3]), np.full((20, 1, 3), np.nan), problems=50)
@@ -248,12 +261,12 @@ def test_intraclass_correlation_is_one_for_problem_labels_and_about_its_value_ot
 
 
 def test_a_quarter_of_the_error_needs_sixteen_times_the_problems():
-    effect = Effect(0.0, 0.0, 0.02**2, seeds=1, problems=100)
+    effect = Effect(0.0, 0.0, 0.02**2, 0.0, seeds=1, problems=100)
     assert problems_needed(effect, 0.01) == pytest.approx(16 * problems_needed(effect, 0.04), rel=0.01)
 
 
 def test_no_number_of_problems_helps_where_seeds_vary_too_much():
-    assert problems_needed(Effect(0.0, 0.02**2, 0.001**2, seeds=5, problems=100), 0.02) is None
+    assert problems_needed(Effect(0.0, 0.02**2, 0.001**2, 0.0, seeds=5, problems=100), 0.02) is None
 
 
 def test_clustered_labels_need_more_problems(rng):

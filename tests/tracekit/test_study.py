@@ -17,17 +17,20 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
+from evaluators import verify
 from tracekit.config import SettingsError, build_settings, load_settings
 from tracekit.runs import no_progress
-from tracekit.study.claims import claims_table
+from tracekit.study.claims import Evidence, claims_table
 from tracekit.study.exploration import path_metrics, path_of, path_table
 from tracekit.study.jobs import Board, Job, JobError, work
+from tracekit.study.materials import curated, text_of
 from tracekit.study.page import Page
 from tracekit.study.pipeline import jobs_of, train_settings
-from tracekit.study.results import Gate
+from tracekit.study.results import Gate, crossings, deep_unsolved
 from tracekit.study.run import QUICK
 from tracekit.study.settings import StudySettings
 from tracekit.study.statistics import difference, difference_of_runs, upper_bound_of_none
+from tracekit.tables import COMPLETIONS, CURATED, read_table
 from tracekit.world import World, box
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,11 +211,10 @@ def test_what_models_wrote_stays_text_on_the_page() -> None:
 
 
 def test_a_failed_gate_withholds_every_claim(finished: Path) -> None:
-    from tracekit.study.claims import Evidence
-    from tracekit.study.results import exploration_table, training_curves
-
     settings = tiny(finished)
-    evidence = Evidence(settings, training_curves(settings), exploration_table(settings))
+    tables = {path.stem: pl.read_parquet(path) for path in (finished / "figures").glob("*.parquet")}
+    evidence = Evidence(settings, tables["curves"], tables["exploration"], tables["costs"],
+                        tables["teacher_tokens"], tables["effects"])  # fmt: skip
     claims = claims_table(evidence, [Gate("skill", 0.1, "at least", 0.95)])
     assert set(claims["verdict"]) == {"withheld"}
     passed = claims_table(evidence, [Gate("skill", 0.99, "at least", 0.95)])
@@ -225,6 +227,7 @@ TINY = [
     "problems={train=24, test=12, length=8, order=8, surface=8, probe=60}",
     "corpus=400",
     "base.steps=6",
+    "base_attempts=2",
     "recipe.steps=2",
     "recipe.rollout={prompts=4, mini_batch_prompts=4, group_size=4}",
     "arms.sft.recipe.steps=2",
@@ -233,6 +236,12 @@ TINY = [
     "probing.protocol={permutations=19, draws=20, repeats=1, costs=[1.0], gammas=[1.0], outer_folds=3}",
     "probing.features=['step_correct']",
     "world.habit=0.5",
+    "probing.own_rollouts=['base']",
+    "evaluation.deep_samples=8",
+    "evaluation.deep_problems=4",
+    "evaluation.temperatures=[0.0, 1.0]",
+    "arms.dpo={recipe={method='dpo', steps=2, batch={rows=4}}}",
+    "arms.cpt={recipe={method='cpt', steps=2}}",
 ]
 
 
@@ -262,7 +271,7 @@ def without_times(folder: Path) -> dict[str, object]:
 def test_a_study_leaves_its_report_and_its_result(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
     assert {g["name"] for g in result["gates"] if not g["passed"]}
-    assert set(result["arms"]) == {"base", "sft", "grpo", "luffy"}
+    assert set(result["arms"]) == {"base", "sft", "grpo", "luffy", "dpo", "cpt"}
     assert set(result["arms"]["luffy"]) == {"test", "length", "order", "surface"}
     assert result["probes"]
     assert result["seconds"]["stages"]["train"] > 0
@@ -273,6 +282,89 @@ def test_a_study_leaves_its_report_and_its_result(finished: Path) -> None:
         "http://creativecommons.org", ""
     )
     assert (finished / "report.md").read_text(encoding="utf-8").startswith("# ")
+
+
+def test_a_base_without_the_skill_is_trained_anew_and_twice_as_long(finished: Path) -> None:
+    """So small a study never forms the skill: every attempt is made, and the last one stands."""
+    lengths = [
+        json.loads((finished / "models" / name / "run.json").read_text(encoding="utf-8"))["settings"]["steps"]
+        for name in ("base-0-failed-1", "base-0")
+    ]
+    assert lengths == [6, 12]
+
+
+def test_dpo_is_given_the_right_traces_and_the_wrong_answers_of_its_start(finished: Path) -> None:
+    settings = tiny(finished)
+    pairs = read_table(finished / "pairs" / "base-0" / "pairs.parquet", CURATED)
+    right, wrong = pairs.filter("correct"), pairs.filter(~pl.col("correct"))
+    assert set(right["trace_id"]) == set(curated(settings)["trace_id"])
+    assert set(wrong["author"]) == {"base"}
+    for response, gold in wrong.select("response", "gold").iter_rows():
+        assert not verify(response, gold).correct
+
+
+def test_the_text_of_cpt_has_the_words_and_not_the_form() -> None:
+    rows = pl.DataFrame({"problem": ["1 A +1 ?"], "response": ["A +1 2 \\boxed{ ( 1 , 2 ) }"]})
+    assert text_of(rows)["text"].to_list() == ["1 A +1 A +1 2 \\boxed{ ( 1 , 2 ) }"]
+
+
+def test_every_model_reads_its_arm_and_the_other_sources(finished: Path) -> None:
+    sources = pl.read_parquet(finished / "figures" / "sources.parquet")
+    assert set(sources["source"]) == {"world", "base"}
+    assert set(sources.filter(pl.col("source") == "base")["model"]) == {"base", "sft", "grpo", "luffy", "dpo", "cpt"}
+    own = sources.filter(pl.col("source") == "base")
+    assert (own["auc"].is_not_null() | (own["why_not"] != "")).all()
+
+
+def test_the_teacher_stands_beside_the_arms_as_what_departing_from_itself_means(finished: Path) -> None:
+    explored = pl.read_parquet(finished / "figures" / "exploration.parquet")
+    teacher = explored.filter(pl.col("arm") == "teacher")
+    assert len(teacher) == 1
+    assert 0 < teacher["off_teacher"][0] < 1  # another trace of its hand takes another way now and then
+    assert teacher["worked"][0] == 1.0
+
+
+def test_problems_that_only_some_solve_are_counted(finished: Path) -> None:
+    settings = tiny(finished)
+    counted = deep_unsolved(settings)
+    assert counted is not None
+    for row in counted.iter_rows(named=True):
+        own, base = (
+            read_table(finished / "measures" / f"{arm}-0" / "deep" / "completions.parquet", COMPLETIONS)
+            for arm in (row["arm"], "base")
+        )
+        solved = {p for p, reward in own.select("problem_id", "reward").iter_rows() if reward == 1}
+        known = {p for p, reward in base.select("problem_id", "reward").iter_rows() if reward == 1}
+        assert row["unsolved_by_base"] == 4 - len(known)
+        assert row["of_these_solved"] == len(solved - known)
+        assert row["lost"] == len(known - solved)
+
+
+def test_a_ratio_of_costs_is_told_as_a_ratio(finished: Path) -> None:
+    settings = tiny(finished)
+    costs = pl.DataFrame({"arm": ["luffy", "sft"], "seed": [0, 0], "flops": [6.0, 2.0]})
+    tables = {path.stem: pl.read_parquet(path) for path in (finished / "figures").glob("*.parquet")}
+    evidence = Evidence(settings, tables["curves"], tables["exploration"], costs, tables["teacher_tokens"])
+    claims = claims_table(evidence, [])
+    assert claims.filter(pl.col("unit") == "×")["effect"].to_list() == pytest.approx([3.0])
+
+
+def test_methods_that_change_places_over_the_temperatures_are_found() -> None:
+    def value(arm: str, temperature: float, seed: int) -> float:
+        at_zero, slope, noise = {"a": (0.9, 0.5, 0.001), "b": (0.7, 0.1, 0.0), "c": (0.2, 0.1, 0.0)}[arm]
+        return at_zero - slope * temperature + noise * seed
+
+    grid = [(a, t, s) for a in "abc" for t in (0.2, 0.5, 1.0) for s in range(3)]
+    rows = [
+        {"arm": a, "temperature": t, "seed": s, "metric": "pass", "k": 1, "value": value(a, t, s)} for a, t, s in grid
+    ]
+    found = crossings(pl.DataFrame(rows), ["a", "b", "c"])
+    assert found.rows() == [("pass", 1, "a", "b", "0.2", "1.0")]  # they meet at 0.5, where neither is better
+
+
+def test_a_study_that_probes_nothing_plans_no_states(tmp_path: Path) -> None:
+    settings = load_settings(StudySettings, QUICK, [f"output={tmp_path}", "probing.features=[]"])
+    assert {job.stage for job in jobs_of(settings)}.isdisjoint({"states", "probe", "rollouts"})
 
 
 @pytest.mark.slow

@@ -47,6 +47,29 @@ FAULTS = [
     ),
     ({"method": "sft", "model": "m", "data": {"curated": "c"}, "optimiser": {}}, "did you mean optimizer"),
     (
+        {"method": "sft", "model": "m", "data": {"curated": "c"}, "model_changes": {"max_positions": 4096}},
+        "prompt_tokens and response_tokens make 9216",
+    ),
+    (
+        {
+            "method": "sft",
+            "model": "m",
+            "data": {"curated": "c"},
+            "model_changes": {"rope_theta": 4e4},
+            "engine": {"kind": "vllm-server"},
+        },
+        "do not reach a rollout server",
+    ),
+    (
+        {
+            "method": "sft",
+            "new_model": {"tokenizer": "t"},
+            "data": {"curated": "c"},
+            "model_changes": {"rope_theta": 4e4},
+        },
+        "model_changes are those of a model that stands",
+    ),
+    (
         {"method": "dpo", "new_model": {"tokenizer": "t"}, "data": {"curated": "c"}},
         "compares with the model it starts from",
     ),

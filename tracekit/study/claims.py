@@ -1,11 +1,13 @@
 """What the study says: each claim a row with its estimand, effect, interval and verdict.
 
 The claims stand in claims.toml. Nothing is called different on one seed; where a gate failed all are withheld.
-P-values are adjusted over the whole table by Holm.
+P-values are adjusted over the whole table by Holm; what is linearly separable has its own correction and its own
+verdicts, those of the probing protocol.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,61 +18,90 @@ import polars as pl
 
 from probes.equivalence import holm
 from tracekit.config import read_toml
+from tracekit.study.measure import DEEP
 from tracekit.study.places import completions_of
 from tracekit.study.results import GREEDY, SAMPLED, Gate, passed, solved
-from tracekit.study.settings import BASE, IN_DISTRIBUTION, SPLITS, StudySettings
+from tracekit.study.settings import BASE, IN_DISTRIBUTION, SPLITS, TEACHER, StudySettings
 from tracekit.study.statistics import ALPHA, ByProblem, Difference, difference, difference_of_runs
 
+#: What the study asks; a claim's `question` is a key.
+QUESTIONS = {
+    1: "Where is the exploration? Does a model trained with teacher traces still search its own space?",
+    2: "Is it imitation, transfer, or off-policy RL?",
+    3: "Is zero-RL bounded by its base?",
+    4: "Does LUFFY beat SFT then RL, and at which cost?",
+    5: "Is temperature for majority voting or only for sampling?",
+    6: "Does imitation or RL change which reasoning features are linearly separable?",
+}
+
 SUPPORTED, REFUTED, INCONCLUSIVE, WITHHELD = "supported", "refuted", "inconclusive", "withheld"
+ONE_SEED = "one seed speaks of these checkpoints only"
 SHIFTED = tuple(split for split in SPLITS if split != IN_DISTRIBUTION)
 CLAIMS = Path(__file__).with_name("claims.toml")
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What claims are measured on."""
+    """What claims are measured on: the study's settings and its tables (see `tracekit.study.results`)."""
 
     settings: StudySettings
     curves: pl.DataFrame
     explored: pl.DataFrame
+    costs: pl.DataFrame
+    teacher_tokens: pl.DataFrame
+    effects: pl.DataFrame | None = None  # of the probing protocol; None where nothing was probed
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What can be compared between two arms, or told of one. A unit of "points": percentage points."""
+    """What can be compared between two arms, or told of one, so that 0 says "no difference".
+
+    shown: from the measure's own scale to what a reader sees, in `unit`. margin: differences within ± it count as
+    none; None: where no such bound was fixed beforehand.
+    """
 
     estimand: str
     unit: str
     of: Callable[[Evidence, str, str | None], Difference]
+    shown: Callable[[float], float] = float
+    margin: float | None = None
 
 
 def claims_table(evidence: Evidence, gates: list[Gate]) -> pl.DataFrame:
-    """Every claim whose arms this study has: question, claim, estimand, unit, effect, low, high, p (Holm), seeds,
-    problems, published, verdict, why."""
-    arms = {BASE, *evidence.settings.arms}
-    claims = [c for c in read_toml(CLAIMS)["claim"] if {c["a"], c.get("b", c["a"])} <= arms]
-    found = [MEASURES[c["measure"]].of(evidence, c["a"], c.get("b")) for c in claims]
-    adjusted = holm(np.array([d.p for d in found]))
+    """Every claim whose arms and measurements this study has: question, claim, estimand, unit, effect, low, high,
+    p (Holm), seeds, problems, published, verdict, why."""
+    claims = [claim for claim in read_toml(CLAIMS)["claim"] if _is_measured(claim, evidence)]
+    of_probes = [claim for claim in claims if claim["measure"] == PROBED]
+    compared = [claim for claim in claims if claim["measure"] != PROBED]
+    found = [MEASURES[c["measure"]].of(evidence, c["a"], c.get("b")) for c in compared]
+    different = holm(np.array([d.p for d in found]))
+    same = holm(np.array([d.p_equivalent(MEASURES[c["measure"]].margin) for c, d in zip(compared, found)]))
     failed = ", ".join(gate.name for gate in gates if not gate.passed)
-    return pl.DataFrame(
-        [_row(claim, effect, float(p), failed) for claim, effect, p in zip(claims, found, adjusted)],
-        infer_schema_length=None,
-    )
+    rows = [_row(c, effect, (p, q), failed) for c, effect, p, q in zip(compared, found, different, same)]
+    if evidence.effects is not None:
+        rows += [row for claim in of_probes for row in _probed_rows(claim, evidence.effects, failed)]
+    return pl.DataFrame(rows, infer_schema_length=None).sort("question", maintain_order=True)
 
 
-def _row(claim: dict[str, Any], found: Difference, p: float, failed: str) -> dict[str, Any]:
+def _is_measured(claim: dict[str, Any], evidence: Evidence) -> bool:
+    settings, arms = evidence.settings, {claim["a"], claim.get("b", claim["a"])}
+    if claim["measure"] == "deep_pass":
+        return bool(settings.evaluation.deep_samples) and arms <= set(settings.evaluation.deep_arms)
+    return arms <= {BASE, TEACHER, *settings.arms}
+
+
+def _row(claim: dict[str, Any], found: Difference, p: tuple[float, float], failed: str) -> dict[str, Any]:
     measure = MEASURES[claim["measure"]]
-    scale = 100.0 if measure.unit == "points" else 1.0
-    verdict, why = _judge(claim["expected"], found, p, failed)
+    verdict, why = _judge(claim["expected"], found, p, measure, failed)
     return {
         "question": claim["question"],
         "claim": claim["text"],
         "estimand": f"{measure.estimand}: {claim['a']}" + (f" - {claim['b']}" if "b" in claim else ""),
         "unit": measure.unit,
-        "effect": found.estimate * scale,
-        "low": found.low * scale,
-        "high": found.high * scale,
-        "p": p,
+        "effect": measure.shown(found.estimate),
+        "low": measure.shown(found.low),
+        "high": measure.shown(found.high),
+        "p": float(p[0]),
         "seeds": found.seeds,
         "problems": found.problems,
         "published": claim.get("published", ""),
@@ -79,14 +110,50 @@ def _row(claim: dict[str, Any], found: Difference, p: float, failed: str) -> dic
     }
 
 
-def _judge(expected: str, found: Difference, p: float, failed: str) -> tuple[str, str]:
+def _judge(expected: str, found: Difference, p: tuple[float, float], measure: Measure, failed: str) -> tuple[str, str]:
+    """(verdict, why). p: of no difference, and of a difference beyond the measure's margin; both by Holm."""
     if failed:
         return WITHHELD, f"gate failed: {failed}"
     if found.seeds < 2:
-        return INCONCLUSIVE, "one seed speaks of these checkpoints only"
-    if not p < ALPHA:
-        return INCONCLUSIVE, "the interval over seeds and problems does not exclude 0"
-    return (SUPPORTED if (found.estimate > 0) == (expected == "+") else REFUTED), ""
+        return INCONCLUSIVE, ONE_SEED
+    none = f"no difference beyond ±{measure.shown(measure.margin or 0.0):g} {measure.unit} (TOST, Holm p = {p[1]:.2g})"
+    if p[0] < ALPHA:
+        verdict = SUPPORTED if (found.estimate > 0) == (expected == "+") else REFUTED
+        return verdict, f"but {none}" if p[1] < ALPHA else ""
+    if p[1] < ALPHA:
+        return REFUTED, none
+    return INCONCLUSIVE, f"neither different from 0 (Holm p = {p[0]:.2g}) nor shown to be the same"
+
+
+def _probed_rows(claim: dict[str, Any], effects: pl.DataFrame, failed: str) -> list[dict[str, Any]]:
+    """One row a feature. The claim is that something changes: refuted where the protocol finds no change."""
+    wanted = (pl.col("estimand") == "delta") & (pl.col("a") == claim["a"]) & (pl.col("b") == claim["b"])
+    said = {"changed": SUPPORTED, "equivalent": REFUTED}
+    rows = []
+    for found in effects.filter(wanted).iter_rows(named=True):
+        verdict, why = said.get(found["verdict"], INCONCLUSIVE), found["why"]
+        if found["seeds"] < 2 and verdict != INCONCLUSIVE:
+            verdict, why = INCONCLUSIVE, ONE_SEED
+        if failed:
+            verdict, why = WITHHELD, f"gate failed: {failed}"
+        rows.append(
+            {
+                "question": claim["question"],
+                "claim": f"{claim['text']}: {found['feature']}",
+                "estimand": f"Δ of held-out linear AUC: {claim['a']} - {claim['b']}",
+                "unit": "AUC",
+                "effect": found["effect"],
+                "low": found["low"],
+                "high": found["high"],
+                "p": found["p_holm"],
+                "seeds": found["seeds"],
+                "problems": found["problems"],
+                "published": claim.get("published", ""),
+                "verdict": verdict,
+                "why": why,
+            }
+        )
+    return rows
 
 
 # ---------------------------------------------------------------- measures
@@ -108,17 +175,44 @@ def _solved_greedily(evidence: Evidence, arm: str, splits: tuple[str, ...]) -> d
     }
 
 
-def _pass(most: bool) -> Callable[[Evidence, str, str | None], Difference]:
+def _pass_most(evidence: Evidence, a: str, b: str | None) -> Difference:
+    assert b is not None
+    settings = evidence.settings
+    k = settings.evaluation.samples
+    first, second = (
+        {s: passed(settings, arm, s, IN_DISTRIBUTION, k) for s in settings.seeds_of(arm)} for arm in (a, b)
+    )
+    return difference(first, second)
+
+
+def _sampled(splits: tuple[str, ...]) -> Callable[[Evidence, str, str | None], Difference]:
     def of(evidence: Evidence, a: str, b: str | None) -> Difference:
         assert b is not None
         settings = evidence.settings
-        k = settings.evaluation.samples if most else 1
         first, second = (
-            {s: passed(settings, arm, s, IN_DISTRIBUTION, k) for s in settings.seeds_of(arm)} for arm in (a, b)
+            {
+                seed: {p: v for split in splits for p, v in solved(settings, arm, seed, split, SAMPLED).items()}
+                for seed in settings.seeds_of(arm)
+            }
+            for arm in (a, b)
         )
         return difference(first, second)
 
     return of
+
+
+def _deep_pass(evidence: Evidence, a: str, b: str | None) -> Difference:
+    assert b is not None
+    settings = evidence.settings
+    k = settings.evaluation.deep_samples
+    first, second = ({s: passed(settings, arm, s, DEEP, k) for s in settings.seeds_of(arm)} for arm in (a, b))
+    return difference(first, second)
+
+
+def _sampled_loss(evidence: Evidence, a: str, b: str | None) -> Difference:
+    settings = evidence.settings
+    sampled = {s: solved(settings, a, s, IN_DISTRIBUTION, SAMPLED) for s in settings.seeds_of(a)}
+    return difference(sampled, _solved_greedily(evidence, a, (IN_DISTRIBUTION,)))
 
 
 def _vote_gain(evidence: Evidence, a: str, b: str | None) -> Difference:
@@ -158,14 +252,59 @@ def _late_entropy(evidence: Evidence, a: str, b: str | None) -> Difference:
     return difference_of_runs(values(a), values(b) if b else None)
 
 
+def _rare_tokens(evidence: Evidence, a: str, b: str | None) -> Difference:
+    rare = evidence.teacher_tokens.filter(pl.col("rank_low") >= RARE_RANK, pl.col("tokens") > 0)
+    mean = (pl.col("probability") * pl.col("tokens")).sum() / pl.col("tokens").sum()
+    means = rare.group_by("arm", "seed").agg(mean.alias("probability"))
+
+    def values(arm: str) -> dict[int, float]:
+        return dict(means.filter(pl.col("arm") == arm).select("seed", "probability").iter_rows())
+
+    return difference_of_runs(values(a), values(b) if b else None)
+
+
+def _log_flops(evidence: Evidence, a: str, b: str | None) -> Difference:
+    def values(arm: str) -> dict[int, float]:
+        own = evidence.costs.filter(pl.col("arm") == arm)
+        return {seed: math.log(flops) for seed, flops in own.select("seed", "flops").iter_rows()}
+
+    return difference_of_runs(values(a), values(b) if b else None)
+
+
+#: Differences of accuracy within ± two points count as none.
+MARGIN = 0.02
+
+
+def _points(value: float) -> float:
+    return 100.0 * value
+
+
+#: Teacher tokens from this rank of the base on are those that it would seldom write.
+RARE_RANK = 3
+
+#: The measure whose rows and verdicts are the probing protocol's.
+PROBED = "separable"
+
 MEASURES = {
-    "greedy": Measure("greedy accuracy, in distribution", "points", _greedy((IN_DISTRIBUTION,))),
-    "greedy_shifted": Measure("greedy accuracy, mean of the shifted sets", "points", _greedy(SHIFTED)),
-    "pass_1": Measure("pass@1, in distribution", "points", _pass(most=False)),
-    "pass_most": Measure("pass@k at the most samples, in distribution", "points", _pass(most=True)),
-    "vote_gain": Measure("maj@k less greedy accuracy, in distribution", "points", _vote_gain),
+    "greedy": Measure("greedy accuracy, in distribution", "points", _greedy((IN_DISTRIBUTION,)), _points, MARGIN),
+    "greedy_shifted": Measure("greedy accuracy, mean of the shifted sets", "points", _greedy(SHIFTED), _points, MARGIN),
+    "sampled": Measure(
+        "accuracy at temperature 1, in distribution", "points", _sampled((IN_DISTRIBUTION,)), _points, MARGIN
+    ),
+    "sampled_shifted": Measure("accuracy at temperature 1, shifted sets", "points", _sampled(SHIFTED), _points, MARGIN),
+    "pass_most": Measure("pass@k at the most samples, in distribution", "points", _pass_most, _points, MARGIN),
+    "deep_pass": Measure("pass@k of the deep set at the most samples", "points", _deep_pass, _points, MARGIN),
+    "vote_gain": Measure("maj@k less greedy accuracy, in distribution", "points", _vote_gain, _points, MARGIN),
+    "sampled_loss": Measure("accuracy at temperature 1 less greedy accuracy", "points", _sampled_loss, _points, MARGIN),
     "off_teacher": Measure("share of right samples off the teacher's path", "share", _explored("off_teacher")),
+    "off_base": Measure("share of right samples on no right path of the base", "share", _explored("off_base")),
     "paths": Measure("distinct right paths of a problem", "paths", _explored("paths")),
     "kept": Measure("share of the base's solved problems that stay solved", "share", _explored("kept")),
+    "verification": Measure("verification steps a sample", "steps", _explored("verification")),
+    "backtracking": Measure("backtracking steps a sample", "steps", _explored("backtracking")),
     "late_entropy": Measure("rollout entropy in the last tenth of training", "nats", _late_entropy),
+    "rare_tokens": Measure(
+        f"probability of teacher tokens that the base ranks {RARE_RANK} or later", "probability", _rare_tokens
+    ),
+    "flops": Measure("floating-point operations of training", "×", _log_flops, math.exp),
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from tracekit.study.settings import BASE
+from tracekit.study.settings import BASE, IN_DISTRIBUTION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,6 +113,69 @@ def training_figure(curves: pl.DataFrame, titles: dict[str, str]) -> str:
 def _smooth(values: pl.Series) -> pl.Series:
     """A running mean of five rounds: one round's reward is of a few hundred completions."""
     return values.rolling_mean(5, min_samples=1)
+
+
+def compute_figure(curves: pl.DataFrame, titles: dict[str, str]) -> str:
+    """Reward of on-policy rows against the floating-point operations spent so far; mean of the seeds."""
+    rounds = curves.drop_nulls("reward_on_policy") if "reward_on_policy" in curves.columns else curves.clear()
+    with _drawing(8.4, 3.0) as (_, axes, drawn):
+        colour, axis = colours_of(list(titles)), axes[0]
+        for arm, title in titles.items():
+            own = rounds.filter(pl.col("arm") == arm)
+            if own.is_empty():
+                continue
+            spent = own.sort("step").with_columns(
+                (pl.col("flops_rollout") + pl.col("flops_update")).cum_sum().over("seed").alias("flops")
+            )
+            mean = spent.group_by("step").agg(pl.col("flops", "reward_on_policy").mean()).sort("step")
+            axis.plot(mean["flops"], _smooth(mean["reward_on_policy"]), color=colour[arm], linewidth=2, label=title)
+        axis.set_xlabel("floating-point operations of the RL so far")
+        axis.set_ylabel("reward of on-policy rows")
+        axis.set_ylim(0, 1.03)
+        axis.legend(ncols=2)
+    return drawn[0]
+
+
+def claims_figure(claims: pl.DataFrame) -> str:
+    """Claims in percentage points: effect and interval, against the line of no difference."""
+    shown = claims.filter((pl.col("unit") == "points") & pl.col("low").is_not_nan())
+    with _drawing(8.4, 1.0 + 0.27 * len(shown)) as (_, axes, drawn):
+        axis = axes[0]
+        tone = {"supported": COLOURS[2], "refuted": COLOURS[1]}
+        for row, claim in enumerate(shown.iter_rows(named=True)):
+            colour = tone.get(claim["verdict"], BASE_COLOUR)
+            axis.plot([claim["low"], claim["high"]], [row, row], color=colour, linewidth=2.5, alpha=0.6)
+            axis.plot(claim["effect"], row, "o", color=colour, markersize=5)
+        axis.axvline(0, color=INK, linewidth=0.8)
+        axis.set_yticks(
+            range(len(shown)), [f"{c}  [{e.rpartition(': ')[2]}]" for c, e in shown.select("claim", "estimand").rows()]
+        )
+        axis.set_ylim(len(shown) - 0.5, -0.5)
+        axis.set_xlabel("difference, percentage points (green: supported, orange: refuted, grey: inconclusive)")
+    return drawn[0]
+
+
+def source_figure(sources: pl.DataFrame, titles: dict[str, str]) -> str:
+    """Arm × source: held-out linear AUC in the layer band, a panel a feature; blank where it could not be probed."""
+    features = sources["feature"].unique(maintain_order=True).to_list()
+    rows, columns = (sources[c].unique(maintain_order=True).to_list() for c in ("model", "source"))
+    with _drawing(8.4, 1.2 + 0.34 * len(rows), len(features)) as (_, axes, drawn):
+        for place, (axis, feature) in enumerate(zip(axes, features)):
+            found = {(m, s): a for m, s, a in sources.filter(pl.col("feature") == feature)
+                     .select("model", "source", "auc").iter_rows()}  # fmt: skip
+            cells = [[found.get((m, s)) for s in columns] for m in rows]
+            axis.imshow([[float("nan") if v is None else v for v in line] for line in cells], vmin=0.5, vmax=1.0,
+                        cmap="cividis", aspect="auto")  # fmt: skip
+            for y, line in enumerate(cells):
+                for x, v in enumerate(line):
+                    pale = v is not None and v > 0.75
+                    axis.text(x, y, "–" if v is None else f"{v:.2f}", ha="center", va="center", fontsize=8,
+                              color=INK if v is None else "black" if pale else "white")  # fmt: skip
+            axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+            axis.set_yticks(range(len(rows)), [titles.get(m, m) for m in rows] if place == 0 else [""] * len(rows))
+            axis.set_title(feature, fontsize=9)
+            axis.grid(False)
+    return drawn[0]
 
 
 def pass_figure(metrics: pl.DataFrame, titles: dict[str, str], splits: Sequence[str]) -> str:
@@ -232,16 +295,50 @@ def layer_figure(cells: pl.DataFrame, titles: dict[str, str], features: Sequence
 
 
 def phase_figure(table: pl.DataFrame, key: str) -> str:
-    """Greedy accuracy of each arm against one setting; means over the grid's other settings."""
+    """Each arm's accuracy against one setting, greedy and at temperature 1; means over the grid's other settings."""
     titles = {arm: arm for arm in table["arm"].unique(maintain_order=True)}
-    numeric = table.schema[key].is_numeric()
-    with _drawing(8.4, 3.4) as (_, axes, drawn):
-        axis, means = axes[0], table.group_by("arm", key).agg(pl.col("value", "low", "high").mean())
-        _curves(axis, means, key, titles, colours_of(list(titles)))
-        if numeric and means[key].min() > 0:  # type: ignore[operator]
-            axis.set_xscale("log")
-        axis.set_xlabel(key)
-        axis.set_ylabel("greedy accuracy, %")
-        axis.set_ylim(-3, 103)
-        axis.legend()
+    metrics = table["metric"].unique(maintain_order=True).to_list()
+    with _drawing(8.4, 3.4, len(metrics)) as (_, axes, drawn):
+        for axis, metric in zip(axes, metrics):
+            _phase(axis, table.filter(pl.col("metric") == metric), key, titles)
+            axis.set_ylabel(f"{metric}, %")
+        axes[0].legend()
+    return drawn[0]
+
+
+def _phase(axis: Axes, table: pl.DataFrame, key: str, titles: dict[str, str]) -> None:
+    means = table.group_by("arm", key).agg(pl.col("value", "low", "high").mean())
+    _curves(axis, means, key, titles, colours_of(list(titles)))
+    if table.schema[key].is_numeric() and means[key].min() > 0:  # type: ignore[operator]
+        axis.set_xscale("log")
+    axis.set_xlabel(key)
+    axis.set_ylim(-3, 103)
+
+
+def summary_figure(metrics: pl.DataFrame, curves: pl.DataFrame, phase: pl.DataFrame, titles: dict[str, str]) -> str:
+    """A study in three panels: accuracy at temperature 1, reward over the rounds, and the phase diagram."""
+    sampled = metrics.filter((pl.col("metric") == "pass") & (pl.col("k") == 1) & (pl.col("split") == IN_DISTRIBUTION))
+    with _drawing(11.0, 3.6, 3) as (_, axes, drawn):
+        colour = colours_of(list(titles))
+        for row, (arm, title) in enumerate(titles.items()):
+            value, low, high = sampled.filter(pl.col("arm") == arm).select("value", "low", "high").row(0)
+            axes[0].plot([100 * low, 100 * high], [row, row], color=colour[arm], linewidth=2.5, alpha=0.55)
+            axes[0].plot(100 * value, row, MARKERS[row % len(MARKERS)], color=colour[arm], markersize=6)
+            own = curves.filter(pl.col("arm") == arm)
+            if "reward_on_policy" in own.columns and own["reward_on_policy"].is_not_null().any():
+                mean = own.group_by("step").agg(pl.col("reward_on_policy").mean()).sort("step")
+                reward = _smooth(mean["reward_on_policy"])
+                axes[1].plot(mean["step"], 100 * reward, color=colour[arm], linewidth=2, label=title)
+        axes[0].set_yticks(range(len(titles)), list(titles.values()))
+        axes[0].set_ylim(len(titles) - 0.5, -0.5)
+        axes[0].set_xlim(-3, 103)
+        axes[0].set_xlabel("accuracy at temperature 1, %")
+        axes[1].set_xlabel("round of RL")
+        axes[1].set_ylabel("right on-policy rows, %")
+        axes[1].set_ylim(-3, 103)
+        habit = next(column for column in phase.columns if column.startswith("world."))
+        shown = phase.filter(pl.col("metric") == phase["metric"][-1], pl.col("arm").is_in(list(titles)))
+        _phase(axes[2], shown, habit, {arm: title for arm, title in titles.items() if arm in set(shown["arm"])})
+        axes[2].set_xlabel("how often the base takes steps")
+        axes[2].set_ylabel("accuracy at temperature 1, %")
     return drawn[0]

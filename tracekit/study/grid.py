@@ -25,7 +25,10 @@ from tracekit.study.run import run_study
 from tracekit.study.settings import IN_DISTRIBUTION, StudySettings
 from tracekit.tables import write_table
 
-PHASE, PHASE_DATA = "phase.html", "phase.parquet"
+#: What a point of the grid tells of an arm: its name there, its key in result.json.
+SHOWN = {"greedy accuracy": "greedy", "accuracy at temperature 1": "pass@1"}
+
+PHASE, PHASE_DATA, PHASE_CLAIMS = "phase.html", "phase.parquet", "phase_claims.parquet"
 
 
 def points_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -39,11 +42,13 @@ def points_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def run_grid(
     recipe: Path, overrides: Sequence[str], grid: Mapping[str, Sequence[Any]], *, progress: Progress = no_progress
 ) -> pl.DataFrame:
-    """Run the study of every point, write phase.parquet, phase.html and phase.md beside them, return the table.
+    """Run the study of every point, write two tables and the page beside them, return the first table.
 
-    Columns: the grid's keys, arm, seeds, value, low, high (greedy accuracy in distribution), gates_passed.
+    phase.parquet: the grid's keys, arm, metric ("greedy accuracy", "accuracy at temperature 1"; in distribution),
+    value, low, high, seeds, gates_passed. phase_claims.parquet: the grid's keys and the columns of a study's claims.
     """
     rows: list[dict[str, Any]] = []
+    claims: list[dict[str, Any]] = []
     points = points_of(grid)
     output = load_settings(StudySettings, recipe, [*overrides, "grid={}"]).output
     for done, point in enumerate(points):
@@ -54,11 +59,15 @@ def run_grid(
         result = run_study(settings, progress=progress)
         passed = all(gate["passed"] for gate in result["gates"])
         for arm, measured in result["arms"].items():
-            rows.append({**point, "arm": arm, **measured[IN_DISTRIBUTION]["greedy"], "gates_passed": passed})
+            for metric, key in SHOWN.items():
+                found = measured[IN_DISTRIBUTION][key]
+                rows.append({**point, "arm": arm, "metric": metric, **found, "gates_passed": passed})
+        claims += [{**point, **claim} for claim in result["claims"]]
     progress("grid", len(points), len(points))
-    table = pl.DataFrame(rows)
+    table, said = pl.DataFrame(rows), pl.DataFrame(claims, infer_schema_length=None)
     write_table(table, output / PHASE_DATA)
-    page = _page(table, list(grid))
+    write_table(said, output / PHASE_CLAIMS)
+    page = _page(table, said, list(grid))
     write_text(output / PHASE, page.render())
     write_text(output / "phase.md", page.render_markdown())
     return table
@@ -68,12 +77,15 @@ def _name(point: dict[str, Any]) -> str:
     return "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in point.items())
 
 
-def _page(table: pl.DataFrame, keys: list[str]) -> Page:
+def _page(table: pl.DataFrame, claims: pl.DataFrame, keys: list[str]) -> Page:
     failed = table.filter(~pl.col("gates_passed")).select(keys).unique().height
-    lead = "Greedy accuracy in distribution of each arm, at each point of the grid."
+    lead = "Accuracy in distribution of each arm, at each point of the grid."
     lead += f" At {failed} points a gate failed: nothing is concluded there." if failed else ""
     page = Page("The phase diagram: which method goes where", lead)
     page.section("Accuracy over the grid")
-    page.figure(figures.phase_figure(table, keys[0]), f"Greedy accuracy against {keys[0]}, 95 % intervals.", PHASE_DATA)
+    page.figure(f"Accuracy against {keys[0]}, 95 % intervals.", PHASE_DATA, figures.phase_figure, table, keys[0])
     page.table(table)
+    page.section("Claims at each point")
+    page.text("Each point is a study of its own, with its own gates and its own correction by Holm.")
+    page.table(claims.select(*keys, "claim", "effect", "low", "high", "unit", "p", "seeds", "verdict"), digits=2)
     return page

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,19 @@ class Page:
         self.html.append(f'<h2 id="{anchor}">{html.escape(heading)}</h2>')
         self.markdown.append(f"## {heading}")
 
+    def subsection(self, heading: str) -> None:
+        """Begin a part of a section."""
+        self.html.append(f"<h3>{html.escape(heading)}</h3>")
+        self.markdown.append(f"### {heading}")
+
+    def links(self, before: str, links: Sequence[tuple[str, str]]) -> None:
+        """A line of links to files beside the page: (words, relative path) each."""
+        anchors = " · ".join(
+            f'<a href="{html.escape(path, quote=True)}">{html.escape(words)}</a>' for words, path in links
+        )
+        self.html.append(f"<p>{html.escape(before)} {anchors}</p>")
+        self.markdown.append(f"{before} " + " · ".join(f"[{words}]({path})" for words, path in links))
+
     def text(self, words: str, kind: str = "") -> None:
         """A paragraph of plain words."""
         self.html.append(f"<p{_class(kind)}>{html.escape(words)}</p>")
@@ -44,18 +57,22 @@ class Page:
         self.html.append(f"<pre>{html.escape(words)}</pre>")
         self.markdown.append(f"```\n{words}\n```")
 
-    def figure(self, svg: str, caption: str, data: str) -> None:
-        """A drawing of ours, and where its numbers stand."""
-        shown = f"{caption} Data: {data}."
-        self.html.append(f"<figure>{svg}<figcaption>{html.escape(shown)}</figcaption></figure>")
+    def figure(self, caption: str, data: str, draw: Callable[..., str], *given: object) -> None:
+        """The SVG that `draw` makes of what is given, where its numbers stand and which code drew it."""
+        shown = f"{caption} Data: {data}. Code: {draw.__module__}.{draw.__name__}."
+        self.html.append(f"<figure>{draw(*given)}<figcaption>{html.escape(shown)}</figcaption></figure>")
         self.markdown.append(f"*{shown}* (figure in report.html)")
 
-    def table(self, frame: pl.DataFrame, digits: int = 3) -> None:
-        """A frame as a table; numbers are rounded for the eye and sorted by their full value."""
-        head = "".join(f"<th scope='col'><button>{html.escape(c)}</button></th>" for c in frame.columns)
+    def table(self, frame: pl.DataFrame, digits: int = 3, kind: str = "") -> None:
+        """A frame as a table; numbers are rounded for the eye and sorted by their full value. kind: a CSS class."""
+        head = "".join(
+            f"<th scope='col'{_class('number' if frame.schema[c].is_numeric() else '')}>"
+            f"<button>{html.escape(c)}</button></th>"
+            for c in frame.columns
+        )
         rows = "".join(f"<tr>{''.join(_cells(row, frame.columns, digits))}</tr>" for row in frame.iter_rows())
         self.html.append(
-            f'<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
+            f'<div class="scroll"><table class="sortable {kind}"><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
         )
         lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]

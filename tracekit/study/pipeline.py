@@ -3,113 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from tracekit import world as worlds
 from tracekit.config import build_settings
 from tracekit.runs import Progress
 from tracekit.study.jobs import Job
+from tracekit.study.materials import curate_traces, curated, curated_file, make_pairs, make_world, roll_out, text_file
 from tracekit.study.places import (
-    PROBE_SPLIT,
     measures_folder,
     model_folder,
+    pairs_folder,
+    probing_sources,
     probing_traces,
-    problems_of,
     states_folder,
 )
-from tracekit.study.settings import BASE, SPLITS, StudySettings
-from tracekit.tables import CURATED, PROBLEMS, STEPS, TRACES, read_table, write_table
+from tracekit.study.settings import BASE, StudySettings
 
-#: Wrong steps among the probing traces: a step's correctness can only be probed where both kinds occur.
-PROBE_ERRORS = 0.5
+#: Stages in the order in which their ready jobs are taken: what others wait for first, and the one long job of
+#: probing before the many of evaluation.
+STAGES = ("world", "curate", "pretrain", "pairs", "train", "rollouts", "states", "probe", "explore", "evaluate")
 
 
 def jobs_of(settings: StudySettings) -> list[Job]:
     """The graph of a study. Its order is the order in which ready jobs are taken."""
     jobs = [Job("world", "world"), Job("curate", "curate", ("world",))]
+    asked = settings.probing.own_rollouts if settings.probed() else ()
+    own = [f"rollouts-{arm}-{settings.seeds_of(arm)[0]}" for arm in asked]
+    for name in own:
+        jobs.append(Job(name, "rollouts", (f"train-{name.removeprefix('rollouts-')}",)))
     for arm, seed in settings.runs():
         run = f"{arm}-{seed}"
+        trained = f"train-{run}"
         if arm == BASE:
-            jobs.append(Job(f"train-{run}", "pretrain", ("world",)))
-            jobs.append(Job(f"skill-{run}", "evaluate", (f"train-{run}",)))
+            jobs.append(Job(trained, "pretrain", ("world",)))
         else:
-            start = f"train-{settings.arms[arm].start}-{seed}"
-            jobs.append(Job(f"train-{run}", "train", ("curate", start)))
-        jobs.append(Job(f"evaluate-{run}", "evaluate", (f"train-{run}",)))
-        jobs.append(Job(f"tokens-{run}", "explore", (f"train-{run}", f"train-{BASE}-{seed}")))
-        jobs.append(Job(f"states-{run}", "states", (f"train-{run}",)))
-    # Long work first: whatever order the arms stand in, a training that others wait for is taken before a measure.
-    jobs.sort(key=lambda job: ("world", "curate", "pretrain", "train").index(job.stage) if job.stage in _FIRST else 9)
-    every = tuple(job.name for job in jobs if job.stage == "states")
-    return [*jobs, Job("probe", "probe", (*every, *(f"evaluate-{BASE}-{seed}" for seed in settings.seeds)))]
-
-
-_FIRST = ("world", "curate", "pretrain", "train")
+            start = f"{settings.arms[arm].start}-{seed}"
+            needs = ["curate", f"train-{start}"]
+            if settings.arms[arm].recipe.get("method") == "dpo":
+                needs.append(f"pairs-{start}")
+                jobs.append(Job(f"pairs-{start}", "pairs", ("curate", f"train-{start}")))
+            jobs.append(Job(trained, "train", tuple(needs)))
+        jobs.append(Job(f"evaluate-{run}", "evaluate", (trained,)))
+        jobs.append(Job(f"tokens-{run}", "explore", (trained, f"train-{BASE}-{seed}")))
+        if arm in settings.probed():
+            jobs.append(Job(f"states-{run}", "states", (trained, *own)))
+    if settings.probed():
+        jobs.append(Job("probe", "probe", tuple(job.name for job in jobs if job.stage == "states")))
+    return sorted({job.name: job for job in jobs}.values(), key=lambda job: STAGES.index(job.stage))
 
 
 def perform(settings: StudySettings, job: Job, progress: Progress) -> None:
     """Do one job. Done again after a kill it goes on from its own files."""
     kind, _, run = job.name.partition("-")
-    arm, _, seed = run.rpartition("-")
     if not run:
         _WHOLE[kind](settings, progress)
     else:
+        arm, _, seed = run.rpartition("-")
         _OF_RUN[kind](settings, arm, int(seed), progress)
 
 
 # ---------------------------------------------------------------- the jobs
 
 
-def _make_world(settings: StudySettings, progress: Progress) -> None:
-    folder, world, counts = settings.output / "world", settings.world, settings.problems
-    seen: frozenset[str] = frozenset()
-    for split in ("train", *SPLITS, PROBE_SPLIT):
-        shape: Any = "test" if split == PROBE_SPLIT else split
-        # 1,000,003: probing problems are drawn from the test distribution under a seed that no test set has
-        problems = worlds.make_problems(
-            world, shape, getattr(counts, split), settings.seed + (1_000_003 if split == PROBE_SPLIT else 0), seen
-        )
-        seen |= frozenset(problems["problem"])
-        write_table(problems, folder / split / "problems.parquet", PROBLEMS)
-    teacher = worlds.teach(world, problems_of(settings, "train"), settings.seed)
-    _write_traces(settings, "train", teacher, world)
-    # of test problems nobody learns: they say which way the teacher would have gone
-    _write_traces(settings, "test", worlds.teach(world, problems_of(settings, "test"), settings.seed), world)
-    fallible = world.model_copy(update={"teacher_errors": PROBE_ERRORS})
-    each = settings.probing.traces_per_problem
-    _write_traces(
-        settings, PROBE_SPLIT, worlds.teach(fallible, problems_of(settings, PROBE_SPLIT), settings.seed, each), world
-    )
-    for number, seed in enumerate(settings.seeds):
-        progress("corpus", number, len(settings.seeds))
-        write_table(worlds.corpus_table(world, settings.corpus, seed), folder / f"corpus-{seed}.parquet", CURATED)
-    worlds.write_tokenizer(world, folder / "tokenizer")
-
-
-def _write_traces(settings: StudySettings, split: str, traces: pl.DataFrame, world: worlds.World) -> None:
-    folder = settings.output / "world" / split
-    write_table(traces, folder / "traces.parquet", TRACES)
-    steps = worlds.label_steps(problems_of(settings, split), traces, world)
-    write_table(steps, folder / "steps.parquet", STEPS)
-
-
-def _curate(settings: StudySettings, progress: Progress) -> None:
-    from tracekit.curate import CurateSettings, curate
-
-    tree = {"sources": [str(settings.output / "world" / "train")], "output": settings.output / "curation"}
-    curate(build_settings(CurateSettings, tree, "curation"), progress=progress)
-
-
 def _train(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
     from trainer.train import train
 
-    train(train_settings(settings, arm, seed), progress=progress)
+    if arm == BASE:
+        _pretrain(settings, seed, progress)
+    else:
+        train(train_settings(settings, arm, seed), progress=progress)
 
 
-def train_settings(settings: StudySettings, arm: str, seed: int) -> Any:
-    """The TrainSettings of an arm's run: the study's shared recipe, the arm's laid over it, the paths."""
+def _pretrain(settings: StudySettings, seed: int, progress: Progress) -> None:
+    """Train a base until it has the skill: where it has not formed, anew and twice as long.
+
+    When the skill forms differs between seeds by hundreds of steps. The failed ones stay beside, as base-SEED-failed-1;
+    their number says which attempt this is, so that a killed job goes on with its own.
+    """
+    from tracekit.study.skill import measure_skill
+    from trainer.train import train
+
+    folder = model_folder(settings, BASE, seed).parent
+    for attempt in range(settings.base_attempts):
+        failed = folder.with_name(f"{folder.name}-failed-{attempt + 1}")
+        if failed.exists():
+            continue
+        train(train_settings(settings, BASE, seed, attempt), progress=progress)
+        skill = measure_skill(folder / "final", settings.world, settings.seed, measures_folder(settings, BASE, seed))
+        if skill["least"] >= settings.gates.skill or attempt + 1 == settings.base_attempts:
+            return
+        folder.rename(failed)
+
+
+def train_settings(settings: StudySettings, arm: str, seed: int, attempt: int = 0) -> Any:
+    """The TrainSettings of an arm's run: the study's shared recipe, the arm's laid over it, the paths.
+
+    attempt: of a base; each takes twice the steps of the one before.
+    """
     from trainer.config import TrainSettings
 
     world = settings.output / "world"
@@ -118,17 +109,26 @@ def train_settings(settings: StudySettings, arm: str, seed: int) -> Any:
     if arm == BASE:
         own = {"new_model": {"tokenizer": world / "tokenizer"}, "data": {"curated": world / f"corpus-{seed}.parquet"}}
         tree = lay_over(settings.base, own)
+        if attempt:
+            tree["steps"] = settings.base["steps"] * 2**attempt
     else:
+        tree = lay_over(settings.recipe, settings.arms[arm].recipe)
         start = settings.arms[arm].start
         own = {
             "model": str(model_folder(settings, start, seed)),
-            "data": {
-                "curated": settings.output / "curation" / "curated.parquet",
-                "problems": world / "train" / "problems.parquet",
-            },
+            "data": _tables(settings, str(tree.get("method")), start, seed),
         }
-        tree = lay_over(lay_over(settings.recipe, settings.arms[arm].recipe), own)
+        tree = lay_over(tree, own)
     return build_settings(TrainSettings, tree | paths, f"arm {arm}")
+
+
+def _tables(settings: StudySettings, method: str, start: str, seed: int) -> dict[str, Path]:
+    """The tables that a method reads."""
+    if method in ("pretrain", "cpt"):
+        return {"text": text_file(settings)}
+    if method == "dpo":
+        return {"curated": pairs_folder(settings, start, seed) / "pairs.parquet"}
+    return {"curated": curated_file(settings), "problems": settings.output / "world" / "train" / "problems.parquet"}
 
 
 def lay_over(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -140,14 +140,6 @@ def lay_over(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _skill(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
-    from tracekit.study.skill import measure_skill
-
-    measure_skill(
-        model_folder(settings, arm, seed), settings.world, settings.seed, measures_folder(settings, arm, seed)
-    )
-
-
 def _evaluate(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
     from tracekit.study.measure import evaluate_run
 
@@ -157,11 +149,10 @@ def _evaluate(settings: StudySettings, arm: str, seed: int, progress: Progress) 
 def _tokens(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
     from tracekit.study.exploration import measure_teacher_tokens
 
-    curated = read_table(settings.output / "curation" / "curated.parquet", CURATED)
     measure_teacher_tokens(
         model_folder(settings, arm, seed),
         model_folder(settings, BASE, seed),
-        curated,
+        curated(settings),
         measures_folder(settings, arm, seed),
     )
 
@@ -169,11 +160,11 @@ def _tokens(settings: StudySettings, arm: str, seed: int, progress: Progress) ->
 def _states(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
     from probes.states import Reading, extract_states
 
-    traces, steps = probing_traces(settings)
     reading = Reading(positions=(settings.probing.position,), log_probs=arm == BASE)
-    extract_states(
-        model_folder(settings, arm, seed), traces, steps, states_folder(settings, arm, seed), reading, progress=progress
-    )
+    for source in probing_sources(settings):
+        traces, steps = probing_traces(settings, source)
+        folder = states_folder(settings, source, arm, seed)
+        extract_states(model_folder(settings, arm, seed), traces, steps, folder, reading, progress=progress)
 
 
 def _probe(settings: StudySettings, progress: Progress) -> None:
@@ -183,13 +174,14 @@ def _probe(settings: StudySettings, progress: Progress) -> None:
 
 
 _WHOLE: dict[str, Callable[[StudySettings, Progress], None]] = {
-    "world": _make_world,
-    "curate": _curate,
+    "world": make_world,
+    "curate": curate_traces,
     "probe": _probe,
 }
 _OF_RUN: dict[str, Callable[[StudySettings, str, int, Progress], None]] = {
     "train": _train,
-    "skill": _skill,
+    "pairs": make_pairs,
+    "rollouts": roll_out,
     "evaluate": _evaluate,
     "tokens": _tokens,
     "states": _states,

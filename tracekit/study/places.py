@@ -1,11 +1,14 @@
 """Where the files of a study stand.
 
-world/        problems and teacher traces of each split, corpora, the tokenizer
-curation/     the curated training set, with its ledger and funnel
+world/                  problems and teacher traces of each split, corpora, the tokenizer
+curation/               the curated training set, with its ledger and funnel; the same traces as text
+pairs/ARM-SEED/         right traces beside wrong answers of a checkpoint, for DPO
 models/ARM-SEED/        a training run; its checkpoint in final/
 measures/ARM-SEED/      completions and metrics on each split, teacher-token probabilities
-states/ARM-SEED/        hidden states on the probing traces
-probe/        the probing result
+rollouts/ARM/           what a checkpoint answers to the probing problems
+states/SOURCE/ARM-SEED/ hidden states on the traces of a source: the world's, or an arm's rollouts
+probe/                  the probing result
+views/ARM/              the trace viewer's page of an arm's first seed
 """
 
 from __future__ import annotations
@@ -14,11 +17,19 @@ from pathlib import Path
 
 import polars as pl
 
+from tracekit import ids
+from tracekit import world as worlds
 from tracekit.study.settings import StudySettings
-from tracekit.tables import COMPLETIONS, PROBLEMS, STEPS, TRACES, read_table
+from tracekit.tables import COMPLETIONS, PROBLEMS, STEPS, TRACES, conform, read_table
 
 #: Problems whose traces are read for hidden states: drawn as the test problems are, and apart from them.
 PROBE_SPLIT = "probe"
+
+#: Folder of the trace viewer's pages.
+VIEWS = "views"
+
+#: The neutral source of probing traces: no arm wrote them.
+NEUTRAL = "world"
 
 
 def model_folder(settings: StudySettings, arm: str, seed: int) -> Path:
@@ -31,9 +42,24 @@ def measures_folder(settings: StudySettings, arm: str, seed: int) -> Path:
     return settings.output / "measures" / f"{arm}-{seed}"
 
 
-def states_folder(settings: StudySettings, arm: str, seed: int) -> Path:
-    """An arm's hidden states on the probing traces."""
-    return settings.output / "states" / f"{arm}-{seed}"
+def pairs_folder(settings: StudySettings, arm: str, seed: int) -> Path:
+    """Right traces and wrong answers of a checkpoint: `pairs.parquet`, as CURATED."""
+    return settings.output / "pairs" / f"{arm}-{seed}"
+
+
+def rollouts_folder(settings: StudySettings, arm: str) -> Path:
+    """What an arm's first seed answers to the probing problems."""
+    return settings.output / "rollouts" / arm
+
+
+def states_folder(settings: StudySettings, source: str, arm: str, seed: int) -> Path:
+    """An arm's hidden states on the traces of a source."""
+    return settings.output / "states" / source / f"{arm}-{seed}"
+
+
+def view_of(settings: StudySettings, arm: str) -> Path:
+    """The trace viewer's page of an arm's first seed."""
+    return settings.output / VIEWS / arm / "index.html"
 
 
 def problems_of(settings: StudySettings, split: str) -> pl.DataFrame:
@@ -41,12 +67,33 @@ def problems_of(settings: StudySettings, split: str) -> pl.DataFrame:
     return read_table(settings.output / "world" / split / "problems.parquet", PROBLEMS)
 
 
-def probing_traces(settings: StudySettings) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The traces that every checkpoint reads, problem beside them, and their STEPS."""
-    folder = settings.output / "world" / PROBE_SPLIT
-    traces = read_table(folder / "traces.parquet", TRACES)
-    problems = read_table(folder / "problems.parquet", PROBLEMS)
-    return traces.join(problems, on="problem_id"), read_table(folder / "steps.parquet", STEPS)
+def probing_sources(settings: StudySettings) -> tuple[str, ...]:
+    """Whose traces every checkpoint reads: the world's first."""
+    return (NEUTRAL, *settings.probing.own_rollouts)
+
+
+def probing_traces(settings: StudySettings, source: str = NEUTRAL) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The traces of a source that every checkpoint reads, problem beside them, and their STEPS."""
+    folder, problems = settings.output / "world" / PROBE_SPLIT, problems_of(settings, PROBE_SPLIT)
+    if source == NEUTRAL:
+        traces = read_table(folder / "traces.parquet", TRACES)
+        return traces.join(problems, on="problem_id"), read_table(folder / "steps.parquet", STEPS)
+    traces = traces_of(read_table(rollouts_folder(settings, source) / "completions.parquet", COMPLETIONS))
+    return traces.join(problems, on="problem_id"), worlds.label_steps(problems, traces, settings.world)
+
+
+def traces_of(completions: pl.DataFrame) -> pl.DataFrame:
+    """COMPLETIONS as TRACES, each distinct answer of a problem once; an empty answer has no token to read."""
+    rows = [
+        (ids.trace_id(problem, author, response), problem, author, response, tokens, outcome == "correct")
+        for problem, author, response, tokens, outcome in completions.select(
+            "problem_id", "model", "response", "token_count", "outcome"
+        ).iter_rows()
+        if response.strip()
+    ]
+    columns = ["trace_id", "problem_id", "author", "response", "token_count", "flagged_correct"]
+    frame = pl.DataFrame(rows, schema={name: TRACES[name] for name in columns}, orient="row")
+    return conform(frame.unique("trace_id", keep="first", maintain_order=True), TRACES, "traces")
 
 
 def completions_of(settings: StudySettings, arm: str, seed: int, name: str) -> pl.DataFrame:

@@ -8,18 +8,23 @@ from typing import Any
 
 import polars as pl
 
-from tracekit.runs import commit, versions, write_text
+from tracekit.runs import Progress, commit, versions, write_text
 from tracekit.study import figures
-from tracekit.study.claims import Evidence, claims_table
+from tracekit.study.claims import ONE_SEED, QUESTIONS, Evidence, claims_table
 from tracekit.study.page import Page
+from tracekit.study.places import VIEWS, model_folder, view_of
 from tracekit.study.results import (
     Gate,
     arm_metrics,
+    cost_summary,
     cost_table,
+    crossings,
     deep_curves,
+    deep_unsolved,
     exploration_table,
     gates_of,
     read_probe,
+    skill_table,
     teacher_tokens,
     temperature_curves,
     training_curves,
@@ -39,19 +44,28 @@ def write_study_report(
     folder = settings.output
     curves = training_curves(settings)
     tables = {
+        "skill": skill_table(settings),
         "metrics": arm_metrics(settings),
         "curves": curves,
         "costs": cost_table(settings, curves, jobs),
         "exploration": exploration_table(settings),
         "teacher_tokens": teacher_tokens(settings),
-        "effects": read_probe(folder, "effects"),
-        "cells": read_probe(folder, "cells"),
     }
-    for name, found in (("deep", deep_curves(settings)), ("sweep", temperature_curves(settings))):
-        if found is not None:
-            tables[name] = found
+    if settings.probed():
+        tables |= {name: read_probe(folder, name) for name in ("effects", "cells", "sources")}
+    optional = {
+        "deep": deep_curves(settings),
+        "unsolved": deep_unsolved(settings),
+        "sweep": temperature_curves(settings),
+    }
+    tables |= {name: found for name, found in optional.items() if found is not None}
     gates = gates_of(settings)
-    tables["claims"] = claims_table(Evidence(settings, curves, tables["exploration"]), gates)
+    tables["claims"] = claims_table(
+        Evidence(
+            settings, curves, tables["exploration"], tables["costs"], tables["teacher_tokens"], tables.get("effects")
+        ),
+        gates,
+    )
     for name, table in tables.items():
         write_table(table, folder / DATA / f"{name}.parquet")
     result = _result(settings, gates, tables, jobs, install_seconds)
@@ -60,6 +74,16 @@ def write_study_report(
     write_text(folder / REPORT, page.render())
     write_text(folder / REPORT_MARKDOWN, page.render_markdown())
     return result
+
+
+def write_views(settings: StudySettings, progress: Progress) -> None:
+    """The trace viewer's page of each RL arm's first seed, beside the report."""
+    from tracekit.viewer.build import build_view
+
+    for arm in settings.arms:
+        run = model_folder(settings, arm, settings.seeds_of(arm)[0]).parent
+        if (run / "completions").is_dir() and not view_of(settings, arm).exists():
+            build_view(run, out=view_of(settings, arm).parent, progress=progress)
 
 
 def _result(
@@ -84,13 +108,17 @@ def _result(
             for g in gates
         ],
         "arms": arms,
-        "probes": [{k: _plain(v) for k, v in row.items()} for row in tables["effects"].iter_rows(named=True)],
-        "claims": [{k: _plain(v) for k, v in row.items()} for row in tables["claims"].iter_rows(named=True)],
+        "probes": _records(tables.get("effects")),
+        "claims": _records(tables["claims"]),
         "seconds": {"stages": seconds, "installation": install_seconds},
         "settings": settings.model_dump(mode="json", exclude={"output", "workers"}),
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def _records(table: pl.DataFrame | None) -> list[dict[str, Any]]:
+    return [] if table is None else [{k: _plain(v) for k, v in row.items()} for row in table.iter_rows(named=True)]
 
 
 def _plain(value: Any) -> Any:
@@ -105,11 +133,14 @@ def _page(settings: StudySettings, gates: list[Gate], tables: dict[str, pl.DataF
     titles = {BASE: "base"} | {name: arm.title or name for name, arm in settings.arms.items()}
     page = Page(settings.title, _lead(settings, gates, tables))
     _write_gates(page, gates)
+    _write_skill(page, tables)
     _write_claims(page, tables)
     _write_accuracy(page, tables, titles, settings)
     _write_exploration(page, tables, titles, settings)
     _write_costs(page, tables, titles)
-    _write_probes(page, tables, titles, settings)
+    if settings.probed():
+        _write_probes(page, tables, titles)
+    _write_rollouts(page, settings, titles)
     _write_protocol(page, settings, result)
     return page
 
@@ -142,27 +173,56 @@ def _write_gates(page: Page, gates: list[Gate]) -> None:
     )
 
 
+def _write_skill(page: Page, tables: dict[str, pl.DataFrame]) -> None:
+    page.text(
+        "The base's skill is its forced-step accuracy on worked logs, worst length (least). What it does under a "
+        "question, where it has seen few steps, belongs to its habit (elicited); training may move it."
+    )
+    page.table(tables["skill"])
+
+
 def _write_claims(page: Page, tables: dict[str, pl.DataFrame]) -> None:
-    page.section("Claims")
+    claims = tables["claims"]
+    page.section("What was asked, and what came out")
     page.text(
         "Each claim with its effect, the 95 % interval over seeds and problems (crossed random effects), and p after "
-        "Holm's correction over the table. Published figures are those of arXiv 2504.14945, at its scale."
+        "Holm's correction over the table. Accuracies within ±2 points of one another count as the same. Published "
+        "figures are those of arXiv 2504.14945, at its scale."
     )
-    columns = (
-        "question",
-        "claim",
-        "estimand",
-        "effect",
-        "low",
-        "high",
-        "unit",
-        "p",
-        "seeds",
-        "verdict",
-        "why",
-        "published",
+    for number, question in QUESTIONS.items():
+        own = claims.filter(pl.col("question") == number) if len(claims) else claims
+        if own.is_empty():
+            continue
+        page.subsection(f"{number}. {question}")
+        page.text(_told(own))
+        page.table(_readable(own), digits=2, kind="claims")
+    if not claims.is_empty() and claims["seeds"].max() > 1:  # type: ignore[operator]
+        page.figure("Claims in percentage points.", f"{DATA}/claims.parquet", figures.claims_figure, claims)
+
+
+def _readable(claims: pl.DataFrame) -> pl.DataFrame:
+    """Claims as a reader takes them in; a column that says nothing is left out."""
+    interval = pl.when(pl.col("low").is_not_nan()).then(
+        pl.format("{} … {}", pl.col("low").round(2), pl.col("high").round(2))
     )
-    page.table(tables["claims"].select(columns), digits=2)
+    shown = claims.select(
+        "claim", "effect", interval.alias("95 % interval"), "unit", "p", "seeds", "verdict", "why", "published",
+        pl.col("estimand").alias("measured as"),
+    )  # fmt: skip
+    silent = [c for c in ("why", "published") if shown[c].n_unique() == 1 and shown[c][0] in ("", ONE_SEED)]
+    return shown.drop(silent)
+
+
+def _told(claims: pl.DataFrame) -> str:
+    """The verdicts of a question's claims in one sentence each."""
+    if (claims["why"] == ONE_SEED).all():
+        return f"Nothing is concluded: {ONE_SEED}."
+    parts = []
+    for verdict in ("supported", "refuted", "inconclusive", "withheld"):
+        own = claims.filter(pl.col("verdict") == verdict)["claim"].to_list()
+        if own:
+            parts.append(f"{verdict.capitalize()}: {'; '.join(own)}.")
+    return " ".join(parts)
 
 
 def _write_accuracy(
@@ -174,20 +234,40 @@ def _write_accuracy(
         "test: as in training. length: longer chains. order: an order of operations that no question of the corpus "
         "has. surface: slots listed in another order than they are worked."
     )
-    page.figure(figures.accuracy_figure(metrics, titles), "Greedy accuracy, 95 % intervals.", f"{DATA}/metrics.parquet")
+    page.figure("Greedy accuracy, 95 % intervals.", f"{DATA}/metrics.parquet", figures.accuracy_figure, metrics, titles)
     page.figure(
-        figures.pass_figure(metrics, titles, (IN_DISTRIBUTION, "length")),
         "pass@k at temperature 1, unbiased estimator.",
         f"{DATA}/metrics.parquet",
+        figures.pass_figure,
+        metrics,
+        titles,
+        (IN_DISTRIBUTION, "length"),
     )
     if "deep" in tables:
         _write_deep(page, tables["deep"], titles)
+    if "unsolved" in tables:
+        page.text(
+            "Of these problems, by seed: those that the base never solved, those of them that an arm solved, and those "
+            "that the base solved and the arm never did."
+        )
+        page.table(tables["unsolved"])
     if "sweep" in tables:
         page.figure(
-            figures.temperature_figure(tables["sweep"], titles),
             "One sample, pass@k and majority vote over temperatures, in distribution.",
             f"{DATA}/sweep.parquet",
+            figures.temperature_figure,
+            tables["sweep"],
+            titles,
         )
+        found = crossings(tables["sweep"], list(titles))
+        page.text(
+            "Where the methods cross: pairs of which one is better at some temperature and the other at another, each "
+            "by a 95 % interval over seeds, uncorrected."
+            if len(found)
+            else "No two methods cross: none is better at one temperature and worse at another, by 95 % intervals."
+        )
+        if len(found):
+            page.table(found)
     wide = metrics.with_columns(
         pl.when(pl.col("metric") == "greedy")
         .then(pl.lit("greedy"))
@@ -203,9 +283,12 @@ def _write_deep(page: Page, deep: pl.DataFrame, titles: dict[str, str]) -> None:
     most = int(deep["k"].max())  # type: ignore[arg-type]
     as_metrics = deep.with_columns(pl.lit("pass").alias("metric"), pl.lit("fixed problems").alias("split"))
     page.figure(
-        figures.pass_figure(as_metrics, titles, ("fixed problems",)),
         f"pass@k to {most} on problems fixed beforehand; 0 right of {most}: p < {upper_bound_of_none(most):.1%}.",
         f"{DATA}/deep.parquet",
+        figures.pass_figure,
+        as_metrics,
+        titles,
+        ("fixed problems",),
     )
 
 
@@ -216,19 +299,27 @@ def _write_exploration(
     page.text(
         "A path is the sequence of step kinds and operations of a response, whatever its values. off_teacher and "
         "off_base: share of right samples whose path is not the teacher's, or none of the base's right ones. kept and "
-        "gained: problems solved among those that the base solved, or did not."
+        "gained: problems solved among those that the base solved, or did not. The row `teacher` is other traces of "
+        "the teacher's own hand: what departing from one trace of it means."
     )
     page.figure(
-        figures.training_figure(tables["curves"], titles),
         "Reward and entropy over training by RL (running mean of five rounds).",
         f"{DATA}/curves.parquet",
+        figures.training_figure,
+        tables["curves"],
+        titles,
     )
     page.figure(
-        figures.teacher_token_figure(tables["teacher_tokens"], titles),
         "Probability given to the teacher's tokens, by the base's rank of them.",
         f"{DATA}/teacher_tokens.parquet",
+        figures.teacher_token_figure,
+        tables["teacher_tokens"],
+        titles,
     )
-    page.table(tables["exploration"])
+    shown = [c for c in tables["exploration"].columns if c not in ("arm", "seed")]
+    page.table(
+        tables["exploration"].group_by("arm", maintain_order=True).agg(pl.len().alias("seeds"), pl.col(shown).mean())
+    )
 
 
 def _write_costs(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, str]) -> None:
@@ -238,25 +329,59 @@ def _write_costs(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, 
         "backward twice the forward)."
     )
     page.figure(
-        figures.cost_figure(tables["metrics"], tables["costs"], titles),
         "Accuracy against compute.",
         f"{DATA}/costs.parquet",
+        figures.cost_figure,
+        tables["metrics"],
+        tables["costs"],
+        titles,
     )
-    page.table(tables["costs"])
+    page.figure(
+        "Reward at equal compute: on-policy rows against the operations spent.",
+        f"{DATA}/curves.parquet",
+        figures.compute_figure,
+        tables["curves"],
+        titles,
+    )
+    page.table(cost_summary(tables["costs"], tables["metrics"]))
 
 
-def _write_probes(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, str], settings: StudySettings) -> None:
+def _write_probes(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, str]) -> None:
     page.section("What is linearly separable")
     page.text(
         "Held-out AUC of linear SVMs on hidden states, every checkpoint reading identical traces; folds hold whole "
-        "problems out. The full probing report stands in probe/report.html."
+        "problems out. Controls, geometry, decision slices and the protocol stand in the full probing report."
     )
+    page.links("Read on:", [("the probing report", "probe/report.html")])
     page.figure(
-        figures.layer_figure(tables["cells"], titles, tables["cells"]["feature"].unique(maintain_order=True).to_list()),
         "Held-out AUC by layer.",
         f"{DATA}/cells.parquet",
+        figures.layer_figure,
+        tables["cells"],
+        titles,
+        tables["cells"]["feature"].unique(maintain_order=True).to_list(),
     )
-    page.table(tables["effects"])
+    if tables["sources"]["source"].n_unique() > 1:
+        page.figure(
+            "Arm × source: the same models on the world's traces and on arms' own rollouts, matched in prevalence. A "
+            "dash: the rollouts do not hold both classes.",
+            f"{DATA}/sources.parquet",
+            figures.source_figure,
+            tables["sources"],
+            titles,
+        )
+    page.table(tables["effects"].filter(pl.col("estimand") == "delta").select(_EFFECTS))
+
+
+#: Columns of the probing effects that the study's page shows; all of them stand in figures/effects.parquet.
+_EFFECTS = ("feature", "a", "b", "effect", "low", "high", "p_holm", "p_equivalent_holm", "verdict", "base_auc", "why")
+
+
+def _write_rollouts(page: Page, settings: StudySettings, titles: dict[str, str]) -> None:
+    views = [(titles[arm], f"{VIEWS}/{arm}/index.html") for arm in settings.arms if view_of(settings, arm).exists()]
+    if views:
+        page.section("Rollouts")
+        page.links("What the first seed's policies wrote while they were trained, verdict by verdict:", views)
 
 
 def _write_protocol(page: Page, settings: StudySettings, result: dict[str, Any]) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from evaluators.batch import verify_batch
 from evaluators.metrics import pass_probability
+from tracekit import world as worlds
 from tracekit.study.exploration import path_metrics, path_table
 from tracekit.study.measure import DEEP, SWEEP, summary_of
 from tracekit.study.places import completions_of, measures_folder, model_folder, problems_of
-from tracekit.study.settings import BASE, IN_DISTRIBUTION, SPLITS, StudySettings
-from tracekit.study.statistics import ByProblem, interval_of
+from tracekit.study.settings import BASE, IN_DISTRIBUTION, SPLITS, TEACHER, StudySettings
+from tracekit.study.statistics import ByProblem, difference_of_runs, interval_of
 from tracekit.tables import TRACES, read_table
 
 GREEDY, SAMPLED = 0.0, 1.0
@@ -38,14 +42,29 @@ class Gate:
 
 def gates_of(settings: StudySettings) -> list[Gate]:
     """The gates, worst seed each."""
-    folders = [measures_folder(settings, BASE, seed) for seed in settings.seeds]
-    skill = min(json.loads((f / "skill.json").read_text(encoding="utf-8"))["least"] for f in folders)
-    gates = [Gate("base has every atomic skill", skill, "at least", settings.gates.skill)]
+    skill = skill_table(settings)["least"].min()
+    gates = [
+        Gate(
+            "base has every atomic skill",
+            float(skill),  # type: ignore[arg-type]
+            "at least",
+            settings.gates.skill,
+        )
+    ]
     if "sft" in settings.arms:
         learnt = min(_mean(solved(settings, "sft", s, IN_DISTRIBUTION, GREEDY)) for s in settings.seeds_of("sft"))
         gates.append(Gate("SFT learns the traces", learnt, "at least", settings.gates.imitation))
     gates.append(Gate("a guess scores nothing", guess_rate(settings), "at most", settings.gates.guess))
     return gates
+
+
+def skill_table(settings: StudySettings) -> pl.DataFrame:
+    """seed, and the forced-step accuracy of its base: "least" over worked logs, "elicited" under the question."""
+    rows = []
+    for seed in settings.seeds:
+        found = json.loads((measures_folder(settings, BASE, seed) / "skill.json").read_text(encoding="utf-8"))
+        rows.append({"seed": seed, "least": found["least"], "elicited": found["elicited"]})
+    return pl.DataFrame(rows)
 
 
 def guess_rate(settings: StudySettings) -> float:
@@ -146,6 +165,21 @@ def cost_table(settings: StudySettings, curves: pl.DataFrame, jobs: dict[str, di
     return pl.DataFrame(rows)
 
 
+def cost_summary(costs: pl.DataFrame, metrics: pl.DataFrame) -> pl.DataFrame:
+    """Each arm's costs, mean over seeds: tokens, operations in 10^12, seconds, peak memory in MB, and its greedy
+    accuracy (mean of the splits, in points) for each 10^12 operations."""
+    greedy = metrics.filter(pl.col("metric") == "greedy").group_by("arm").agg(points=100 * pl.col("value").mean())
+    spent = costs.group_by("arm", maintain_order=True).agg(
+        pl.len().alias("seeds"),
+        pl.col("tokens_sampled", "tokens_trained", "tokens_teacher").mean().round().cast(pl.Int64),
+        (pl.col("flops").mean() / 1e12).alias("teraflops"),
+        pl.col("seconds").mean().round(1),
+        (pl.col("peak_bytes").max() / 1e6).round().cast(pl.Int64).alias("peak_mb"),
+    )
+    joined = spent.join(greedy, on="arm", maintain_order="left")
+    return joined.with_columns((pl.col("points") / pl.col("teraflops")).alias("points_per_teraflop")).drop("points")
+
+
 #: What a training run spends: tokens sampled by the policy, tokens that went forward and backward, teacher
 #: tokens among these, floating-point operations by formula (trainer.flops).
 COSTS = ("tokens_sampled", "tokens_trained", "tokens_teacher", "flops")
@@ -177,8 +211,12 @@ def _lineage(settings: StudySettings, arm: str) -> list[str]:
 
 
 def exploration_table(settings: StudySettings) -> pl.DataFrame:
-    """arm, seed and the path metrics on the in-distribution problems, at temperature 1."""
-    teacher = _teacher_paths(settings)
+    """arm, seed and the path metrics on the in-distribution problems, at temperature 1.
+
+    The teacher is a row of its own: other traces of its hand, as many as the arms have samples. An arm departs from
+    the teacher's ways only where it does so more often than the teacher itself.
+    """
+    teacher, fresh = _teacher_paths(settings)
     rows = []
     for seed in settings.seeds:
         tables = {
@@ -189,18 +227,28 @@ def exploration_table(settings: StudySettings) -> pl.DataFrame:
             for arm in (BASE, *settings.arms)
             if seed in settings.seeds_of(arm)
         }
-        for arm, own in tables.items():
+        for arm, own in (*tables.items(), (TEACHER, fresh)):
             rows.append({"arm": arm, "seed": seed, **path_metrics(own, tables[BASE], teacher)})
     return pl.DataFrame(rows)
 
 
-def _teacher_paths(settings: StudySettings) -> pl.DataFrame:
-    folder = settings.output / "world" / IN_DISTRIBUTION
-    traces = read_table(folder / "traces.parquet", TRACES)
-    asked = traces.join(problems_of(settings, IN_DISTRIBUTION), on="problem_id")
-    return path_table(
-        asked.with_columns(pl.lit(0, pl.Int32).alias("sample"), pl.lit(1.0, pl.Float32).alias("reward")), settings.world
+def _teacher_paths(settings: StudySettings) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Path tables of the teacher's one trace of each test problem, and of other traces of its hand."""
+    problems = problems_of(settings, IN_DISTRIBUTION)
+    traces = read_table(settings.output / "world" / IN_DISTRIBUTION / "traces.parquet", TRACES)
+    # 1,000,003: a seed under which no trace of the study was written
+    others = worlds.teach(settings.world, problems, settings.seed + 1_000_003, settings.evaluation.samples)
+    return _path_table_of(traces, problems, settings), _path_table_of(others, problems, settings)
+
+
+def _path_table_of(traces: pl.DataFrame, problems: pl.DataFrame, settings: StudySettings) -> pl.DataFrame:
+    asked = traces.join(problems, on="problem_id", maintain_order="left")
+    judged = verify_batch(asked["response"].to_list(), asked["gold"].to_list())
+    table = asked.with_columns(
+        pl.int_range(pl.len(), dtype=pl.Int32).over("problem_id").alias("sample"),
+        pl.Series("reward", [float(verdict.correct) for verdict in judged], pl.Float32),
     )
+    return path_table(table, settings.world)
 
 
 def teacher_tokens(settings: StudySettings) -> pl.DataFrame:
@@ -231,6 +279,38 @@ def deep_curves(settings: StudySettings) -> pl.DataFrame | None:
     return pl.DataFrame(rows)
 
 
+def deep_unsolved(settings: StudySettings) -> pl.DataFrame | None:
+    """arm, seed, problems, unsolved_by_base, of_these_solved, lost: of the deep set; None where none was sampled.
+
+    A problem with no right one of `deep_samples` may still have a small chance: `upper_bound_of_none` says how small.
+    """
+    evaluation = settings.evaluation
+    arms = [arm for arm in evaluation.deep_arms if arm in settings.arms]
+    if not evaluation.deep_samples or BASE not in evaluation.deep_arms:
+        return None
+    rows = []
+    for arm in arms:
+        for seed in settings.seeds_of(arm):
+            base, own = (_ever_solved(settings, name, seed) for name in (BASE, arm))
+            unsolved = {problem for problem, right in base.items() if not right}
+            rows.append(
+                {
+                    "arm": arm,
+                    "seed": seed,
+                    "problems": len(base),
+                    "unsolved_by_base": len(unsolved),
+                    "of_these_solved": sum(own[problem] for problem in unsolved),
+                    "lost": sum(right and not own[problem] for problem, right in base.items()),
+                }
+            )
+    return pl.DataFrame(rows) if rows else None
+
+
+def _ever_solved(settings: StudySettings, arm: str, seed: int) -> dict[str, bool]:
+    found = completions_of(settings, arm, seed, DEEP).group_by("problem_id").agg((pl.col("reward") == 1).any())
+    return dict(found.iter_rows())
+
+
 def temperature_curves(settings: StudySettings) -> pl.DataFrame | None:
     """arm, seed and the sweep's summary; None where the study sweeps no temperature."""
     if not settings.evaluation.temperatures:
@@ -241,6 +321,30 @@ def temperature_curves(settings: StudySettings) -> pl.DataFrame | None:
         )
         for arm, seed in settings.runs()
     )
+
+
+def crossings(sweep: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:
+    """Pairs of arms that change places over the temperatures: metric, k, a, b, and where each is the better one.
+
+    Better: the 95 % interval over seeds (t, paired) of the summaries' difference excludes 0; no correction.
+    """
+    rows = []
+    for (metric, k), part in sweep.group_by("metric", "k", maintain_order=True):
+        for a, b in itertools.combinations(arms, 2):
+            better: dict[str, list[str]] = {a: [], b: []}
+            for temperature in part["temperature"].unique().sort():
+                here = part.filter(pl.col("temperature") == temperature)
+                found = difference_of_runs(*(_by_seed(here, arm) for arm in (a, b)))
+                if found.low > 0 or found.high < 0:
+                    better[a if found.low > 0 else b].append(f"{temperature:.1f}")
+            if better[a] and better[b]:
+                rows.append((metric, k, a, b, ", ".join(better[a]), ", ".join(better[b])))
+    columns = ["metric", "k", "a", "b", "a better at", "b better at"]
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def _by_seed(part: pl.DataFrame, arm: str) -> dict[int, float]:
+    return dict(part.filter(pl.col("arm") == arm).select("seed", "value").iter_rows())
 
 
 def read_probe(folder: Path, table: str) -> pl.DataFrame:

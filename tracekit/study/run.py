@@ -9,7 +9,7 @@ from typing import Any
 from tracekit.runs import Progress, no_progress, start_run
 from tracekit.study.jobs import Board, lead
 from tracekit.study.pipeline import jobs_of
-from tracekit.study.report import write_study_report
+from tracekit.study.report import write_study_report, write_views
 from tracekit.study.settings import StudySettings
 
 #: The recipe of `tracekit study` without one.
@@ -30,6 +30,7 @@ def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> d
     if not board.all_done():
         lead(folder, board, settings.workers, progress)
     installed = os.environ.get(INSTALL_SECONDS)
+    write_views(settings, progress)
     progress("report", 0, 1)
     result = write_study_report(settings, board.records(), float(installed) if installed else None)
     progress("report", 1, 1)

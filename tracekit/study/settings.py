@@ -11,6 +11,7 @@ from tracekit.config import Settings
 from tracekit.world import World
 
 BASE = "base"  # the untrained-further arm, and what every arm starts from unless it says otherwise
+TEACHER = "teacher"  # who wrote the traces: a row of its own where an arm is compared with it
 SPLITS = ("test", "length", "order", "surface")  # of evaluation; "test" is in distribution
 IN_DISTRIBUTION = "test"
 
@@ -30,6 +31,8 @@ class Arm(Settings):
     """One way to train, as a recipe laid over `StudySettings.recipe`.
 
     start: the arm whose checkpoint it starts from. seeds: how many of the study's seeds it runs on; None: all.
+    The tables that its method reads come from the study: curated traces, problems, text (pretrain, cpt), or pairs of
+    a right trace and a wrong answer of the start's own (dpo).
     """
 
     recipe: dict[str, Any]
@@ -43,7 +46,7 @@ class Evaluation(Settings):
 
     samples: int = Field(16, ge=3)  # a problem, at temperature 1; a vote of two is a draw
     max_tokens: PositiveInt = 80
-    deep_samples: NonNegativeInt = 0  # a problem of the fixed deep set; 0: no deep pass@k
+    deep_samples: NonNegativeInt = 0  # a problem of the fixed deep set, in distribution; 0: no deep pass@k
     deep_problems: PositiveInt = 64
     deep_arms: tuple[str, ...] = (BASE, "grpo", "luffy")
     temperatures: tuple[float, ...] = ()  # of the sweep on the in-distribution split; (): none
@@ -61,9 +64,11 @@ class Gates(Settings):
 class Probing(Settings):
     """Which hidden states are probed for what. `protocol` is laid over the probing protocol's own settings."""
 
-    features: tuple[str, ...] = ("step_correct", "value_parity", "step_kind")
+    features: tuple[str, ...] = ("step_correct", "value_parity", "step_kind")  # (): nothing is probed
+    arms: tuple[str, ...] | None = None  # beside the base; None: all
     position: Literal["prompt_end", "step_end", "before_answer", "step_mean"] = "step_end"
     traces_per_problem: PositiveInt = 1
+    own_rollouts: tuple[str, ...] = ()  # arms whose rollouts (first seed) are read too, by every model: arm × source
     protocol: dict[str, Any] = {}
 
 
@@ -79,6 +84,7 @@ class StudySettings(Settings):
     problems: ProblemCounts = ProblemCounts()
     corpus: PositiveInt = 44_800  # documents that a base is pre-trained on
     base: dict[str, Any] = {}
+    base_attempts: PositiveInt = 3  # trainings of a base, each twice as long, until it passes the gate of its skill
     recipe: dict[str, Any] = {}  # what all arms share
     arms: dict[str, Arm] = {}
     evaluation: Evaluation = Evaluation()
@@ -90,11 +96,17 @@ class StudySettings(Settings):
     def _consistent(self) -> StudySettings:
         if BASE in self.arms:
             raise ValueError(f"an arm may not be called {BASE}: that is what the arms start from.")
+        if TEACHER in self.arms:
+            raise ValueError(f"an arm may not be called {TEACHER}: the tables give that name to the teacher itself.")
         for name, arm in self.arms.items():
             if arm.start != BASE and arm.start not in self.arms:
                 raise ValueError(f"arm {name} starts from {arm.start}; known: {BASE}, {', '.join(self.arms)}.")
             if "." in name or "/" in name:
                 raise ValueError(f"arm {name}: a name holds no dot and no slash.")
+        for key, named in (("own_rollouts", self.probing.own_rollouts), ("arms", self.probing.arms or ())):
+            unknown = [name for name in named if name not in (BASE, *self.arms)]
+            if unknown:
+                raise ValueError(f"probing.{key} names {unknown[0]}; known: {BASE}, {', '.join(self.arms)}.")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError("seeds must be distinct, and at least one.")
         return self
@@ -111,6 +123,13 @@ class StudySettings(Settings):
             for name in ready:
                 del waiting[name]
         return [(name, seed) for name in ordered for seed in self.seeds_of(name)]
+
+    def probed(self) -> tuple[str, ...]:
+        """The arms whose hidden states are read, the base first; () where nothing is probed."""
+        if not self.probing.features:
+            return ()
+        chosen = self.arms if self.probing.arms is None else self.probing.arms
+        return (BASE, *(arm for arm in chosen if arm != BASE))
 
     def seeds_of(self, name: str) -> tuple[int, ...]:
         """The seeds that an arm runs on. An arm's start must have run on them too."""

@@ -19,7 +19,9 @@ CHAINS = 128  # of each length and form: the standard error at 95 % of a length'
 def measure_skill(model: Path, world: World, seed: int, folder: Path) -> dict[str, float]:
     """Share of steps whose result the model puts first, teacher-forced; by form and length, into skill.json.
 
-    Keys: "? 4" for chains of four under the question, ": 4" for worked logs; "least" over those under the question.
+    Keys: ": 4" for worked logs of four steps, "? 4" for four under the question; "least" over the logs, "elicited"
+    over those under the question. The logs are where the base was taught its steps: they say what it can do. What it
+    does with a step under a question, where it has seen few, is a part of its habit, which a study varies.
     """
     rng = random.Random(f"skill/{seed}")
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -30,7 +32,9 @@ def measure_skill(model: Path, world: World, seed: int, folder: Path) -> dict[st
         for mark in (QUESTION, LOG)
         for length in lengths
     }
-    found["least"] = min(share for name, share in found.items() if name.startswith(QUESTION))
+    forced = dict(found)
+    for name, mark in (("least", LOG), ("elicited", QUESTION)):
+        found[name] = min(share for form, share in forced.items() if form.startswith(mark))
     write_text(folder / "skill.json", json.dumps(found, indent=1))
     return found
 

@@ -17,7 +17,10 @@ ByProblem = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A - B. seeds: replicates it rests on; with one seed it speaks of two checkpoints, not of two methods."""
+    """A - B. seeds: replicates it rests on; with one seed it speaks of two checkpoints, not of two methods.
+
+    effect: what it varies with, where it was measured problem by problem.
+    """
 
     estimate: float
     low: float
@@ -25,6 +28,11 @@ class Difference:
     p: float
     seeds: int
     problems: int
+    effect: Effect | None = None
+
+    def p_equivalent(self, margin: float | None) -> float:
+        """p of "it lies outside ±margin" (two one-sided tests); NaN where no margin is given or nothing was paired."""
+        return float("nan") if margin is None or self.effect is None else self.effect.p_equivalent(margin)
 
 
 def difference(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Difference:
@@ -35,7 +43,7 @@ def difference(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Difference:
     """
     effect = paired_effect(a, b)
     low, high = effect.interval(ALPHA)
-    return Difference(effect.estimate, low, high, effect.p_different(), effect.seeds, effect.problems)
+    return Difference(effect.estimate, low, high, effect.p_different(), effect.seeds, effect.problems, effect)
 
 
 def paired_effect(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Effect:
@@ -49,14 +57,15 @@ def paired_effect(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Effect:
     paired = np.array([[a[s][p] - b[s][p] for p in problems] for s in seeds])  # (seeds, problems)
     estimate, count = float(paired.mean()), len(problems)
     if count < 2:
-        return Effect(estimate, 0.0, float("inf"), len(seeds), count)
+        return Effect(estimate, 0.0, float("inf"), 0.0, len(seeds), count)
     of_mean = float(paired.mean(0).var(ddof=1)) / count  # a mean over problems: its variance needs no bootstrap
     if len(seeds) == 1:
-        return Effect(estimate, 0.0, of_mean, 1, count)
+        return Effect(estimate, 0.0, of_mean, 0.0, 1, count)
     of_one = float(paired.var(1, ddof=1).mean()) / count
-    crossed = max(of_one - of_mean, 0.0) / (len(seeds) - 1)  # σ²_seed×problem / S, in the spread between seeds already
+    # σ²_seed×problem / S: in the spread between seeds already
+    crossed = min(max(of_one - of_mean, 0.0) / (len(seeds) - 1), of_mean)
     spread = float(paired.mean(1).var(ddof=1)) / len(seeds)
-    return Effect(estimate, spread, max(of_mean - crossed, 0.0), len(seeds), count)
+    return Effect(estimate, spread, of_mean - crossed, crossed, len(seeds), count)
 
 
 def interval_of(values: dict[int, ByProblem]) -> tuple[float, float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.config import EngineSettings, TrainSettings
 from trainer.engines.protocol import Engine
-from trainer.models import check_match, load_model
+from trainer.models import check_match, config_changes, load_model
 from trainer.ranks import world_size
 from trainer.sequences import pad_id
 from trainer.sharding import full_tensors, is_sharded, sampling_copy
@@ -48,6 +48,7 @@ def open_engine(settings: TrainSettings, model: PreTrainedModel, pad_token_id: i
         dtype=settings.dtype,
         trust_remote_code=settings.trust_remote_code,
         exchange=settings.output / "weights",
+        changes=config_changes(model.config, settings.model_changes),
     )
     engine.load_weights(full_tensors(model))  # a resumed run's are newer than those of its starting model
     return engine
@@ -91,9 +92,15 @@ def engine_of(
 
 
 def _vllm_engine(
-    model: str | Path, settings: EngineSettings, max_length: int, dtype: str, trust_remote_code: bool, exchange: Path
+    model: str | Path,
+    settings: EngineSettings,
+    max_length: int,
+    dtype: str,
+    trust_remote_code: bool,
+    exchange: Path,
+    changes: dict[str, Any] | None = None,
 ) -> Engine:
-    """vLLM in process or over HTTP; a server's weights are what it was started with."""
+    """vLLM in process or over HTTP; a server's weights and configuration are what it was started with."""
     if settings.kind == "vllm":
         from trainer.engines.vllm import VllmEngine
 
@@ -106,6 +113,7 @@ def _vllm_engine(
             eager=settings.eager,
             sleep=settings.sleep,
             trust_remote_code=trust_remote_code,
+            config_changes=changes,
         )
     from trainer.engines.vllm_server import VllmServerEngine
 

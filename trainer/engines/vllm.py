@@ -29,6 +29,7 @@ class VllmEngine:
     dtype: "float32" or "bfloat16". memory_fraction: of the device's memory, weights and cache together. eager: no
     compilation, no CUDA graphs. sleep: give weights and cache back between rollouts (GPUs alone). max_length: longest
     prompt and completion together.
+    config_changes: keys of the model's configuration that are not as its folder has them.
     """
 
     exact = False
@@ -46,6 +47,7 @@ class VllmEngine:
         sleep: bool = False,
         trust_remote_code: bool = False,
         seed: int = 0,
+        config_changes: dict[str, Any] | None = None,
     ) -> None:
         # One process holds trainer and engine: weights pass as tensors, not through a socket.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -62,6 +64,7 @@ class VllmEngine:
             enforce_eager=eager,
             enable_sleep_mode=self._sleeps,
             trust_remote_code=trust_remote_code,
+            hf_overrides=config_changes or {},
             logprobs_mode="processed_logprobs",  # after temperature, top-p and top-k: what was sampled from
             seed=seed,
             # beside other ranks: this one's engine is its own, in the process group that there is

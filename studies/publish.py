@@ -1,0 +1,128 @@
+"""Publish a finished study: its tables and text into studies/results/, its figure and claims into the README.
+
+    python studies/publish.py runs/luffy runs/phase
+
+The first folder is a study, the second a phase diagram. Nothing is computed here: what stands in the study's own
+`figures/*.parquet` is copied, and what its claims say is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+
+from tracekit.config import build_settings
+from tracekit.runs import write_text
+from tracekit.study import figures
+from tracekit.study.claims import QUESTIONS
+from tracekit.study.settings import BASE, StudySettings
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "studies" / "results"
+BEGIN, END = "<!-- study -->", "<!-- /study -->"
+SUMMARY = "summary.svg"
+
+#: Readable on a white page and on a black one: an image cannot take its page's ink.
+FIXED_INK = "#7d8590"
+
+
+def main(study: Path, phase: Path) -> None:
+    """Write studies/results/ and the README's part between its two marks."""
+    result = json.loads((study / "result.json").read_text(encoding="utf-8"))
+    settings = build_settings(StudySettings, result["settings"], str(study))
+    tables = {path.stem: pl.read_parquet(path) for path in sorted((study / "figures").glob("*.parquet"))}
+    diagram = pl.read_parquet(phase / "phase.parquet")
+    for name in tables:
+        copy(study / "figures" / f"{name}.parquet", RESULTS / "luffy" / f"{name}.parquet")
+    for name in ("result.json", "report.md"):
+        copy(study / name, RESULTS / "luffy" / name)
+    for name in ("phase.parquet", "phase_claims.parquet", "phase.md"):
+        copy(phase / name, RESULTS / "phase" / name)
+    titles = {BASE: "base"} | {name: arm.title or name for name, arm in settings.arms.items()}
+    drawn = figures.summary_figure(tables["metrics"], tables["curves"], diagram, titles)
+    write_text(RESULTS / SUMMARY, drawn.replace("currentColor", FIXED_INK))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    told = as_markdown(tables["claims"], settings, pl.read_parquet(phase / "phase_claims.parquet"))
+    write_text(ROOT / "README.md", f"{before}{BEGIN}\n{told}\n{END}{after}")
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, its folder made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def as_markdown(claims: pl.DataFrame, settings: StudySettings, phase: pl.DataFrame) -> str:
+    """The README's part: figure, claims by question, the phase diagram, and what was not found."""
+    seeds, arms = len(settings.seeds), len(settings.arms)
+    parts = [
+        f"![Accuracy, training and the phase diagram](studies/results/{SUMMARY})",
+        f"{arms} ways to train one base, {seeds} seeds of the core arms, base seeds varied too; habit "
+        f"{settings.world.habit:.1%}. Effects are `a - b` with 95 % intervals over seeds and problems; p by Holm "
+        "over the table. The models have 369 k parameters and a world of their own: this says how the methods differ "
+        "there, not what a 7B model does.",
+    ]
+    for number, question in QUESTIONS.items():
+        own = claims.filter(pl.col("question") == number, pl.col("verdict").is_in(["supported", "refuted"]))
+        if len(own):
+            parts.append(f"**{number}. {question}**\n\n{table_of(own)}")
+    parts.append(f"**Which method goes where, by the base's habit** (60 rounds, 3 seeds)\n\n{phase_table(phase)}")
+    open_ones = claims.filter(pl.col("verdict").is_in(["inconclusive", "withheld"]))
+    if len(open_ones):
+        listed = "\n".join(
+            f"- {row['claim']}: {told_effect(row)}, {row['verdict']}" for row in open_ones.iter_rows(named=True)
+        )
+        parts.append(f"**What was not found**\n\n{listed}")
+    return "\n\n".join(parts)
+
+
+#: What the README tells of each point of the phase diagram: column → claim.
+COMPARED = {
+    "GRPO - base": "zero-RL solves more than its base at one sample",
+    "LUFFY - GRPO": "LUFFY beats zero-RL, at temperature 1",
+    "LUFFY - SFT": "mixed-policy RL beats SFT on the same traces, at temperature 1",
+    "LUFFY - LUFFY without shaping": "shaping helps LUFFY, at temperature 1",
+}
+
+
+def phase_table(claims: pl.DataFrame) -> str:
+    """Differences of accuracy at temperature 1, a row a point."""
+    key = claims.columns[0]
+    lines = ["| habit | " + " | ".join(COMPARED) + " |", "| --- |" + " --- |" * len(COMPARED)]
+    for (value,), own in claims.group_by(key, maintain_order=True):
+        found = {row["claim"]: row for row in own.iter_rows(named=True)}
+        cells = [f"{told_effect(found[claim])}, {found[claim]['verdict']}" for claim in COMPARED.values()]
+        lines.append(f"| {value:.1%} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def table_of(claims: pl.DataFrame) -> str:
+    """Claims as a Markdown table."""
+    lines = ["| claim | effect [95 %] | p | seeds | verdict | published |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in claims.iter_rows(named=True):
+        p = "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+        cells = (row["claim"], told_effect(row), p, str(row["seeds"]), row["verdict"], row["published"])
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def told_effect(row: dict[str, object]) -> str:
+    """An effect with its interval and unit."""
+    digits = {"points": 1, "AUC": 3, "×": 2}.get(str(row["unit"]), 2)
+    sign = "" if row["unit"] == "×" else "+"
+    effect, low, high = (f"{row[key]:{sign}.{digits}f}" for key in ("effect", "low", "high"))
+    return f"{effect} [{low}, {high}] {row['unit']}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("phase", type=Path)
+    given = parser.parse_args()
+    main(given.study, given.phase)
