@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("evaluators", "tracekit", "trainer", "probes")
-ROOF = ("tracekit.cli", "tracekit.evaluate_command", "tracekit.evaluate_sets", "tracekit.study")
+ROOF = (
+    "tracekit.cli",
+    "tracekit.collect_command",
+    "tracekit.evaluate_command",
+    "tracekit.evaluate_sets",
+    "tracekit.study",
+)
 
 #: What trainer and probes may take from tracekit.
 SHARED = ("tracekit.tables", "tracekit.config", "tracekit.runs", "tracekit.ids", "tracekit.progress")

@@ -64,7 +64,7 @@ COMMANDS = (
     Command(
         "audit-gold", "evaluators.commands:command_audit_gold", "Tell which golds cannot be verified or are hackable."
     ),
-    Command("collect", "tracekit.collect_commands:command_collect", "Ask a teacher for traces."),
+    Command("collect", "tracekit.collect_command:command_collect", "Ask a teacher for traces."),
     Command(
         "train",
         "trainer.commands:command_train",

@@ -81,8 +81,10 @@ class CollectSettings(Settings):
 class Generate(Protocol):
     """An engine in process: answers to problems, in their order. The caller of `collect` provides it."""
 
-    def __call__(self, problems: Sequence[str], question: Question, seeds: Sequence[int]) -> Sequence[Generation]:
-        """One answer a problem; the i-th is drawn with seeds[i]."""
+    def __call__(
+        self, problems: Sequence[str], question: Question, seeds: Sequence[int]
+    ) -> Sequence[Generation | RefusedError]:
+        """One answer a problem, or why it cannot be asked; the i-th is drawn with seeds[i]."""
         ...
 
 
@@ -107,15 +109,17 @@ def collect(
     *,
     generate: Generate | None = None,
     batch: int = 64,
+    inputs: dict[str, str] | None = None,
     progress: Progress = no_progress,
 ) -> Collected:
     """Ask for what is missing of `samples` answers to each of `problems` (PROBLEMS), and write the tables.
 
     generate: an engine in process, asked `batch` answers at a time; the server of the settings where not given.
+    inputs: what else answers depend on, name → digest: an engine's model. It cannot change within one collection.
     Raises CollectError where the server cannot be used; what was answered until then is kept.
     """
     problems = check(problems, PROBLEMS, "problems")
-    folder = start_run(settings.output, settings.question, seed=settings.question.seed)
+    folder = start_run(settings.output, settings.question, seed=settings.question.seed, inputs=inputs)
     with _Ledger(folder / LEDGER_FILE) as ledger:
         meter = _Meter(settings, ledger, problems.height * settings.samples, progress)
         todo = [
@@ -201,7 +205,10 @@ def _ask_engine(
         generations = generate([text for _, text, _ in part], question, seeds)
         seconds = (time.perf_counter() - began) / len(part)
         for (problem, _, sample), generation in zip(part, generations, strict=True):
-            meter.answer(problem, sample, generation, seconds)
+            if isinstance(generation, RefusedError):
+                meter.refuse(problem, sample, str(generation))
+            else:
+                meter.answer(problem, sample, generation, seconds)
 
 
 def _body(question: Question, problem: str, seed: int) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from tracekit.runs import Progress
 def command_evaluate(*models: str, problems: str, output: Path) -> None:
     """Sample and verify a model's answers to a table of problems: greedy, pass@k and majority vote with intervals.
 
-    Run again after a kill, it goes on where it stood.
+    Run again after a kill, it goes on where it stood. engine=vllm samples with vLLM; engine.kind=vllm-server with
+    engine.urls asks servers, which are given each model's weights.
 
     Example: tracekit evaluate runs/grpo/final runs/luffy/final --problems test.jsonl --output runs/evaluation
     temperatures=[0,0.6] samples=16

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,11 +47,19 @@ def no_progress(stage: str, done: int, total: int, note: str = "") -> None:
     """The progress callback of those who do not watch."""
 
 
-def start_run(folder: str | Path, settings: BaseModel, *, seed: int, inputs: dict[str, str] | None = None) -> Path:
+def start_run(
+    folder: str | Path,
+    settings: BaseModel,
+    *,
+    seed: int,
+    inputs: dict[str, str] | None = None,
+    may_differ: Collection[str] = (),
+) -> Path:
     """Make `folder` a run of these settings, or confirm that it already is one.
 
     inputs: name → digest of the tables the run reads. Writes `run.json` once; a later call with other
     settings or inputs raises RunError that names the difference, so that no run mixes two recipes.
+    may_differ: settings on which no result depends, as "engine.urls": a run goes on when a server has moved.
     """
     folder = Path(folder)
     record = {
@@ -67,7 +76,7 @@ def start_run(folder: str | Path, settings: BaseModel, *, seed: int, inputs: dic
         except json.JSONDecodeError as error:
             raise RunError(f"{path} is damaged ({error}); delete {folder} to start again.") from error
         for part in ("settings", "seed", "inputs"):
-            changed = _first_difference(found.get(part), record[part], part)
+            changed = _first_difference(found.get(part), record[part], part, {f"settings.{key}" for key in may_differ})
             if changed:
                 raise RunError(
                     f"{folder} holds a run with other settings: {changed}. Choose another folder or delete it."
@@ -117,10 +126,12 @@ def commit() -> str | None:
     return head.stdout.strip() + ("-dirty" if dirty.stdout.strip() else "")
 
 
-def _first_difference(found: Any, wanted: Any, key: str) -> str | None:
+def _first_difference(found: Any, wanted: Any, key: str, may_differ: Collection[str]) -> str | None:
+    if key in may_differ:
+        return None
     if isinstance(found, dict) and isinstance(wanted, dict):
         for name in sorted(found.keys() | wanted.keys()):
-            difference = _first_difference(found.get(name), wanted.get(name), f"{key}.{name}")
+            difference = _first_difference(found.get(name), wanted.get(name), f"{key}.{name}", may_differ)
             if difference:
                 return difference
         return None

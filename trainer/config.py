@@ -110,14 +110,25 @@ class RolloutSettings(Settings):
 
 
 class EngineSettings(Settings):
-    """Which rollout engine, and what it needs."""
+    """Which rollout engine, and what it needs. A kind alone may stand in place of the table: engine = "vllm"."""
 
     kind: Literal["embedded", "vllm", "vllm-server"] = "embedded"
     rows: PositiveInt = 512  # embedded: completions in flight at once
     urls: tuple[str, ...] = ("http://127.0.0.1:8000",)  # vllm-server
+    weights: Literal["disk", "gloo", "nccl"] = "disk"  # vllm-server: the way of an update; the last two by memory
     memory_fraction: PositiveFloat = Field(default=0.4, le=1.0)  # vllm: of the device's memory
     tensor_parallel: PositiveInt = 1  # vllm
+    eager: bool = False  # vllm: neither compilation nor CUDA graphs: starts sooner, samples slower
     sleep: bool = True  # vllm: give the cache's memory back during updates
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_alone(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+#: Settings of an engine that decide where and how fast it runs, and not what it says: a run goes on with others.
+ENGINE_CONNECTION = ("engine.urls", "engine.weights", "engine.memory_fraction", "engine.eager", "engine.sleep")
 
 
 class ShapeSettings(Settings):

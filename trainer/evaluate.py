@@ -7,13 +7,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import cast
 
 import polars as pl
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from evaluators.batch import verify_batch
 from evaluators.metrics import Estimate, majority_at_k, pass_at_k
@@ -23,11 +21,12 @@ from tracekit.config import Settings
 from tracekit.runs import Progress, no_progress, start_run
 from tracekit.tables import COMPLETIONS, PROBLEMS, check, read_table, write_table
 from trainer.checkpoint import FINAL
-from trainer.config import DataSettings
+from trainer.config import ENGINE_CONNECTION, DataSettings, EngineSettings
+from trainer.engines.open import engine_of
 from trainer.engines.protocol import Engine, Rollout, Sampling
-from trainer.models import check_match, load_model, load_tokenizer
+from trainer.models import load_tokenizer
 from trainer.rollout import seed_of
-from trainer.sequences import encode_problems, eos_id, pad_id
+from trainer.sequences import encode_problems, eos_id
 from trainer.training import resolve_device
 
 COMPLETIONS_FILE = "completions.parquet"
@@ -53,7 +52,7 @@ class EvaluateSettings(Settings):
     prompt_tokens: PositiveInt = 1024  # longest prompt; longer ones are skipped and counted
     system_prompt: str | None = None
     chat_template: bool = True  # False: the problem's plain text
-    rows: PositiveInt = 512  # completions in flight at once
+    engine: EngineSettings = EngineSettings()  # engine = "vllm" is short for engine.kind
     problems_per_part: PositiveInt = 128  # problems between two writes: what a kill costs
     verifier_seconds: PositiveFloat = 2.0
     device: str = "auto"
@@ -88,33 +87,24 @@ def evaluate_model(
 
     model: a Hugging Face folder or hub name. problems: PROBLEMS. folder: takes `run.json`, parts as they are done,
     `completions.parquet` and `summary.parquet`; the same call again goes on, and a finished one is read.
-    engine: asked in place of the embedded one; it must hold the model's weights, the tokenizer is the model's.
-    Raises EvaluateError, and RunError where the folder holds another evaluation.
+    engine: asked in place of that of the settings; it must hold the model's weights, the tokenizer is the model's.
+    Raises EvaluateError; RunError where the folder holds another evaluation; ServerError where a server of
+    `engine.urls` is not there or holds another model.
     """
     folder, problems = Path(folder), check(problems, PROBLEMS, "problems")
     if problems.is_empty():
         raise EvaluateError("the problems table has no row; there is nothing to ask.")
-    start_run(
-        folder, settings, seed=settings.seed, inputs={"problems": _digest_of(problems), "model": model_digest(model)}
-    )
+    inputs = {"problems": _digest_of(problems), "model": model_digest(model)}
+    start_run(folder, settings, seed=settings.seed, inputs=inputs, may_differ=ENGINE_CONNECTION)
     done = folder / COMPLETIONS_FILE
     if done.exists():
         return read_table(done, COMPLETIONS, "completions")
-    asker = Asker.open(model, settings, engine)
-    asked, skipped = asker.within_limits(problems)
-    if skipped:
-        logger.warning("%d problems skipped: prompt over %d tokens", skipped.total(), settings.prompt_tokens)
-    parts, total = [], sum(len(asked) * settings.samples_at(t) for t in settings.temperatures)
-    for temperature in settings.temperatures:
-        for start in range(0, len(asked), settings.problems_per_part):
-            path = folder / "parts" / f"temperature-{temperature:g}" / f"{start:06d}.parquet"
-            if not path.exists():
-                chosen = asked[start : start + settings.problems_per_part]
-                write_table(asker.ask(chosen, temperature, start), path, COMPLETIONS)
-            parts.append(read_table(path, COMPLETIONS, "completions"))
-            right = sum(part["outcome"].eq(Outcome.CORRECT).sum() for part in parts)
-            progress("evaluate", sum(map(len, parts)), total, f"{asker.name}  right {right}")
-    completions = check(pl.concat(parts), COMPLETIONS, "completions")
+    asker = Asker.open(model, settings, engine, folder / "weights")
+    try:
+        completions = asker.ask_all(problems, folder, progress)
+    finally:
+        if engine is None:
+            asker.engine.close()
     write_table(summarise(completions), folder / SUMMARY_FILE)
     write_table(completions, done, COMPLETIONS)
     return completions
@@ -130,20 +120,44 @@ class Asker:
         self.policy = Policy(deadline_seconds=settings.verifier_seconds)
 
     @classmethod
-    def open(cls, model: str | Path, settings: EvaluateSettings, engine: Engine | None) -> Asker:
-        """Load the tokenizer, and the model into an embedded engine unless another is given."""
-        from trainer.engines.embedded import EmbeddedEngine
+    def open(cls, model: str | Path, settings: EvaluateSettings, engine: Engine | None, exchange: Path) -> Asker:
+        """Load the tokenizer, and the model into the engine of the settings unless one is given.
 
+        exchange: a folder through which the weights go where the engine is a server.
+        """
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         tokenizer = load_tokenizer(model, trust_remote_code=settings.trust_remote_code)
         if engine is None:
-            loaded = load_model(model, trust_remote_code=settings.trust_remote_code)
-            check_match(loaded, tokenizer, str(model))
-            dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
-            loaded = cast(PreTrainedModel, nn.Module.to(loaded, resolve_device(settings.device), dtype))
-            engine = EmbeddedEngine(loaded, rows=settings.rows, pad_token_id=pad_id(tokenizer))
+            engine = engine_of(
+                model,
+                tokenizer,
+                settings.engine,
+                max_length=settings.prompt_tokens + settings.max_tokens,
+                dtype=settings.dtype,
+                device=resolve_device(settings.device),
+                trust_remote_code=settings.trust_remote_code,
+                exchange=exchange,
+            )
         return cls(settings.name or name_of(model), engine, tokenizer, settings)
+
+    def ask_all(self, problems: pl.DataFrame, folder: Path, progress: Progress) -> pl.DataFrame:
+        """COMPLETIONS of all problems at all temperatures, part by part; parts that stand in the folder are read."""
+        settings = self.settings
+        asked, skipped = self.within_limits(problems)
+        if skipped:
+            logger.warning("%d problems skipped: prompt over %d tokens", skipped.total(), settings.prompt_tokens)
+        parts, total = [], sum(len(asked) * settings.samples_at(t) for t in settings.temperatures)
+        for temperature in settings.temperatures:
+            for start in range(0, len(asked), settings.problems_per_part):
+                path = folder / "parts" / f"temperature-{temperature:g}" / f"{start:06d}.parquet"
+                if not path.exists():
+                    chosen = asked[start : start + settings.problems_per_part]
+                    write_table(self.ask(chosen, temperature, start), path, COMPLETIONS)
+                parts.append(read_table(path, COMPLETIONS, "completions"))
+                right = sum(part["outcome"].eq(Outcome.CORRECT).sum() for part in parts)
+                progress("evaluate", sum(map(len, parts)), total, f"{self.name}  right {right}")
+        return check(pl.concat(parts), COMPLETIONS, "completions")
 
     def within_limits(self, problems: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
         """The problems whose prompts are within the limit, and the others counted. EvaluateError where none is."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from trainer.replay import ReplayBuffer
 from trainer.rollout import GroupSampler
 from trainer.round_metrics import (
     count_statistics,
+    importance_statistics,
     pass_flops,
     probability_statistics,
     round_statistics,
@@ -82,6 +83,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
 
         with clock.stage("log_probs"):
             rows = scoring.rows(rolled.groups)
+        averages.add(importance_statistics(list(chain.from_iterable(rows)), rollout_settings.importance_cap))
         norms, trained, flops, lr = list[float](), list[Row](), 0, 0.0
         with clock.stage("update"):
             for update in range(updates):
@@ -117,7 +119,8 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
         progress(settings.method, step + 1, total, note(metrics))
         if (step + 1) % settings.checkpoint.every == 0:
             log.flush()
-        training.save(loop_state(step + 1, place, replay))
+        if training.saves_at(step + 1):
+            training.save(loop_state(step + 1, place, replay))
     log.close()
     engine.close()
     return training.finish()
@@ -188,8 +191,6 @@ def open_replay(settings: TrainSettings, state: LoopState) -> ReplayBuffer | Non
     """The buffer of past traces as the checkpoint has it; None where the recipe has no [replay]."""
     if settings.replay is None:
         return None
-    if world_size() > 1:
-        raise ValueError("[replay] works in one process; each rank would keep a buffer that no checkpoint holds.")
     buffer = ReplayBuffer(settings.replay)
     if REPLAY in state.tables:
         buffer.restore(state.tables[REPLAY], bool(state.values["replay_open"]))

@@ -83,6 +83,20 @@ def update_statistics(trained: Sequence[Row], flops: int) -> Statistics:
     return {name: _total(number) for name, number in counts.items()}
 
 
+def importance_statistics(rows: Sequence[Row], cap: float) -> Statistics:
+    """How far the engine's log-probs are from the trainer's, over the tokens that the policy wrote: the mean weight,
+    the mean of |log weight| in nats, and the share that the cap cuts. Nothing where rows carry no weights."""
+    weights = [torch.tensor(row.importance[row.off_policy :]) for row in rows if row.importance is not None]
+    if not weights:
+        return {}
+    weight = torch.cat(weights).double()
+    return {
+        "importance": _pair(weight.tolist()),
+        "importance_gap": _pair(weight.log().abs().tolist()),
+        "importance_cut": _pair((weight >= cap).double().tolist()),
+    }
+
+
 def pass_flops(rows: Sequence[Row], cost: ModelCost, *, shared: bool) -> int:
     """FLOPs of a forward and backward pass over rows side by side, padding counted, and nothing twice that backward
     computes again. shared: each prompt is computed once for its rows, but for attention, which sees whole rows."""

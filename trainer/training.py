@@ -31,7 +31,7 @@ from trainer.checkpoint import (
     restore_weights,
     save_checkpoint,
 )
-from trainer.config import POLICY, TrainSettings
+from trainer.config import ENGINE_CONNECTION, POLICY, TrainSettings
 from trainer.optimization import make_optimizer
 from trainer.ranks import barrier, rank, start_ranks, world_size
 from trainer.sharding import on_first_rank, shard, whole_model
@@ -62,12 +62,17 @@ class Training:
         """The dtype that forward passes run in; weights and optimizer stay float32."""
         return autocast(self.settings, self.device)
 
-    def save(self, state: LoopState, *, last: bool = False) -> None:
-        """Save a checkpoint where `checkpoint.every` (or the end) asks for one, and the models to keep for good."""
+    def saves_at(self, step: int) -> bool:
+        """Whether `checkpoint.every` or `checkpoint.models_at` asks for something at this step."""
         settings = self.settings.checkpoint
-        for_good, to_resume = state.step in settings.models_at, last or state.step % settings.every == 0
-        if not for_good and not to_resume:
+        return step in settings.models_at or step % settings.every == 0
+
+    def save(self, state: LoopState) -> None:
+        """Save a checkpoint where `checkpoint.every` asks for one, and the models to keep for good."""
+        if not self.saves_at(state.step):
             return
+        settings = self.settings.checkpoint
+        for_good, to_resume = state.step in settings.models_at, state.step % settings.every == 0
         model = whole_model(self.model, self.settings.lora)
         if for_good and model is not None and rank() == 0:
             self._publish_model(model, self.folder / MODELS / f"step-{state.step:06d}")
@@ -102,7 +107,7 @@ class Training:
 
 def open_run(settings: TrainSettings) -> None:
     """Make `output` the folder of this run, or confirm that it is. Raises RunError where it holds another run."""
-    start_run(settings.output, settings, seed=settings.seed, inputs=_digests(settings))
+    start_run(settings.output, settings, seed=settings.seed, inputs=_digests(settings), may_differ=ENGINE_CONNECTION)
 
 
 def begin(settings: TrainSettings) -> Training:

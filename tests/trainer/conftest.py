@@ -6,6 +6,8 @@ import torch
 
 from tracekit.tables import CURATED, check
 from tracekit.world import World, corpus, make_problems, teach, write_tokenizer
+from trainer.config import NewModelSettings
+from trainer.models import load_tokenizer, new_model
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +20,18 @@ def world_folder(tmp_path_factory):
     problems = make_problems(world, "train", 40, 0)
     problems.write_parquet(folder / "problems.parquet")
     curated_rows(problems, teach(world, problems, 0, traces_each=2)).write_parquet(folder / "curated.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(world_folder, tmp_path_factory):
+    """A run's final folder: random weights, the world's tokenizer with its chat template."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny" / "final"
+    tokenizer = load_tokenizer(world_folder / "tokenizer")
+    torch.manual_seed(0)
+    made = NewModelSettings(tokenizer=world_folder / "tokenizer", hidden_size=32, layers=1, heads=2)
+    new_model(made, tokenizer, "sdpa").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

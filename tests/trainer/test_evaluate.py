@@ -1,28 +1,18 @@
 """Evaluation: what is asked, resumed and summarised."""
 
+import importlib.util
 from itertools import combinations
 
 import polars as pl
 import pytest
-import torch
+from json_server import serving
 
+from tracekit.cli import explain
 from tracekit.runs import RunError
 from tracekit.tables import COMPLETIONS, check
-from trainer.config import NewModelSettings
+from trainer.config import EngineSettings
+from trainer.engines.vllm_server import ServerError
 from trainer.evaluate import Asker, EvaluateError, EvaluateSettings, evaluate_model, name_of, summarise
-from trainer.models import load_tokenizer, new_model
-
-
-@pytest.fixture(scope="module")
-def model(world_folder, tmp_path_factory):
-    """A run's final folder with random weights."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny" / "final"
-    tokenizer = load_tokenizer(world_folder / "tokenizer")
-    torch.manual_seed(0)
-    made = NewModelSettings(tokenizer=world_folder / "tokenizer", hidden_size=32, layers=1, heads=2)
-    new_model(made, tokenizer, "sdpa").save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +95,54 @@ def test_a_timeout_is_no_sample_of_the_summary():
 def test_a_run_is_called_by_its_folder():
     assert name_of("runs/luffy/final") == "luffy"
     assert name_of("Qwen/Qwen2.5-Math-1.5B") == "Qwen2.5-Math-1.5B"
+
+
+def test_a_server_that_moved_is_no_other_evaluation(model, problems, tmp_path):
+    first = evaluate_model(model, problems.head(2), SETTINGS, tmp_path)
+    moved = with_engine(urls=("http://elsewhere:8000",))
+    assert evaluate_model(model, problems.head(2), moved, tmp_path).equals(first)
+    with pytest.raises(RunError, match=r"engine\.kind"):
+        evaluate_model(model, problems.head(2), with_engine(kind="vllm-server"), tmp_path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_an_engine_that_is_not_installed_is_said_with_its_extra(model, problems, tmp_path):
+    with pytest.raises(ImportError) as error:
+        evaluate_model(model, problems, with_engine(kind="vllm"), tmp_path)
+    assert explain(error.value).endswith("needs vllm, which is not installed: pip install 'reasoning-tracekit[vllm]'.")
+
+
+def test_a_server_that_is_not_there_is_said(model, problems, tmp_path):
+    with pytest.raises(ServerError, match=r"127\.0\.0\.1:9 is no vLLM server that answers"):
+        evaluate_model(model, problems, with_engine(kind="vllm-server", urls=("http://127.0.0.1:9",)), tmp_path)
+
+
+def test_a_server_that_takes_no_weights_must_serve_the_model(model, problems, tmp_path):
+    """Without vLLM's development mode there is no route to update by."""
+    with serving_alone("another") as url, pytest.raises(ServerError, match=f"serves another, not {model}"):
+        evaluate_model(model, problems, with_engine(kind="vllm-server", urls=(url,)), tmp_path / "a")
+    with serving_alone(str(model)) as url:
+        found = evaluate_model(model, problems, with_engine(kind="vllm-server", urls=(url,)), tmp_path / "b")
+    assert found.filter(pl.col("temperature") > 0)["token_count"].to_list() == [2] * 18
+    assert found["finish_reason"].unique().to_list() == ["stop"]
+
+
+def with_engine(**changes):
+    return SETTINGS.model_copy(update={"engine": EngineSettings(**changes)})
+
+
+def serving_alone(name):
+    """Answers as vLLM does outside its development mode: every completion is one token and EOS."""
+    one = {"token_ids": [5, 2], "finish_reason": "stop", "logprobs": {"token_logprobs": [-1.0, -2.0]}}
+
+    def answer(route, body):
+        if route == "/v1/models":
+            return 200, {"data": [{"id": name, "root": name}]}
+        if route == "/v1/completions":
+            return 200, {"choices": [{"index": i, **one} for i in range(body["n"])]}
+        return 404, {}
+
+    return serving(answer)
 
 
 def table(right):

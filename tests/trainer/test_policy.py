@@ -1,5 +1,6 @@
 """The policy loop: one LUFFY step against a slow computation, invariances, and a run that was killed."""
 
+import math
 import os
 import signal
 import subprocess
@@ -23,7 +24,9 @@ from trainer.objective import policy_loss
 from trainer.policy import accumulate, totals_of, with_gradient
 from trainer.problems import load_problems
 from trainer.rollout import GroupSampler, training_row
+from trainer.round_metrics import importance_statistics
 from trainer.run_log import Averages
+from trainer.scoring import open_scoring
 from trainer.train import train
 from trainer.training import begin
 
@@ -236,8 +239,58 @@ def test_a_killed_run_ends_with_the_same_bytes(world_folder, tmp_path, monkeypat
         assert pl.read_parquet(first / name).equals(pl.read_parquet(second / name))
 
 
-def test_replay_in_several_processes_is_refused(world_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(policy, "world_size", lambda: 2)
-    read = settings(world_folder, tmp_path, replay={})
-    with pytest.raises(ValueError, match="one process"):
-        policy.open_replay(read, begin(read).state)
+# Engines whose log-probs are not the trainer's
+
+
+class ShiftedEngine(EmbeddedEngine):
+    """Says of every token that it was exp(shift) times as likely as it is."""
+
+    exact, shift = False, 0.0
+
+    def generate(self, prompts, n, sampling):
+        return [
+            [replace(rollout, log_probs=[value + self.shift for value in rollout.log_probs]) for rollout in group]
+            for group in super().generate(prompts, n, sampling)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("shift", "weight", "cut"), [(-0.4, math.exp(0.4), 0.0), (0.4, math.exp(-0.4), 0.0), (-1, 2, 1)]
+)
+def test_an_engine_that_is_not_exact_is_corrected_for_by_truncated_weights(world_folder, tmp_path, shift, weight, cut):
+    """Old log-probs are the trainer's own; every on-policy token's loss is weighed by min(p/p_engine, 2)."""
+    read = settings(world_folder, tmp_path, method="grpo", on_policy={"clip": False})
+    training = begin(read)
+    problems, _ = load_problems(read, training.tokenizer)
+    engine = ShiftedEngine(training.model)
+    engine.shift = shift
+    groups = GroupSampler(read, training.tokenizer, engine, problems).roll_out(0, 4, iter(range(40)), {}).groups
+    scoring = open_scoring(training, training.scorer, engine, one_update=True)
+    scored = [row for group in scoring.rows(groups) for row in group]
+    rows = [replace(row, advantage=place % 3 - 1.0) for place, row in enumerate(scored)]
+    samples = [sample for group in groups for sample in group.samples]
+    for row, sample in zip(rows, samples, strict=True):
+        assert row.old_log_probs == pytest.approx([value - shift for value in sample.log_probs], abs=1e-4)
+        assert row.importance == pytest.approx([weight] * len(sample.token_ids), abs=1e-3)
+    averages = Averages()
+    averages.add(importance_statistics(rows, read.rollout.importance_cap))
+    found = averages.means()
+    assert found["importance"] == pytest.approx(weight, abs=1e-3)
+    assert found["importance_gap"] == pytest.approx(abs(math.log(weight)), abs=1e-3)
+    assert found["importance_cut"] == cut
+    weighed_loss, weighed = gradient(training, rows, read)
+    plain_loss, plain = gradient(training, [replace(row, importance=None) for row in rows], read)
+    assert weighed_loss == pytest.approx(weight * plain_loss, rel=1e-3)
+    for name, part in plain.items():
+        torch.testing.assert_close(weighed[name], weight * part, rtol=2e-3, atol=1e-7, msg=name)
+
+
+def test_a_run_logs_the_size_of_the_correction(world_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(ShiftedEngine, "shift", -0.1)
+    monkeypatch.setattr(policy, "open_engine", lambda settings, model, *_: ShiftedEngine(model))
+    read = settings(world_folder, tmp_path / "run", steps=2, **LUFFY)
+    train(read)
+    metrics = pl.read_parquet(read.output / "metrics.parquet")
+    assert metrics["importance"].to_list() == pytest.approx([math.exp(0.1)] * 2, abs=1e-3)
+    assert metrics["importance_gap"].to_list() == pytest.approx([0.1] * 2, abs=1e-3)
+    assert metrics["importance_cut"].to_list() == [0.0, 0.0]

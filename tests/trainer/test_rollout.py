@@ -262,7 +262,7 @@ def test_a_buffer_comes_back_from_its_table_as_it_was():
     again = ReplayBuffer(buffer.settings)
     again.restore(buffer.table(), buffer.open)
     assert again.open
-    assert list(again.past) == ["b", "a"]
+    assert again.past.keys() == {"a", "b"}
     assert again.table().equals(buffer.table())
     assert again.past == buffer.past
 

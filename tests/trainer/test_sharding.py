@@ -11,19 +11,24 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_policy import exgrpo_settings, scripted_verdicts
 from test_supervised import metrics, settings_for
 from torch import distributed, nn
 from torch.distributed.tensor import DTensor
 
 from tracekit.config import build_settings
+from trainer import rollout
 from trainer.checkpoint import checkpoints
-from trainer.config import TrainSettings
+from trainer.config import ReplaySettings, TrainSettings
 from trainer.engines.open import open_engine
 from trainer.engines.protocol import Sampling
 from trainer.objective import policy_loss
 from trainer.optimization import apply_update
 from trainer.policy import accumulate, totals_of
+from trainer.problems import Problem
 from trainer.ranks import rank, world_size
+from trainer.replay import ReplayBuffer
+from trainer.rollout import Group, Sample
 from trainer.run_log import Averages
 from trainer.sequences import Row
 from trainer.sharding import full_tensors, on_first_rank
@@ -110,7 +115,53 @@ def on_each_rank(world, output):
         train(killed)
     grpo = settings(world, output / "grpo", "grpo", fsdp=True, steps=2, loss={"kl": 0.1})
     train(grpo)
+    (output / f"replay-{rank()}.json").write_text(json.dumps(replayed_rounds()))
+    rollout.verify_batch = scripted_verdicts
+    for fsdp in (False, True):
+        train(replaying(world, output / f"exgrpo-{fsdp}/whole", fsdp=fsdp))
+        killed = replaying(world, output / f"exgrpo-{fsdp}/killed", fsdp=fsdp)
+        try:
+            train(killed, progress=stop_after_three)
+        except InterruptedError:
+            train(killed)
     distributed.destroy_process_group()
+
+
+def replaying(world, output, *, fsdp):
+    """ExGRPO with a checkpoint after the second of four rounds."""
+    read = exgrpo_settings(world, output).model_copy(update={"steps": 4})
+    return read.model_copy(update={"parallel": read.parallel.model_copy(update={"fsdp": fsdp})})
+
+
+def replayed_rounds():
+    """Three rounds of twelve problems, dealt to the ranks, through a buffer and its table in a checkpoint.
+
+    What each round draws, this rank's share of it, and what the buffer holds at the end.
+    """
+    problems = [Problem(f"p{number}", "", "", [5]) for number in range(12)]
+    buffer, generator = ReplayBuffer(ReplaySettings(start_reward=0.0, traces_per_problem=3)), torch.Generator()
+    draws = []
+    for number in range(3):
+        generator.manual_seed(number)
+        groups = [Group(problem, random_rows(generator)) for problem in problems]
+        buffer.take_in(groups[rank() :: world_size()], mean_reward=0.5)
+        chosen = buffer.choose(f"round {number}", 10, problems, lambda pairs: [s.token_ids[0] % 7 for _, s in pairs])
+        draws.append({place: [list(s.token_ids) for s in past] for place, past in chosen.items()})
+    table = buffer.table()
+    again = ReplayBuffer(buffer.settings)
+    again.restore(table, buffer.open)
+    assert again.past.keys() == buffer.past.keys()
+    assert all(again.past[name] == past for name, past in buffer.past.items())
+    held = sum(len(past.traces) for past in buffer.past.values())
+    return {"draws": draws, "table": table.to_dict(as_series=False), "held": held}
+
+
+def random_rows(generator):
+    """Four on-policy rows, about half of them right."""
+    values = torch.randint(10, 90, (4,), generator=generator).tolist()
+    return tuple(
+        Sample([value, 2], 0, "stop", log_probs=[-value / 7, 0.0], reward=float(value % 2)) for value in values
+    )
 
 
 def pretraining(world, output):
@@ -161,7 +212,7 @@ def two_ranks(world_folder, tmp_path_factory):
         arguments, env={**os.environ, **shared}, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        errors = process.communicate(timeout=180)[1]
+        errors = process.communicate(timeout=220)[1]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # a rank whose other broke down waits for it
         raise
@@ -252,3 +303,24 @@ def test_a_sharded_policy_run_goes_to_its_end(two_ranks):
     assert table["step"].to_list() == [1, 2]
     assert table["kl"][0] == pytest.approx(0.0, abs=1e-2)
     assert table["gradient_norm"].is_not_null().all()
+
+
+def test_the_replay_buffer_and_its_draws_do_not_depend_on_the_number_of_ranks(two_ranks):
+    parts = [json.loads((two_ranks / f"replay-{number}.json").read_text()) for number in (0, 1)]
+    alone = json.loads(json.dumps(replayed_rounds()))
+    assert parts[0]["table"] == parts[1]["table"] == alone["table"]
+    assert all(part["held"] for part in parts)  # each rank holds some of the traces, and none is held twice
+    assert sum(part["held"] for part in parts) == alone["held"] == len(alone["table"]["problem_id"])
+    for first, second, drawn in zip(parts[0]["draws"], parts[1]["draws"], alone["draws"]):
+        assert first | second == drawn
+        assert len(first) + len(second) == len(drawn) == 5  # half of ten
+        assert abs(len(first) - len(second)) <= 1
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_replaying_run_on_two_ranks_that_was_stopped_ends_as_one_that_was_not(two_ranks, sharded):
+    whole, killed = (two_ranks / f"exgrpo-{sharded}" / name for name in ("whole", "killed"))
+    assert metrics(whole)["groups_replayed"].sum() > 0
+    assert (whole / "final/model.safetensors").read_bytes() == (killed / "final/model.safetensors").read_bytes()
+    for name in ("groups_replayed", "reward_replayed", "loss", "gradient_norm"):
+        assert metrics(whole)[name].to_list() == metrics(killed)[name].to_list()

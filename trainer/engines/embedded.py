@@ -147,22 +147,21 @@ def waves(lengths: Sequence[int], n: int, rows: int) -> Iterator[tuple[list[int]
 def row_noise(prompts: Iterable[int], completions: Iterable[int], sampling: Sampling) -> Tensor:
     """Uniform numbers in [0, 1) for each token of each completion: (prompts · completions, max_tokens).
 
-    A row's numbers depend on the seed, its prompt's place and its own alone.
+    A row's numbers depend on the seed, its prompt's place (or, in place of both, its prompt's own seed) and its own.
     """
     generator, own = torch.Generator(), list(completions)
     return torch.stack(
         [
-            torch.rand(
-                sampling.max_tokens, generator=generator.manual_seed(_row_seed(sampling.seed, prompt, completion))
-            )
+            torch.rand(sampling.max_tokens, generator=generator.manual_seed(_row_seed(sampling, prompt, completion)))
             for prompt in prompts
             for completion in own
         ]
     )
 
 
-def _row_seed(seed: int, prompt: int, completion: int) -> int:
-    key = f"{seed}/{prompt}/{completion}".encode()
+def _row_seed(sampling: Sampling, prompt: int, completion: int) -> int:
+    own = sampling.seeds[prompt] if sampling.seeds else f"{sampling.seed}/{prompt}"
+    key = f"{own}/{completion}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-from transformers import PreTrainedModel
+from pathlib import Path
+from typing import Any, cast
 
-from trainer.config import TrainSettings
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trainer.config import EngineSettings, TrainSettings
 from trainer.engines.protocol import Engine
-from trainer.models import config_changes
+from trainer.models import check_match, config_changes, load_model
 from trainer.ranks import world_size
+from trainer.sequences import pad_id
 from trainer.sharding import full_tensors, is_sharded, sampling_copy
 
 
@@ -36,24 +41,84 @@ def open_engine(settings: TrainSettings, model: PreTrainedModel, pad_token_id: i
             f"engine.tensor_parallel is {settings.engine.tensor_parallel} in {world_size()} processes, each of which "
             "has an engine of its own; set it to 1, or engine.kind to vllm-server."
         )
-    length = settings.data.prompt_tokens + settings.data.response_tokens
-    engine: Engine
-    if kind == "vllm":
-        from trainer.engines.vllm import VllmEngine
-
-        engine = VllmEngine(
-            settings.model,
-            max_length=length,
-            dtype=settings.dtype,
-            memory_fraction=settings.engine.memory_fraction,
-            tensor_parallel=settings.engine.tensor_parallel,
-            sleep=settings.engine.sleep,
-            trust_remote_code=settings.trust_remote_code,
-            config_changes=config_changes(model.config, settings.model_changes),
-        )
-    else:
-        from trainer.engines.vllm_server import VllmServerEngine
-
-        engine = VllmServerEngine(settings.engine.urls, settings.model, settings.output / "weights")
+    engine = _vllm_engine(
+        settings.model,
+        settings.engine,
+        max_length=settings.data.prompt_tokens + settings.data.response_tokens,
+        dtype=settings.dtype,
+        trust_remote_code=settings.trust_remote_code,
+        exchange=settings.output / "weights",
+        changes=config_changes(model.config, settings.model_changes),
+    )
     engine.load_weights(full_tensors(model))  # a resumed run's are newer than those of its starting model
     return engine
+
+
+def engine_of(
+    model: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: EngineSettings,
+    *,
+    max_length: int,
+    dtype: str,
+    device: torch.device,
+    trust_remote_code: bool,
+    exchange: Path,
+) -> Engine:
+    """An engine that holds the weights of a model folder or hub name.
+
+    max_length: longest prompt and completion together. device: of the embedded engine. exchange: a folder through
+    which a server's weights go. A server that takes weights is given them; one that takes none must serve the model.
+    Raises ModelError, or ServerError where a server is not there or serves something else.
+    """
+    if settings.kind == "vllm":
+        return _vllm_engine(model, settings, max_length, dtype, trust_remote_code, exchange)
+    if settings.kind == "vllm-server":
+        from trainer.engines.vllm_server import VllmServerEngine
+
+        server = _vllm_engine(model, settings, max_length, dtype, trust_remote_code, exchange)
+        assert isinstance(server, VllmServerEngine)
+        if server.takes_weights():
+            server.load_weights(load_model(model, trust_remote_code=trust_remote_code).state_dict().items())
+        else:
+            server.check_serves(model)
+        return server
+    from trainer.engines.embedded import EmbeddedEngine
+
+    loaded = load_model(model, trust_remote_code=trust_remote_code)
+    check_match(loaded, tokenizer, str(model))
+    loaded = cast(PreTrainedModel, nn.Module.to(loaded, device, _dtype(dtype)))
+    return EmbeddedEngine(loaded, rows=settings.rows, pad_token_id=pad_id(tokenizer))
+
+
+def _vllm_engine(
+    model: str | Path,
+    settings: EngineSettings,
+    max_length: int,
+    dtype: str,
+    trust_remote_code: bool,
+    exchange: Path,
+    changes: dict[str, Any] | None = None,
+) -> Engine:
+    """vLLM in process or over HTTP; a server's weights and configuration are what it was started with."""
+    if settings.kind == "vllm":
+        from trainer.engines.vllm import VllmEngine
+
+        return VllmEngine(
+            model,
+            max_length=max_length,
+            dtype=dtype,
+            memory_fraction=settings.memory_fraction,
+            tensor_parallel=settings.tensor_parallel,
+            eager=settings.eager,
+            sleep=settings.sleep,
+            trust_remote_code=trust_remote_code,
+            config_changes=changes,
+        )
+    from trainer.engines.vllm_server import VllmServerEngine
+
+    return VllmServerEngine(settings.urls, model, exchange, weights=settings.weights, dtype=_dtype(dtype))
+
+
+def _dtype(name: str) -> torch.dtype:
+    return torch.bfloat16 if name == "bfloat16" else torch.float32

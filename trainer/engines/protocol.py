@@ -15,7 +15,8 @@ class Sampling:
 
     temperature: 0 is greedy. top_p: (0, 1]. top_k: 0 keeps every token. max_tokens: longest completion,
     EOS counted. seed: same seed, same engine, same weights, same completions. stop_token_ids: each ends a
-    completion and stays in it.
+    completion and stays in it. seeds: one a prompt, in place of `seed`: what a prompt is answered depends on its own
+    seed alone, and not on its place in the call.
     """
 
     max_tokens: int
@@ -24,6 +25,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     seed: int = 0
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

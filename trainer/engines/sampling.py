@@ -60,7 +60,9 @@ def _taken(log_probs: Tensor, token: Tensor) -> Tensor:
     return log_probs.gather(-1, token[:, None]).squeeze(-1)
 
 
-def seed_of_prompt(seed: int, place: int, n: int) -> int:
+def seed_of_prompt(sampling: Sampling, place: int, n: int) -> int:
     """Seed of the prompt at `place`, in [0, 2⁶³); an engine that seeds the n samples of a prompt by seed, seed + 1, …
     then gives no two samples of a batch the same."""
-    return (seed + place * n) % (1 << 63)
+    if sampling.seeds:
+        return sampling.seeds[place]
+    return (sampling.seed + place * n) % (1 << 63)

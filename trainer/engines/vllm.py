@@ -26,8 +26,9 @@ class VllmEngine:
     """`engine.kind = "vllm"`.
 
     model: a Hugging Face folder or hub name that the engine is built from; `load_weights` replaces its weights.
-    dtype: "float32" or "bfloat16". memory_fraction: of the device's memory, weights and cache together. sleep: give
-    weights and cache back between rollouts (GPUs alone). max_length: longest prompt and completion together.
+    dtype: "float32" or "bfloat16". memory_fraction: of the device's memory, weights and cache together. eager: no
+    compilation, no CUDA graphs. sleep: give weights and cache back between rollouts (GPUs alone). max_length: longest
+    prompt and completion together.
     config_changes: keys of the model's configuration that are not as its folder has them.
     """
 
@@ -42,6 +43,7 @@ class VllmEngine:
         dtype: str = "float32",
         memory_fraction: float = 0.4,
         tensor_parallel: int = 1,
+        eager: bool = False,
         sleep: bool = False,
         trust_remote_code: bool = False,
         seed: int = 0,
@@ -59,6 +61,7 @@ class VllmEngine:
             max_model_len=max_length,
             tensor_parallel_size=tensor_parallel,
             gpu_memory_utilization=memory_fraction,
+            enforce_eager=eager,
             enable_sleep_mode=self._sleeps,
             trust_remote_code=trust_remote_code,
             hf_overrides=config_changes or {},
@@ -82,7 +85,7 @@ class VllmEngine:
                 max_tokens=sampling.max_tokens,
                 stop_token_ids=list(sampling.stop_token_ids),
                 ignore_eos=True,  # the stop tokens are those of `sampling`, and no others
-                seed=seed_of_prompt(sampling.seed, place, n),
+                seed=seed_of_prompt(sampling, place, n),
                 logprobs=0,  # of the sampled token alone
                 detokenize=False,
             )
