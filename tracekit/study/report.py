@@ -186,8 +186,8 @@ def _write_claims(page: Page, tables: dict[str, pl.DataFrame]) -> None:
     page.section("What was asked, and what came out")
     page.text(
         "Each claim with its effect, the 95 % interval over seeds and problems (crossed random effects), and p after "
-        "Holm's correction within its question; p_table is that over all questions at once. Accuracies within ±2 points "
-        "of one another count as the same. Published figures are those of arXiv 2504.14945, at its scale."
+        "Holm's correction within its question; p_table is that over all questions at once. Accuracies within ±2 "
+        "points of one another count as the same. Published figures are those of arXiv 2504.14945, at its scale."
     )
     for number, question in QUESTIONS.items():
         own = claims.filter(pl.col("question") == number) if len(claims) else claims
