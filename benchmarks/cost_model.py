@@ -3,8 +3,9 @@
     python benchmarks/cost_model.py [--only counter,seconds,paper]
 
 Counter: FLOPs by formula (`trainer.flops`) over what `torch.utils.flop_counter` counts, for forward, forward with
-backward, and a whole run of one GRPO round, at three sizes. On a CPU the counter leaves two things out: SDPA's kernel,
-so attention is eager here, all pairs of tokens of which causal kernels compute half; and `addmm_`, which it is taught.
+backward, and a whole run of one GRPO round, at three sizes. On a CPU the counter leaves things out: SDPA's kernel,
+so attention is eager here, all pairs of tokens of which causal kernels compute half; and products added in place or
+made by oneDNN, which it is taught.
 
 Seconds: what `trainer.estimate` says of a run on one thread, whose peak is measured by a matrix product, over the CPU
 seconds that the run takes.
@@ -15,6 +16,7 @@ Paper: hours by the formulas for Qwen2.5-Math on 8 GPUs, and which mean length o
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -59,8 +61,13 @@ PAPER = {"luffy": 77, "sft": 24, "sft_grpo": 130, "rl_sft": 133}
 
 
 def counter() -> FlopCounterMode:
-    """torch's counter, taught the product that is added in place."""
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _multiply_added})
+    """torch's counter, taught the product that is added in place, and oneDNN's (`trainer.linear`)."""
+    taught = {torch.ops.aten.addmm_: _multiply_added, torch.ops.mkldnn._linear_pointwise: _by_onednn}
+    return FlopCounterMode(display=False, custom_mapping=taught)
+
+
+def _by_onednn(left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(left) * right[0]
 
 
 def _multiply_added(into: Any, left: Sequence[int], right: Sequence[int], **_: Any) -> int:

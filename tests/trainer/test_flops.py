@@ -1,5 +1,7 @@
 """FLOPs by formula against what torch's counter sees. Attention is eager: torch counts no SDPA on a CPU."""
 
+import math
+
 import polars as pl
 import pytest
 import torch
@@ -40,7 +42,12 @@ def multiply_added(into, left, right, *, out_shape=None, **_):
 
 
 def counter():
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: multiply_added})
+    taught = {torch.ops.aten.addmm_: multiply_added, torch.ops.mkldnn._linear_pointwise: by_onednn}
+    return FlopCounterMode(display=False, custom_mapping=taught)
+
+
+def by_onednn(left, right, *_, **__):
+    return 2 * math.prod(left) * right[0]
 
 
 def model_of(config):

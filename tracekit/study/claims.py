@@ -130,13 +130,13 @@ def _judge(expected: str, found: Difference, p: tuple[float, float], measure: Me
         return WITHHELD, f"gate failed: {failed}"
     if found.seeds < 2:
         return INCONCLUSIVE, ONE_SEED
-    none = f"no difference beyond ±{measure.shown(measure.margin or 0.0):g} {measure.unit} (TOST, Holm p = {p[1]:.2g})"
+    margin = f"±{measure.shown(measure.margin or 0.0):g} {measure.unit} (p = {p[1]:.2g})"
     if p[0] < ALPHA:
         verdict = SUPPORTED if (found.estimate > 0) == (expected == "+") else REFUTED
-        return verdict, f"but {none}" if p[1] < ALPHA else ""
+        return verdict, f"but within {margin}" if p[1] < ALPHA else ""
     if p[1] < ALPHA:
-        return REFUTED, none
-    return INCONCLUSIVE, f"neither different from 0 (Holm p = {p[0]:.2g}) nor shown to be the same"
+        return REFUTED, f"the same within {margin}"
+    return INCONCLUSIVE, ""
 
 
 def _probed_rows(claim: dict[str, Any], effects: pl.DataFrame, failed: str) -> list[dict[str, Any]]:
@@ -145,7 +145,8 @@ def _probed_rows(claim: dict[str, Any], effects: pl.DataFrame, failed: str) -> l
     said = {"changed": SUPPORTED, "equivalent": REFUTED}
     rows = []
     for found in effects.filter(wanted).iter_rows(named=True):
-        verdict, why = said.get(found["verdict"], INCONCLUSIVE), found["why"]
+        verdict = said.get(found["verdict"], INCONCLUSIVE)
+        why = found["why"].rpartition("; ")[2]  # what p says already is not said again
         if found["seeds"] < 2 and verdict != INCONCLUSIVE:
             verdict, why = INCONCLUSIVE, ONE_SEED
         if failed:

@@ -195,7 +195,7 @@ def _write_claims(page: Page, tables: dict[str, pl.DataFrame]) -> None:
             continue
         page.subsection(f"{number}. {question}")
         page.text(_told(own))
-        page.table(_readable(own), digits=2, kind="claims")
+        page.table(_readable(own), kind="claims")
     if not claims.is_empty() and claims["seeds"].max() > 1:  # type: ignore[operator]
         page.figure("Claims in percentage points.", f"{DATA}/claims.parquet", figures.claims_figure, claims)
 
@@ -203,15 +203,21 @@ def _write_claims(page: Page, tables: dict[str, pl.DataFrame]) -> None:
 def _readable(claims: pl.DataFrame) -> pl.DataFrame:
     """Claims as a reader takes them in; a column that says nothing is left out."""
     interval = pl.when(pl.col("low").is_not_nan()).then(
-        pl.format("{} … {}", pl.col("low").round(2), pl.col("high").round(2))
+        pl.format("{} … {}", *(pl.col(bound).map_elements(_short, pl.String) for bound in ("low", "high")))
     )
+    published = pl.when(pl.col("published") == "").then(pl.lit("")).otherwise(pl.format(" (paper: {})", "published"))
     shown = claims.select(
-        "claim", "effect", interval.alias("95 % interval"), "unit", "p", "p_table", "seeds", "verdict", "why",
-        "published", pl.col("estimand").alias("measured as"),
+        pl.concat_str("claim", published).alias("claim"), "effect", interval.alias("95 % interval"), "unit", "p",
+        "p_table", "seeds", "verdict", "why", pl.col("estimand").alias("measured as"),
     )  # fmt: skip
     told_once = ("", ONE_SEED, None)
-    silent = [c for c in ("why", "published", "p_table") if shown[c].n_unique() == 1 and shown[c][0] in told_once]
+    silent = [c for c in ("why", "p_table") if shown[c].n_unique() == 1 and shown[c][0] in told_once]
     return shown.drop(silent)
+
+
+def _short(value: float) -> str:
+    """Three digits that say something: 21.6, 0.045."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
 
 
 def _told(claims: pl.DataFrame) -> str:
@@ -248,10 +254,13 @@ def _write_accuracy(
         _write_deep(page, tables["deep"], titles)
     if "unsolved" in tables:
         page.text(
-            "Of these problems, by seed: those that the base never solved, those of them that an arm solved, and those "
-            "that the base solved and the arm never did."
+            "Of these problems, counted over the seeds: those that the base never solved, those of them that an arm "
+            "solved, and those that the base solved and the arm never did."
         )
-        page.table(tables["unsolved"])
+        counted = ("problems", "unsolved_by_base", "of_these_solved", "lost")
+        page.table(
+            tables["unsolved"].group_by("arm", maintain_order=True).agg(pl.len().alias("seeds"), pl.col(counted).sum())
+        )
     if "sweep" in tables:
         page.figure(
             "One sample, pass@k and majority vote over temperatures, in distribution.",
