@@ -70,7 +70,7 @@ class Measure:
 def claims_table(evidence: Evidence, gates: list[Gate]) -> pl.DataFrame:
     """Every claim whose arms and measurements this study has: question, claim, estimand, unit, effect, low, high,
     p (Holm within the question), p_table (Holm over all questions but the sixth), seeds, problems, published,
-    verdict, why."""
+    verdict, why, headline."""
     claims = [claim for claim in read_toml(CLAIMS)["claim"] if _is_measured(claim, evidence)]
     of_probes = [claim for claim in claims if claim["measure"] == PROBED]
     compared = [claim for claim in claims if claim["measure"] != PROBED]
@@ -121,6 +121,7 @@ def _row(claim: dict[str, Any], found: Difference, p: tuple[float, float], faile
         "published": claim.get("published", ""),
         "verdict": verdict,
         "why": why,
+        "headline": claim.get("headline", False),
     }
 
 
@@ -167,6 +168,7 @@ def _probed_rows(claim: dict[str, Any], effects: pl.DataFrame, failed: str) -> l
                 "published": claim.get("published", ""),
                 "verdict": verdict,
                 "why": why,
+                "headline": claim.get("headline", False),
             }
         )
     return rows
