@@ -257,7 +257,7 @@ def report(out: Path) -> str:
             lines.append(f"| {section} | {rng_seed} | {' | '.join(cells)} | {n} |")
     lines += [
         "",
-        "`python benchmarks/calibration.py --out FOLDER`, the same with `--seed {FRESH}` and a `--section` for each "
+        f"`python benchmarks/calibration.py --out FOLDER`, the same with `--seed {FRESH}` and a `--section` for each "
         "line of the second table, then `--report`; "
         f"numpy {np.__version__}, scipy {scipy.__version__}, Python {platform.python_version()}, one thread.",
         "",

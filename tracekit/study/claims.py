@@ -131,7 +131,8 @@ def _judge(expected: str, found: Difference, p: tuple[float, float], measure: Me
         return WITHHELD, f"gate failed: {failed}"
     if found.seeds < 2:
         return INCONCLUSIVE, ONE_SEED
-    margin = f"±{measure.shown(measure.margin or 0.0):g} {measure.unit} (p = {p[1]:.2g})"
+    chance = "p < 0.001" if p[1] < 0.001 else f"p = {p[1]:.2g}"
+    margin = f"±{measure.shown(measure.margin or 0.0):g} {measure.unit} ({chance})"
     if p[0] < ALPHA:
         verdict = SUPPORTED if (found.estimate > 0) == (expected == "+") else REFUTED
         return verdict, f"but within {margin}" if p[1] < ALPHA else ""
