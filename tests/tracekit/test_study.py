@@ -293,6 +293,15 @@ def test_a_base_without_the_skill_is_trained_anew_and_twice_as_long(finished: Pa
     assert lengths == [6, 12]
 
 
+@pytest.mark.parametrize(("base", "length", "expected"), [("steps=6", "steps", 24), ("epochs=3", "epochs", 12)])
+def test_an_attempt_doubles_what_the_recipe_counts_in(tmp_path: Path, base: str, length: str, expected: int) -> None:
+    key, _, value = base.partition("=")
+    settings = load_settings(StudySettings, QUICK, [f"output={tmp_path}"])
+    kept = {name: part for name, part in settings.base.items() if name != "steps"}
+    settings = settings.model_copy(update={"base": {**kept, key: int(value)}})
+    assert getattr(train_settings(settings, "base", 0, attempt=2), length) == expected
+
+
 def test_dpo_is_given_the_right_traces_and_the_wrong_answers_of_its_start(finished: Path) -> None:
     settings = tiny(finished)
     pairs = read_table(finished / "pairs" / "base-0" / "pairs.parquet", CURATED)

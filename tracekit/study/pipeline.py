@@ -99,7 +99,7 @@ def _pretrain(settings: StudySettings, seed: int, progress: Progress) -> None:
 def train_settings(settings: StudySettings, arm: str, seed: int, attempt: int = 0) -> Any:
     """The TrainSettings of an arm's run: the study's shared recipe, the arm's laid over it, the paths.
 
-    attempt: of a base; each takes twice the steps of the one before.
+    attempt: of a base; each takes twice the steps, or epochs, of the one before.
     """
     from trainer.config import TrainSettings
 
@@ -110,7 +110,8 @@ def train_settings(settings: StudySettings, arm: str, seed: int, attempt: int = 
         own = {"new_model": {"tokenizer": world / "tokenizer"}, "data": {"curated": world / f"corpus-{seed}.parquet"}}
         tree = lay_over(settings.base, own)
         if attempt:
-            tree["steps"] = settings.base["steps"] * 2**attempt
+            length = "steps" if "steps" in settings.base else "epochs"  # a recipe has one of them, or one epoch
+            tree[length] = settings.base.get(length, 1) * 2**attempt
     else:
         tree = lay_over(settings.recipe, settings.arms[arm].recipe)
         start = settings.arms[arm].start
