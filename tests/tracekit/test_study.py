@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,23 @@ def test_an_arm_that_starts_from_nothing_known_is_refused() -> None:
         build_settings(StudySettings, {"arms": {"a": {"recipe": {}, "start": "elsewhere"}}}, "test")
 
 
+def _study(**changes: object) -> StudySettings:
+    arms = {"sft": {"recipe": {"method": "sft"}, "seeds": 1}, "grpo": {"recipe": {"method": "grpo"}}}
+    return build_settings(StudySettings, {"arms": arms, "seeds": [3, 1]} | changes, "test")
+
+
+def test_a_study_grows_by_seeds_and_arms_and_by_nothing_else() -> None:
+    small = _study()
+    assert _study(seeds=[3, 1, 2]).grows(small)
+    more = {name: {"recipe": {"method": name}} for name in ("sft", "grpo", "luffy")}
+    assert _study(arms=more).grows(small)
+    assert not small.grows(_study(arms=more))
+    assert not _study(seeds=[1, 3, 2]).grows(small)  # "the first seed" means another one there
+    assert not _study(seeds=[3, 1, 2], seed=1).grows(small)
+    changed = {"sft": {"recipe": {"method": "sft", "steps": 9}, "seeds": 2}, "grpo": {"recipe": {"method": "grpo"}}}
+    assert not _study(arms=changed).grows(small)
+
+
 # ---------------------------------------------------------------- the board
 
 
@@ -84,6 +102,16 @@ def test_a_done_job_is_never_done_again(tmp_path: Path) -> None:
     work(Board(tmp_path, jobs), lambda job, progress: seen.append(job.name))
     work(Board(tmp_path, jobs), lambda job, progress: seen.append(job.name))
     assert seen == ["a", "b"]
+
+
+def test_a_job_that_now_rests_on_more_is_done_again(tmp_path: Path) -> None:
+    seen: list[str] = []
+    jobs = [Job("a", "s"), Job("probe", "s", ("a",))]
+    work(Board(tmp_path, jobs), lambda job, progress: seen.append(job.name))
+    grown = Board(tmp_path, [Job("a", "s"), Job("b", "s"), Job("probe", "s", ("a", "b"))])
+    grown.reopen_outgrown()
+    work(grown, lambda job, progress: seen.append(job.name))
+    assert seen == ["a", "probe", "b", "probe"]
 
 
 def test_a_failed_job_is_told_with_its_trace_and_tried_again_on_the_next_start(tmp_path: Path) -> None:
@@ -249,8 +277,8 @@ def tiny(folder: Path) -> StudySettings:
     return load_settings(StudySettings, QUICK, [f"output={folder}", *TINY])
 
 
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tracekit.cli", "study", f"output={folder}", *TINY]
+def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tracekit.cli", "study", f"output={folder}", *TINY, *overrides]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
@@ -265,7 +293,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def without_times(folder: Path) -> dict[str, object]:
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return {key: value for key, value in result.items() if key not in ("seconds", "commit")}
+    return {key: value for key, value in result.items() if key not in ("seconds", "commit", "commits")}
 
 
 def test_a_study_leaves_its_report_and_its_result(finished: Path) -> None:
@@ -391,6 +419,20 @@ def test_a_study_killed_again_and_again_ends_with_the_same_numbers(finished: Pat
             victim.wait()
     assert run(folder).returncode == 3
     assert without_times(folder) == without_times(finished)
+
+
+def test_a_finished_study_grows_by_a_seed_and_repeats_nothing(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "grown"
+    shutil.copytree(finished, folder, copy_function=shutil.copy2)
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "jobs").glob("*.done")}
+    assert run(folder, "seeds=[0, 1]").returncode == 3
+    after = {path.name: path.stat().st_mtime_ns for path in (folder / "jobs").glob("*.done")}
+    assert {name for name in before if after[name] != before[name]} == {"probe.done"}
+    assert {"train-base-1.done", "train-luffy-1.done"} <= after.keys()
+    was, now = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("run-1.json", "run.json"))
+    assert (was["settings"]["seeds"], now["settings"]["seeds"]) == ([0], [0, 1])
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert result["arms"]["luffy"]["test"]["greedy"]["seeds"] == 2
 
 
 def test_a_folder_of_another_study_is_refused(finished: Path) -> None:

@@ -18,8 +18,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tracekit.runs import Progress, write_text
+from tracekit.runs import Progress, commit, write_text
 
 HEARTBEAT_SECONDS = 2.0
 STALE_SECONDS = 30.0  # a claim untouched for so long belongs to a worker that died elsewhere
@@ -72,8 +73,14 @@ class Board:
         for name in self.jobs:
             self.path(name, "failed").unlink(missing_ok=True)
 
-    def records(self) -> dict[str, dict[str, float]]:
-        """What each done job took: seconds, peak_bytes."""
+    def reopen_outgrown(self) -> None:
+        """Take back what was done from less than it now rests on: a study may grow by seeds and arms."""
+        for name, record in self.records().items():
+            if record.get("after", list(self.jobs[name].after)) != list(self.jobs[name].after):
+                self.path(name, "done").unlink()
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Of each done job: seconds, peak_bytes, the jobs it rested on (after), the commit that did it."""
         found = {}
         for name in self.jobs:
             if self.is_done(name):
@@ -163,7 +170,8 @@ def _perform(board: Board, job: Job, perform: Callable[[Job, Progress], None]) -
     else:
         seconds = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        write_text(board.path(job.name, "done"), json.dumps({"seconds": round(seconds, 3), "peak_bytes": peak}))
+        record = {"seconds": round(seconds, 3), "peak_bytes": peak, "after": job.after, "commit": commit()}
+        write_text(board.path(job.name, "done"), json.dumps(record))
     finally:
         finished.set()
         heart.join()

@@ -29,7 +29,7 @@ PAIR_SAMPLES = 4
 
 
 def make_world(settings: StudySettings, progress: Progress) -> None:
-    """Problems of every split, the teacher's traces, a corpus for each base, the tokenizer."""
+    """Problems of every split, the teacher's traces, the tokenizer."""
     folder, world, counts = settings.output / "world", settings.world, settings.problems
     seen: frozenset[str] = frozenset()
     for split in ("train", *SPLITS, PROBE_SPLIT):
@@ -40,7 +40,7 @@ def make_world(settings: StudySettings, progress: Progress) -> None:
         )
         seen |= frozenset(problems["problem"])
         write_table(problems, folder / split / "problems.parquet", PROBLEMS)
-    teacher = worlds.teach(world, problems_of(settings, "train"), settings.seed)
+    teacher = worlds.teach(world, problems_of(settings, "train"), settings.seed, counts.traces)
     _write_traces(settings, "train", teacher, world)
     # of test problems nobody learns: they say which way the teacher would have gone
     _write_traces(settings, "test", worlds.teach(world, problems_of(settings, "test"), settings.seed), world)
@@ -49,10 +49,17 @@ def make_world(settings: StudySettings, progress: Progress) -> None:
     _write_traces(
         settings, PROBE_SPLIT, worlds.teach(fallible, problems_of(settings, PROBE_SPLIT), settings.seed, each), world
     )
-    for number, seed in enumerate(settings.seeds):
-        progress("corpus", number, len(settings.seeds))
-        write_table(worlds.corpus_table(world, settings.corpus, seed), folder / f"corpus-{seed}.parquet", CURATED)
     worlds.write_tokenizer(world, folder / "tokenizer")
+
+
+def make_corpus(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
+    """What one seed of the base is pre-trained on."""
+    write_table(worlds.corpus_table(settings.world, settings.corpus, seed), corpus_file(settings, seed), CURATED)
+
+
+def corpus_file(settings: StudySettings, seed: int) -> Path:
+    """Where it stands."""
+    return settings.output / "world" / f"corpus-{seed}.parquet"
 
 
 def _write_traces(settings: StudySettings, split: str, traces: pl.DataFrame, world: worlds.World) -> None:

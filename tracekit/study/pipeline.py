@@ -9,7 +9,17 @@ from typing import Any
 from tracekit.config import build_settings
 from tracekit.runs import Progress
 from tracekit.study.jobs import Job
-from tracekit.study.materials import curate_traces, curated, curated_file, make_pairs, make_world, roll_out, text_file
+from tracekit.study.materials import (
+    corpus_file,
+    curate_traces,
+    curated,
+    curated_file,
+    make_corpus,
+    make_pairs,
+    make_world,
+    roll_out,
+    text_file,
+)
 from tracekit.study.places import (
     measures_folder,
     model_folder,
@@ -36,7 +46,8 @@ def jobs_of(settings: StudySettings) -> list[Job]:
         run = f"{arm}-{seed}"
         trained = f"train-{run}"
         if arm == BASE:
-            jobs.append(Job(trained, "pretrain", ("world",)))
+            jobs.append(Job(f"corpus-{run}", "world"))
+            jobs.append(Job(trained, "pretrain", ("world", f"corpus-{run}")))
         else:
             start = f"{settings.arms[arm].start}-{seed}"
             needs = ["curate", f"train-{start}"]
@@ -107,7 +118,7 @@ def train_settings(settings: StudySettings, arm: str, seed: int, attempt: int = 
     paths: dict[str, Any] = {"output": model_folder(settings, arm, seed).parent, "seed": seed, "threads": 1}
     own: dict[str, Any]
     if arm == BASE:
-        own = {"new_model": {"tokenizer": world / "tokenizer"}, "data": {"curated": world / f"corpus-{seed}.parquet"}}
+        own = {"new_model": {"tokenizer": world / "tokenizer"}, "data": {"curated": corpus_file(settings, seed)}}
         tree = lay_over(settings.base, own)
         if attempt:
             length = "steps" if "steps" in settings.base else "epochs"  # a recipe has one of them, or one epoch
@@ -180,6 +191,7 @@ _WHOLE: dict[str, Callable[[StudySettings, Progress], None]] = {
     "probe": _probe,
 }
 _OF_RUN: dict[str, Callable[[StudySettings, str, int, Progress], None]] = {
+    "corpus": make_corpus,
     "train": _train,
     "pairs": make_pairs,
     "rollouts": roll_out,

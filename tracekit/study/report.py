@@ -38,7 +38,7 @@ DATA = "figures"  # folder of the figures' tables
 
 
 def write_study_report(
-    settings: StudySettings, jobs: dict[str, dict[str, float]], install_seconds: float | None
+    settings: StudySettings, jobs: dict[str, dict[str, Any]], install_seconds: float | None
 ) -> dict[str, Any]:
     """Read every measurement, write the three files, and return what result.json holds."""
     folder = settings.output
@@ -90,7 +90,7 @@ def _result(
     settings: StudySettings,
     gates: list[Gate],
     tables: dict[str, pl.DataFrame],
-    jobs: dict[str, dict[str, float]],
+    jobs: dict[str, dict[str, Any]],
     install_seconds: float | None,
 ) -> dict[str, Any]:
     seconds: dict[str, float] = {}
@@ -114,6 +114,8 @@ def _result(
         "settings": settings.model_dump(mode="json", exclude={"output", "workers"}),
         "versions": versions(),
         "commit": commit(),
+        # of the code that did the jobs: more than one where a study was gone on with, or grew, under another
+        "commits": sorted({record["commit"] for record in jobs.values() if record.get("commit")}),
     }
 
 
@@ -398,4 +400,14 @@ def _write_protocol(page: Page, settings: StudySettings, result: dict[str, Any])
     page.section("To run it again")
     page.text("Settings, seeds and versions. The same seed on CPU gives the same result.json but for times.")
     page.code(json.dumps(result["settings"], indent=1, ensure_ascii=False))
-    page.code(json.dumps({"versions": result["versions"], "commit": result["commit"], **result["seconds"]}, indent=1))
+    page.code(
+        json.dumps(
+            {
+                "versions": result["versions"],
+                "commit": result["commit"],
+                "commits": result["commits"],
+                **result["seconds"],
+            },
+            indent=1,
+        )
+    )

@@ -143,7 +143,7 @@ def training_curves(settings: StudySettings) -> pl.DataFrame:
     return pl.concat(frames, how="diagonal_relaxed")
 
 
-def cost_table(settings: StudySettings, curves: pl.DataFrame, jobs: dict[str, dict[str, float]]) -> pl.DataFrame:
+def cost_table(settings: StudySettings, curves: pl.DataFrame, jobs: dict[str, dict[str, Any]]) -> pl.DataFrame:
     """arm, seed, tokens_sampled, tokens_trained, tokens_teacher, flops, seconds, peak_bytes of each training run.
 
     What an arm's start has cost is in it, but for the base's own pre-training.

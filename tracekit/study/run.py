@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 from pathlib import Path
 from typing import Any
 
-from tracekit.runs import Progress, no_progress, start_run
+from tracekit.config import SettingsError, build_settings
+from tracekit.runs import RUN_FILE, Progress, no_progress, start_run
 from tracekit.study.jobs import Board, lead
 from tracekit.study.pipeline import jobs_of
 from tracekit.study.report import write_study_report, write_views
@@ -21,12 +24,15 @@ INSTALL_SECONDS = "TRACEKIT_INSTALL_SECONDS"  # set by `make study`
 def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> dict[str, Any]:
     """Do every job that is not done yet, write the report, and return what result.json holds.
 
-    Killed at any point, the same call goes on. Raises RunError where the folder holds a study of other settings,
-    and JobError where a job failed.
+    Killed at any point, the same call goes on. A finished study may grow: with more seeds, more arms, or arms on more
+    seeds, only what is new is run. Raises RunError where the folder holds a study of other settings, and JobError
+    where a job failed.
     """
     recorded = settings.model_copy(update={"workers": 1, "output": Path()})  # neither decides a number
+    _keep_what_it_grew_from(settings.output / RUN_FILE, recorded)
     folder = start_run(settings.output, recorded, seed=settings.seed)
     board = Board(folder, jobs_of(settings))
+    board.reopen_outgrown()
     if not board.all_done():
         lead(folder, board, settings.workers, progress)
     installed = os.environ.get(INSTALL_SECONDS)
@@ -35,3 +41,14 @@ def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> d
     result = write_study_report(settings, board.records(), float(installed) if installed else None)
     progress("report", 1, 1)
     return result
+
+
+def _keep_what_it_grew_from(path: Path, settings: StudySettings) -> None:
+    """Lay the record of a smaller study beside, as run-1.json and so on, so that the larger one can begin."""
+    try:
+        found = build_settings(StudySettings, json.loads(path.read_text(encoding="utf-8"))["settings"], str(path))
+    except (FileNotFoundError, json.JSONDecodeError, SettingsError):  # new, or for `start_run` to tell what is wrong
+        return
+    if found != settings and settings.grows(found):
+        earlier = itertools.count(1)
+        path.rename(next(p for number in earlier if not (p := path.with_stem(f"{path.stem}-{number}")).exists()))

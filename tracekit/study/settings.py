@@ -17,7 +17,7 @@ IN_DISTRIBUTION = "test"
 
 
 class ProblemCounts(Settings):
-    """Problems of each split."""
+    """Problems of each split, and the teacher's traces of each training problem."""
 
     train: PositiveInt = 512
     test: PositiveInt = 128
@@ -25,6 +25,7 @@ class ProblemCounts(Settings):
     order: PositiveInt = 128
     surface: PositiveInt = 128
     probe: PositiveInt = 160  # whose traces are read for hidden states
+    traces: PositiveInt = 1
 
 
 class Arm(Settings):
@@ -110,6 +111,19 @@ class StudySettings(Settings):
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError("seeds must be distinct, and at least one.")
         return self
+
+    def grows(self, earlier: StudySettings) -> bool:
+        """Whether this is `earlier` with more seeds at the end, more arms, or arms on more seeds.
+
+        What was finished there then holds here, run by run.
+        """
+        if any(name not in self.arms for name in earlier.arms) or len(self.seeds) < len(earlier.seeds):
+            return False
+        kept = {name: self.arms[name].model_copy(update={"seeds": arm.seeds}) for name, arm in earlier.arms.items()}
+        as_before = self.model_copy(update={"seeds": self.seeds[: len(earlier.seeds)], "arms": kept})
+        return as_before == earlier and all(
+            set(earlier.seeds_of(name)) <= set(self.seeds_of(name)) for name in earlier.arms
+        )
 
     def runs(self) -> list[tuple[str, int]]:
         """(arm, seed) of every checkpoint, the base first; an arm comes after the one that it starts from."""
