@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tracekit.cli import COMMANDS, Command, build_app, explain, find_shadow
+from tracekit.config import Settings
+from tracekit.runs import RunError, start_run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,6 +42,7 @@ def test_the_overview_names_every_command() -> None:
     [
         (["no-such-command"], ""),
         (["train", "no-such-recipe.toml"], "no-such-recipe.toml does not exist"),
+        (["train", "method=sft"], "output is missing"),
         (["study", "seedz=[0]"], "did you mean seed"),
         (["study", "world.habitt=0.1"], "did you mean world.habit"),
         (["curate", "no-such-recipe.toml"], "no-such-recipe.toml"),
@@ -52,6 +55,19 @@ def test_a_fault_of_the_user_is_one_line_and_code_two(words: list[str], said: st
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir()), "a refused command left something behind"
+
+
+class _Recipe(Settings):
+    rate: int = 1
+
+
+def test_a_run_that_failed_at_its_start_binds_nobody_and_one_with_results_does(tmp_path: Path) -> None:
+    start_run(tmp_path, _Recipe(), seed=0)
+    start_run(tmp_path, _Recipe(rate=2), seed=0)
+    (tmp_path / "result.json").touch()
+    start_run(tmp_path, _Recipe(rate=2), seed=0)
+    with pytest.raises(RunError, match=r"settings\.rate is 2 there and 3 here"):
+        start_run(tmp_path, _Recipe(rate=3), seed=0)
 
 
 def test_a_missing_extra_is_named_with_the_install_that_adds_it() -> None:

@@ -77,6 +77,8 @@ def _explain(kind: type[BaseModel], name: str, fault: Any) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "value_error":  # a record's own check says what it found; all of its input would bury that
         return ": ".join(part for part in (name, key, str(fault["ctx"]["error"])) if part)
+    if fault["type"] == "missing":
+        return f"{name}: {key} is missing and has no default"
     if fault["type"] != "extra_forbidden":
         return f"{name}: {key or 'settings'} is {fault['input']!r}: {fault['msg']}"
     known = _known_keys(kind)

@@ -58,7 +58,8 @@ def start_run(
     """Make `folder` a run of these settings, or confirm that it already is one.
 
     inputs: name → digest of the tables the run reads. Writes `run.json` once; a later call with other
-    settings or inputs raises RunError that names the difference, so that no run mixes two recipes.
+    settings or inputs raises RunError that names the difference, so that no run mixes two recipes. A run that left
+    nothing but this file (it failed at its start) binds nobody.
     may_differ: settings on which no result depends, as "engine.urls": a run goes on when a server has moved.
     """
     folder = Path(folder)
@@ -70,7 +71,7 @@ def start_run(
         "commit": commit(),
     }
     path = folder / RUN_FILE
-    if path.exists():
+    if path.exists() and any(other.name != RUN_FILE for other in folder.iterdir()):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:

@@ -5,7 +5,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Qwen2Config
 
 from trainer.attention import ROWS
 from trainer.config import LogSettings, OptimizerSettings
-from trainer.models import ModelError, TokenScorer, load_model, with_own_kernels
+from trainer.models import ModelError, TokenScorer, load_model, load_tokenizer, with_own_kernels
 from trainer.optimization import DivergedError, apply_update, learning_rate, make_optimizer
 from trainer.run_log import RunLog
 
@@ -57,6 +57,12 @@ def test_weights_that_are_not_safetensors_are_refused(tmp_path):
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="safetensors"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "runs/no-such/final", "./no-such"])
+def test_a_path_that_is_not_there_is_told_as_one(name):
+    with pytest.raises(ModelError, match=f"{name} does not exist"):
+        load_tokenizer(name)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
