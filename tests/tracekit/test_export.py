@@ -145,6 +145,46 @@ def test_trl_tells_the_formats_as_conversations(folder: Path) -> None:
         assert data_utils.is_conversational(rows(folder, name)[0]), name
 
 
+@pytest.mark.parametrize("name", ["trl-sft", "trl-prompt-completion", "trl-dpo", "trl-grpo"])
+def test_trl_s_own_trainer_takes_a_step_on_the_export(folder: Path, tmp_path: Path, name: str) -> None:
+    trl = pytest.importorskip("trl")
+    import datasets
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    vocabulary = pre_tokenizers.ByteLevel.alphabet()
+    words = Tokenizer(models.BPE({c: i for i, c in enumerate(["<pad>", "<eos>", *sorted(vocabulary)])}, []))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}"
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            pad_token_id=0,
+            eos_token_id=1,
+        )
+    ).save_pretrained(tmp_path / "model")  # DPO reads its reference from the folder
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "model")
+    table = datasets.load_dataset(str(folder), name, split="train", cache_dir=str(tmp_path / "cache"))
+    common = {"output_dir": str(tmp_path), "max_steps": 1, "report_to": [], "use_cpu": True, "save_strategy": "no"}
+    given = {"model": model, "train_dataset": table, "processing_class": tokenizer}
+    if name == "trl-dpo":
+        trainer = trl.DPOTrainer(args=trl.DPOConfig(per_device_train_batch_size=1, **common), **given)
+    elif name == "trl-grpo":
+        sizes = {"per_device_train_batch_size": 2, "num_generations": 2, "max_completion_length": 4}
+        from trl.rewards import accuracy_reward as reward
+
+        trainer = trl.GRPOTrainer(args=trl.GRPOConfig(**sizes, **common), reward_funcs=reward, **given)
+    else:
+        trainer = trl.SFTTrainer(args=trl.SFTConfig(per_device_train_batch_size=1, **common), **given)
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
 def test_trl_s_default_reward_reads_every_anchored_gold() -> None:
     pytest.importorskip("trl")
     from trl.rewards import accuracy_reward
