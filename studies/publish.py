@@ -1,9 +1,9 @@
 """Publish a finished study: its tables and text into studies/results/, its figure and claims into the README.
 
-    python studies/publish.py runs/luffy runs/phase
+    python studies/publish.py runs/luffy runs/phase runs/axes runs/bound
 
-The first folder is a study, the second a phase diagram. Nothing is computed here: what stands in the study's own
-`figures/*.parquet` is copied, and what its claims say is told.
+The first folder is the study, the second its phase diagram, the others are further studies. Nothing is computed here:
+what stands in a study's own `figures/*.parquet` is copied, and what its claims say is told.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tracekit.config import build_settings
 from tracekit.runs import write_text
 from tracekit.study import figures
 from tracekit.study.claims import QUESTIONS
-from tracekit.study.settings import BASE, StudySettings
+from tracekit.study.settings import BASE, IN_DISTRIBUTION, StudySettings
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "studies" / "results"
@@ -30,27 +30,35 @@ SUMMARY = "summary.svg"
 FIXED_INK = "#7d8590"
 
 
-def main(study: Path, phase: Path) -> None:
+def main(study: Path, phase: Path, *further: Path) -> None:
     """Write studies/results/ and the README's part between its two marks."""
-    result = json.loads((study / "result.json").read_text(encoding="utf-8"))
-    settings = build_settings(StudySettings, result["settings"], str(study))
-    tables = {path.stem: pl.read_parquet(path) for path in sorted((study / "figures").glob("*.parquet"))}
+    settings, tables = copied(study)
     diagram = pl.read_parquet(phase / "phase.parquet")
-    for name in tables:
-        copy(study / "figures" / f"{name}.parquet", RESULTS / "luffy" / f"{name}.parquet")
-    for name in ("result.json", "report.md"):
-        copy(study / name, RESULTS / "luffy" / name)
     for name in ("phase.parquet", "phase_claims.parquet", "phase.md"):
         copy(phase / name, RESULTS / "phase" / name)
-    titles = {BASE: "base"} | {name: arm.title or name for name, arm in settings.arms.items()}
-    drawn = figures.summary_figure(tables["metrics"], tables["curves"], diagram, titles)
+    drawn = figures.summary_figure(tables["metrics"], tables["curves"], diagram, titles_of(settings))
     write_text(RESULTS / SUMMARY, drawn.replace("currentColor", FIXED_INK))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
     points = phase_table(pl.read_parquet(phase / "phase_claims.parquet"), phase)
-    told = as_markdown(tables["claims"], settings, points)
-    write_text(ROOT / "README.md", f"{before}{BEGIN}\n{told}\n{END}{after}")
+    parts = [as_markdown(tables["claims"], settings, points)]
+    parts += [further_part(folder, *copied(folder), known=settings) for folder in further]
+    write_text(ROOT / "README.md", f"{before}{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}{after}")
+
+
+def copied(study: Path) -> tuple[StudySettings, dict[str, pl.DataFrame]]:
+    """A study's tables and text into studies/results/; its settings, and its tables by name."""
+    result = json.loads((study / "result.json").read_text(encoding="utf-8"))
+    for path in (*(study / "figures").glob("*.parquet"), study / "result.json", study / "report.md"):
+        copy(path, RESULTS / study.name / path.name)
+    tables = {path.stem: pl.read_parquet(path) for path in sorted((study / "figures").glob("*.parquet"))}
+    return build_settings(StudySettings, result["settings"], str(study)), tables
+
+
+def titles_of(settings: StudySettings) -> dict[str, str]:
+    """How each arm is called."""
+    return {BASE: "base"} | {name: arm.title or name for name, arm in settings.arms.items()}
 
 
 def copy(source: Path, target: Path) -> None:
@@ -75,9 +83,9 @@ def as_markdown(claims: pl.DataFrame, settings: StudySettings, points: str) -> s
             f"**{number}. {question}**\n\n{table_of(headlines.filter(pl.col('question') == number))}"
             for number, question in QUESTIONS.items()
         ),
-        "**Which method goes where, by the base's habit.** 60 rounds, 3 seeds. A seed went where more than half of its "
-        "sampled rows were right in the last five rounds. Differences of accuracy at temperature 1, in points; each "
-        f"line a study with its own gates and correction.\n\n{points}",
+        "**Which method goes where, by the base's habit.** 60 rounds. A seed went where more than half of its sampled "
+        "rows were right in the last five rounds. Differences of accuracy at temperature 1, in points; each line a "
+        f"study with its own gates and correction.\n\n{points}",
     ]
     return "\n\n".join(parts)
 
@@ -104,15 +112,55 @@ def phase_table(claims: pl.DataFrame, phase: Path) -> str:
     return "\n".join(lines)
 
 
+def further_part(study: Path, settings: StudySettings, tables: dict[str, pl.DataFrame], known: StudySettings) -> str:
+    """A further study: its arms, and the claims that are its own (of arms that `known` has not) or headlines."""
+    own = set(settings.arms) - set(known.arms)
+    asked = pl.col("question").is_in([2, 3])
+    names = pl.col("estimand").str.split(": ").list.last().str.split(" - ")
+    claims = tables["claims"].filter(asked, names.list.eval(pl.element().is_in(list(own))).list.any() | "headline")
+    world = settings.world
+    lead = (
+        f"**{settings.title}** {len(settings.seeds)} seeds; habit {world.habit:.1%}, numbers modulo {world.modulus}. "
+        f"All claims: [the report](studies/results/{study.name}/report.md)."
+    )
+    return f"{lead}\n\n{arms_table(settings, tables)}\n\n{table_of(claims)}"
+
+
+def arms_table(settings: StudySettings, tables: dict[str, pl.DataFrame]) -> str:
+    """A row an arm: seeds that went, accuracy in distribution with intervals, and the deepest pass@k where sampled."""
+    metrics, deep = tables["metrics"].filter(pl.col("split") == IN_DISTRIBUTION), tables.get("deep")
+    shown = {"greedy": ("greedy", 1), "at temperature 1": ("pass", 1)}
+    columns = ["arm", "went", *(f"{name}, %" for name in shown)]
+    if deep is not None:
+        most = deep["k"].max()
+        columns.append(f"pass@{most:,}, %")
+    lines = ["| " + " | ".join(columns) + " |", "| --- |" + " --- |" * (len(columns) - 1)]
+    for arm, title in titles_of(settings).items():
+        own = metrics.filter(pl.col("arm") == arm)
+        cells = [title, went(tables["curves"], arm)]
+        for metric, k in shown.values():
+            cells.append(told_share(own.filter(pl.col("metric") == metric, pl.col("k") == k)))
+        if deep is not None:
+            cells.append(told_share(deep.filter(pl.col("arm") == arm, pl.col("k") == most)))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def told_share(rows: pl.DataFrame) -> str:
+    """The one row's value with its interval, in per cent; nothing where there is none."""
+    return "".join(f"{100 * r['value']:.1f} [{100 * r['low']:.1f}, {100 * r['high']:.1f}]" for r in rows.to_dicts())
+
+
 #: Arms of which the README tells how many seeds went: title → name.
 WENT = {"GRPO": "grpo", "LUFFY": "luffy", "without shaping": "luffy_plain"}
 
 
 def went(curves: pl.DataFrame, arm: str) -> str:
-    """Seeds of an arm whose sampled rows were mostly right in the last five rounds, of how many."""
-    last = curves.filter(pl.col("arm") == arm, pl.col("step") > pl.col("step").max().over("arm") - 5)
+    """Seeds of an arm whose sampled rows were mostly right in the last five rounds, of how many; "" without RL."""
+    sampled = curves.filter(pl.col("arm") == arm).drop_nulls("reward_on_policy")
+    last = sampled.filter(pl.col("step") > pl.col("step").max() - 5)
     means = last.group_by("seed").agg(pl.col("reward_on_policy").mean())
-    return f"{int((means['reward_on_policy'] > 0.5).sum())} of {len(means)}"
+    return f"{int((means['reward_on_policy'] > 0.5).sum())} of {len(means)}" if len(means) else ""
 
 
 def table_of(claims: pl.DataFrame) -> str:
@@ -138,5 +186,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path)
     parser.add_argument("phase", type=Path)
+    parser.add_argument("further", type=Path, nargs="*")
     given = parser.parse_args()
-    main(given.study, given.phase)
+    main(given.study, given.phase, *given.further)
