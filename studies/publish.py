@@ -18,7 +18,7 @@ import polars as pl
 from tracekit.config import build_settings
 from tracekit.runs import write_text
 from tracekit.study import figures
-from tracekit.study.claims import QUESTIONS
+from tracekit.study.claims import MEASURES, QUESTIONS
 from tracekit.study.settings import BASE, IN_DISTRIBUTION, StudySettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,14 +113,16 @@ def phase_table(claims: pl.DataFrame, phase: Path) -> str:
 
 
 def further_part(study: Path, settings: StudySettings, tables: dict[str, pl.DataFrame], known: StudySettings) -> str:
-    """A further study: its arms, and the claims that are its own (of arms that `known` has not) or headlines."""
-    own = set(settings.arms) - set(known.arms)
-    asked = pl.col("question").is_in([2, 3])
-    names = pl.col("estimand").str.split(": ").list.last().str.split(" - ")
-    claims = tables["claims"].filter(asked, names.list.eval(pl.element().is_in(list(own))).list.any() | "headline")
+    """A further study: its arms, and the claims that it was made for: of arms that `known` has not, of deep pass@k,
+    and those that the phase diagram is told by."""
+    own = list(set(settings.arms) - set(known.arms))
+    compared = pl.col("estimand").str.split(": ").list.last().str.split(" - ")
+    of_own_arms = compared.list.eval(pl.element().is_in(own)).list.any()
+    deep = pl.col("estimand").str.starts_with(MEASURES["deep_pass"].estimand)
+    claims = tables["claims"].filter(of_own_arms | deep | pl.col("claim").is_in(list(COMPARED.values())))
     world = settings.world
     lead = (
-        f"**{settings.title}** {len(settings.seeds)} seeds; habit {world.habit:.1%}, numbers modulo {world.modulus}. "
+        f"**{settings.title}** · {len(settings.seeds)} seeds; habit {world.habit:.1%}, numbers modulo {world.modulus}. "
         f"All claims: [the report](studies/results/{study.name}/report.md)."
     )
     return f"{lead}\n\n{arms_table(settings, tables)}\n\n{table_of(claims)}"
