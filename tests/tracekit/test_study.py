@@ -22,17 +22,19 @@ from evaluators import verify
 from tracekit.config import SettingsError, build_settings, load_settings
 from tracekit.runs import no_progress
 from tracekit.study.claims import Evidence, claims_table
-from tracekit.study.exploration import path_metrics, path_of, path_table
+from tracekit.study.embedded import EmbeddedWorld, text_of
+from tracekit.study.exploration import path_metrics, path_table
 from tracekit.study.jobs import Board, Job, JobError, work
-from tracekit.study.materials import curated, text_of
 from tracekit.study.page import Page
-from tracekit.study.pipeline import jobs_of, train_settings
+from tracekit.study.pipeline import jobs_of
+from tracekit.study.places import curated
 from tracekit.study.results import Gate, crossings, deep_unsolved
 from tracekit.study.run import QUICK
 from tracekit.study.settings import StudySettings
 from tracekit.study.statistics import difference, difference_of_runs, upper_bound_of_none
+from tracekit.study.training import train_settings
 from tracekit.tables import COMPLETIONS, CURATED, read_table
-from tracekit.world import World, box
+from tracekit.world import box
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = [QUICK, *sorted((ROOT / "studies").glob("*.toml"))]
@@ -190,14 +192,14 @@ def test_none_of_a_thousand_leaves_three_in_a_thousand_possible() -> None:
 
 
 def test_a_path_is_what_is_done_and_not_what_comes_out() -> None:
-    problem, world = "1 A +1 B ×2 ?", World()
-    one = path_of(problem, f"A +1 2 B ×2 4 {box([2, 4])}", world)
-    assert one == path_of(problem, f"A +1 3 B ×2 6 {box([3, 6])}", world)
-    assert one != path_of(problem, f"A +1 2 check A +1 2 B ×2 4 {box([2, 4])}", world)
+    problem, path_of = "1 A +1 B ×2 ?", EmbeddedWorld(StudySettings()).path_of
+    one = path_of(problem, f"A +1 2 B ×2 4 {box([2, 4])}")
+    assert one == path_of(problem, f"A +1 3 B ×2 6 {box([3, 6])}")
+    assert one != path_of(problem, f"A +1 2 check A +1 2 B ×2 4 {box([2, 4])}")
 
 
 def test_path_metrics_on_a_case_worked_by_hand() -> None:
-    world, problem = World(), "1 A +1 B ×2 ?"
+    path_of, problem = EmbeddedWorld(StudySettings()).path_of, "1 A +1 B ×2 ?"
     plain, checked, direct = (
         f"A +1 2 B ×2 4 {box([2, 4])}",
         f"A +1 2 check A +1 2 B ×2 4 {box([2, 4])}",
@@ -209,7 +211,7 @@ def test_path_metrics_on_a_case_worked_by_hand() -> None:
             {"problem_id": p, "problem": problem, "sample": i, "response": r, "reward": w}
             for i, (p, r, w) in enumerate(responses)
         ]
-        return path_table(pl.DataFrame(rows), world)
+        return path_table(pl.DataFrame(rows), path_of)
 
     own = table([("p", plain, 1.0), ("p", checked, 1.0), ("q", plain, 1.0), ("q", direct, 0.0)])
     base = table([("p", direct, 1.0), ("q", direct, 0.0)])
@@ -451,4 +453,4 @@ def test_a_worker_that_cannot_work_is_told(tmp_path: Path) -> None:
 
     board = Board(tmp_path, [Job("a", "s")])
     with pytest.raises(JobError, match=r"workers\.log"):
-        lead(tmp_path, board, 1, no_progress)  # no run.json: the worker dies at once
+        lead(tmp_path, board, 1, {}, no_progress)  # no run.json: the worker dies at once

@@ -53,10 +53,13 @@ def _print(settings: StudySettings, result: dict[str, Any]) -> None:
     splits = list(next(iter(result["arms"].values())))
     for column in ("arm", *splits):
         table.add_column(column, justify="left" if column == "arm" else "right")
-    k = settings.evaluation.samples
     for arm, by_split in result["arms"].items():
-        cells = [[found["greedy"], found[f"pass@{k}"], found[f"majority@{k}"]] for found in by_split.values()]
-        table.add_row(arm, *(" / ".join(f"{100 * c['value']:.0f}" for c in three) for three in cells))
+        cells = []
+        for split, found in by_split.items():
+            k = settings.samples_of(split)
+            shown = [found[key] for key in ("greedy", f"pass@{k}", f"majority@{k}") if key in found]
+            cells.append(" / ".join(f"{100 * one['value']:.0f}" for one in shown))
+        table.add_row(arm, *cells)
     console.print(table)
     for gate in result["gates"]:
         word = "passed" if gate["passed"] else "FAILED"
