@@ -77,7 +77,8 @@ class Board:
     def reopen_outgrown(self) -> None:
         """Take back what was done from less than it now rests on: a study may grow by seeds and arms."""
         for name, record in self.records().items():
-            if record.get("after", list(self.jobs[name].after)) != list(self.jobs[name].after):
+            needs = set(self.jobs[name].after)  # a worker reads the arms from run.json, where they stand by name
+            if set(record.get("after", needs)) != needs:
                 self.path(name, "done").unlink()
 
     def records(self) -> dict[str, dict[str, Any]]:

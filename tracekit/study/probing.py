@@ -42,7 +42,7 @@ def probe_runs(settings: StudySettings, progress: Progress) -> None:
 
     def source(name: str) -> Source:
         states = {
-            arm: [states_folder(settings, name, arm, seed) for seed in settings.seeds_of(arm)]
+            arm: [states_folder(settings, name, arm, seed) for seed in settings.run_seeds(arm)]
             for arm in settings.probed()
         }
         return Source(name, *probing_traces(settings, name), states)

@@ -83,6 +83,7 @@ class PublicStudy:
         if unknown:
             known = ", ".join(field.name for field in fields(Reading))
             raise SettingsError(f"data.reading: unknown key {min(unknown)}; known keys: {known}.")
+        self._check_layers()
         for one in self.data.sets:
             if source_files(one, self.data.folder):
                 one.read(self.data.folder)
@@ -90,6 +91,15 @@ class PublicStudy:
             self._right_rows(self.data.curated)
         elif self.data.curation is not None:
             self._curation()
+
+    def _check_layers(self) -> None:
+        """The layers that the claims rest on are among those that are read; days later the probes would miss them."""
+        layers, band = self.data.reading.get("layers"), self.settings.probing.protocol.get("band")
+        if self.settings.probed() and layers is not None and not (band and set(band) <= set(layers)):
+            raise SettingsError(
+                f"data.reading.layers is {layers} and probing.protocol.band {band or 'not given'}; name in band those "
+                "of the layers that the claims rest on."
+            )
 
     def _curation(self) -> Any:
         """The curation's settings. Raises SettingsError, and SourceError where a path holds nothing."""

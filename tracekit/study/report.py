@@ -333,7 +333,8 @@ def _write_exploration(
         titles,
     )
     shown = [c for c in explored.columns if c not in ("arm", "seed") and explored[c].is_not_null().any()]
-    page.table(explored.group_by("arm", maintain_order=True).agg(pl.len().alias("seeds"), pl.col(shown).mean()))
+    own = explored.filter((pl.col("arm") != BASE) | pl.col("seed").is_in(settings.run_seeds(BASE)))
+    page.table(own.group_by("arm", maintain_order=True).agg(pl.len().alias("seeds"), pl.col(shown).mean()))
 
 
 _OFF_TEACHER = (
