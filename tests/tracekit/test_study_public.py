@@ -125,6 +125,17 @@ def test_weights_of_a_base_are_linked_and_its_own_folder_stays_as_it_was(recipe:
         assert torch.equal(loaded[name], weight)
 
 
+def test_base_and_arms_are_read_in_one_dtype(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    """A base of the hub is bfloat16, a trained checkpoint float32: rounding alone would tell the two apart."""
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(recipe.parent / "model", dtype=torch.bfloat16).save_pretrained(half)
+    AutoTokenizer.from_pretrained(recipe.parent / "model").save_pretrained(half)
+    lay_base(GivenBase(model=str(half)), tmp_path / "final")
+    for folder in (tmp_path / "final", finished / "models" / "sft-0" / "final"):
+        assert AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype == torch.float32
+    assert load_file(tmp_path / "final" / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
+
+
 def test_pickled_weights_are_no_base(recipe: Path, tmp_path: Path) -> None:
     shutil.copytree(recipe.parent / "model", tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")

@@ -15,6 +15,7 @@ from tracekit.study.domain import SolutionPath
 from tracekit.tables import write_table
 from trainer.config import DataSettings
 from trainer.log_probs import CHUNK_ELEMENTS
+from trainer.models import ModelError, head_is_plain
 from trainer.sequences import Row, collate, encode_curated, pad_id
 
 #: Bounds of the base's rank of a token: 1 is its first choice, and no vocabulary has a rank beyond the last.
@@ -109,7 +110,12 @@ def _open(folder: Path) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype: Any = torch.float32 if device == "cpu" else "auto"  # a CPU is slower in bfloat16, and less exact
     network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-    return network.to(device).eval()
+    network = network.to(device).eval()
+    if not head_is_plain(network):
+        raise ModelError(
+            f"{folder} scales its logits after the head; teacher tokens are read from the plain head alone."
+        )
+    return network
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:

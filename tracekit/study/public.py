@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
+import torch
 
 from tracekit.config import SettingsError, build_settings
 from tracekit.contamination import contaminated
@@ -230,7 +231,11 @@ def lay_base(given: GivenBase, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    load_config(source, changes=given.model_changes).save_pretrained(partial)
+    config = load_config(source, changes=given.model_changes)
+    # Arms are saved in float32. What reads a checkpoint in its own dtype, as hidden states are read on a GPU, must read
+    # base and arms alike, or it would find a difference of rounding.
+    config.dtype = torch.float32
+    config.save_pretrained(partial)
     load_tokenizer(source, changes=given.model_changes).save_pretrained(partial)
     for path in (*source.glob("*.safetensors.index.json"), *source.glob("generation_config.json")):
         shutil.copyfile(path, partial / path.name)
