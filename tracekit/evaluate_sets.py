@@ -22,7 +22,7 @@ class ProblemSet(SourceSettings):
 
     def read(self, data: Path) -> pl.DataFrame:
         """PROBLEMS of the set; relative paths begin at `data`. Raises SettingsError where the source has none of it."""
-        source = SourceSettings.model_validate(self.model_dump(exclude={"kind", "samples"}))
+        source = SourceSettings.model_validate(self.model_dump(include=set(SourceSettings.model_fields)))
         problems = read_source(source, data).problems
         chosen = problems.filter(pl.col("kind") == self.kind) if self.kind else problems
         if chosen.is_empty():

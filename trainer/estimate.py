@@ -48,6 +48,9 @@ HARDWARE = {
     "h100": Hardware(),
     "h800": Hardware(),
     "h200": Hardware(bandwidth=4.8e12, memory=141e9),
+    # One core of a CPU in float32, AVX-512, so that utilisation · peak is the 30 GFLOP/s at which the full study's arms
+    # were trained (studies/results/luffy/costs.parquet).
+    "core": Hardware(devices=1, peak_flops=75e9, bandwidth=10e9, memory=8e9),
 }
 
 

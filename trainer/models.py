@@ -218,7 +218,7 @@ class TokenScorer(nn.Module):
         super().__init__()
         self.model = model
         self.temperature = temperature
-        self.plain_head = _head_is_plain(plain_model(model))
+        self.plain_head = head_is_plain(plain_model(model))
 
     def forward(
         self,
@@ -267,7 +267,7 @@ def _decoder(model: PreTrainedModel) -> nn.Module:
 
 
 @torch.no_grad()
-def _head_is_plain(model: PreTrainedModel) -> bool:
+def head_is_plain(model: PreTrainedModel) -> bool:
     """Whether logits are the decoder's last hidden state times the head: tried out, since no flag tells."""
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -22,17 +23,20 @@ from evaluators import verify
 from tracekit.config import SettingsError, build_settings, load_settings
 from tracekit.runs import no_progress
 from tracekit.study.claims import Evidence, claims_table
-from tracekit.study.exploration import path_metrics, path_of, path_table
+from tracekit.study.embedded import EmbeddedWorld, text_of
+from tracekit.study.exploration import path_metrics, path_table
+from tracekit.study.grid import run_grid
 from tracekit.study.jobs import Board, Job, JobError, work
-from tracekit.study.materials import curated, text_of
 from tracekit.study.page import Page
-from tracekit.study.pipeline import jobs_of, train_settings
+from tracekit.study.pipeline import jobs_of
+from tracekit.study.places import curated
 from tracekit.study.results import Gate, crossings, deep_unsolved
 from tracekit.study.run import QUICK
 from tracekit.study.settings import StudySettings
 from tracekit.study.statistics import difference, difference_of_runs, upper_bound_of_none
+from tracekit.study.training import train_settings
 from tracekit.tables import COMPLETIONS, CURATED, read_table
-from tracekit.world import World, box
+from tracekit.world import box
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = [QUICK, *sorted((ROOT / "studies").glob("*.toml"))]
@@ -55,7 +59,8 @@ def test_every_study_that_we_ship_can_be_planned(recipe: Path) -> None:
         done |= {job.name for job in ready}
         waiting = [job for job in waiting if job.name not in done]
     for arm, seed in settings.runs():
-        train_settings(settings, arm, seed)
+        if arm != "base" or settings.data is None:
+            train_settings(settings, arm, seed)
 
 
 def test_arms_that_start_from_one_another_in_a_circle_are_refused() -> None:
@@ -190,14 +195,14 @@ def test_none_of_a_thousand_leaves_three_in_a_thousand_possible() -> None:
 
 
 def test_a_path_is_what_is_done_and_not_what_comes_out() -> None:
-    problem, world = "1 A +1 B ×2 ?", World()
-    one = path_of(problem, f"A +1 2 B ×2 4 {box([2, 4])}", world)
-    assert one == path_of(problem, f"A +1 3 B ×2 6 {box([3, 6])}", world)
-    assert one != path_of(problem, f"A +1 2 check A +1 2 B ×2 4 {box([2, 4])}", world)
+    problem, path_of = "1 A +1 B ×2 ?", EmbeddedWorld(StudySettings()).path_of
+    one = path_of(problem, f"A +1 2 B ×2 4 {box([2, 4])}")
+    assert one == path_of(problem, f"A +1 3 B ×2 6 {box([3, 6])}")
+    assert one != path_of(problem, f"A +1 2 check A +1 2 B ×2 4 {box([2, 4])}")
 
 
 def test_path_metrics_on_a_case_worked_by_hand() -> None:
-    world, problem = World(), "1 A +1 B ×2 ?"
+    path_of, problem = EmbeddedWorld(StudySettings()).path_of, "1 A +1 B ×2 ?"
     plain, checked, direct = (
         f"A +1 2 B ×2 4 {box([2, 4])}",
         f"A +1 2 check A +1 2 B ×2 4 {box([2, 4])}",
@@ -209,7 +214,7 @@ def test_path_metrics_on_a_case_worked_by_hand() -> None:
             {"problem_id": p, "problem": problem, "sample": i, "response": r, "reward": w}
             for i, (p, r, w) in enumerate(responses)
         ]
-        return path_table(pl.DataFrame(rows), world)
+        return path_table(pl.DataFrame(rows), path_of)
 
     own = table([("p", plain, 1.0), ("p", checked, 1.0), ("q", plain, 1.0), ("q", direct, 0.0)])
     base = table([("p", direct, 1.0), ("q", direct, 0.0)])
@@ -451,4 +456,33 @@ def test_a_worker_that_cannot_work_is_told(tmp_path: Path) -> None:
 
     board = Board(tmp_path, [Job("a", "s")])
     with pytest.raises(JobError, match=r"workers\.log"):
-        lead(tmp_path, board, 1, no_progress)  # no run.json: the worker dies at once
+        lead(tmp_path, board, 1, {}, no_progress)  # no run.json: the worker dies at once
+
+
+def test_a_finished_study_and_a_phase_diagram_are_published(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phase = tmp_path / "phase"
+    shutil.copytree(finished, phase / "habit-0.5", copy_function=shutil.copy2)
+    run_grid(QUICK, [f"output={phase}", *TINY], {"world.habit": [0.5]})  # the point is finished: it is told alone
+    spec = importlib.util.spec_from_file_location("publish", ROOT / "studies" / "publish.py")
+    assert spec is not None
+    assert spec.loader is not None
+    publish = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(publish)
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    monkeypatch.setattr(publish, "RESULTS", tmp_path / "results")
+    (tmp_path / "README.md").write_text("before\n<!-- study -->\nold\n<!-- /study -->\nafter\n", encoding="utf-8")
+    publish.main(finished, phase)
+    told = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert told.startswith("before\n<!-- study -->")
+    assert told.endswith("<!-- /study -->\nafter\n")
+    assert "old" not in told
+    assert "zero-RL solves more than its base at one sample" in told
+    assert "| 50.0% | 0 of 1 | 0 of 1 |" in told
+    assert (tmp_path / "results" / "luffy" / "result.json").read_bytes() == (finished / "result.json").read_bytes()
+    drawn = (tmp_path / "results" / "summary.svg").read_text(encoding="utf-8")
+    assert drawn.startswith("<svg")
+    assert "currentColor" not in drawn
+    claims = pl.read_parquet(tmp_path / "results" / "phase" / "phase_claims.parquet")
+    assert claims["world.habit"].unique().to_list() == [0.5]

@@ -19,9 +19,8 @@ import polars as pl
 from probes.equivalence import holm
 from tracekit.config import read_toml
 from tracekit.study.measure import DEEP
-from tracekit.study.places import completions_of
-from tracekit.study.results import GREEDY, SAMPLED, Gate, passed, solved
-from tracekit.study.settings import BASE, IN_DISTRIBUTION, SPLITS, TEACHER, StudySettings
+from tracekit.study.results import GREEDY, Gate, passed, sampled_of, solved_all
+from tracekit.study.settings import BASE, TEACHER, StudySettings
 from tracekit.study.statistics import ALPHA, ByProblem, Difference, difference, difference_of_runs
 
 #: What the study asks; a claim's `question` is a key.
@@ -36,8 +35,8 @@ QUESTIONS = {
 
 SUPPORTED, REFUTED, INCONCLUSIVE, WITHHELD = "supported", "refuted", "inconclusive", "withheld"
 ONE_SEED = "one seed speaks of these checkpoints only"
-SHIFTED = tuple(split for split in SPLITS if split != IN_DISTRIBUTION)
 CLAIMS = Path(__file__).with_name("claims.toml")
+AT_ONE = "temperature 1"  # how claims and estimands name the temperature of samples; a study may have another
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def claims_table(evidence: Evidence, gates: list[Gate]) -> pl.DataFrame:
     adjusted = zip(_holm_within(different, questions), _holm_within(same, questions), holm(different))
     failed = ", ".join(gate.name for gate in gates if not gate.passed)
     rows = [
-        {**_row(claim, effect, (float(p), float(q)), failed), "p_table": float(over_all)}
+        {**_row(evidence.settings, claim, effect, (float(p), float(q)), failed), "p_table": float(over_all)}
         for claim, effect, (p, q, over_all) in zip(compared, found, adjusted)
     ]
     if evidence.effects is not None:
@@ -101,16 +100,23 @@ def _is_measured(claim: dict[str, Any], evidence: Evidence) -> bool:
     settings, arms = evidence.settings, {claim["a"], claim.get("b", claim["a"])}
     if claim["measure"] == "deep_pass":
         return bool(settings.evaluation.deep_samples) and arms <= set(settings.evaluation.deep_arms)
+    if claim["measure"].endswith("_shifted") and not settings.shifted:
+        return False
+    if (TEACHER in arms or claim["measure"] == "off_teacher") and TEACHER not in evidence.explored["arm"]:
+        return False  # what departing from its own ways means for the teacher is not known
     return arms <= {BASE, TEACHER, *settings.arms}
 
 
-def _row(claim: dict[str, Any], found: Difference, p: tuple[float, float], failed: str) -> dict[str, Any]:
-    measure = MEASURES[claim["measure"]]
+def _row(
+    settings: StudySettings, claim: dict[str, Any], found: Difference, p: tuple[float, float], failed: str
+) -> dict[str, Any]:
+    measure, warm = MEASURES[claim["measure"]], f"temperature {settings.temperature:g}"
     verdict, why = _judge(claim["expected"], found, p, measure, failed)
     return {
         "question": claim["question"],
-        "claim": claim["text"],
-        "estimand": f"{measure.estimand}: {claim['a']}" + (f" - {claim['b']}" if "b" in claim else ""),
+        "claim": claim["text"].replace(AT_ONE, warm),
+        "estimand": f"{measure.estimand.replace(AT_ONE, warm)}: {claim['a']}"
+        + (f" - {claim['b']}" if "b" in claim else ""),
         "unit": measure.unit,
         "effect": measure.shown(found.estimate),
         "low": measure.shown(found.low),
@@ -178,46 +184,42 @@ def _probed_rows(claim: dict[str, Any], effects: pl.DataFrame, failed: str) -> l
 # ---------------------------------------------------------------- measures
 
 
-def _greedy(splits: tuple[str, ...]) -> Callable[[Evidence, str, str | None], Difference]:
+def _solved(warm: bool, shifted: bool) -> Callable[[Evidence, str, str | None], Difference]:
+    """Accuracy, greedy or sampled, in distribution or out of it."""
+
     def of(evidence: Evidence, a: str, b: str | None) -> Difference:
         assert b is not None
-        return difference(_solved_greedily(evidence, a, splits), _solved_greedily(evidence, b, splits))
+        splits = evidence.settings.shifted if shifted else evidence.settings.in_distribution
+        first, second = (_by_seed(evidence.settings, arm, splits, warm) for arm in (a, b))
+        return difference(first, second)
 
     return of
 
 
-def _solved_greedily(evidence: Evidence, arm: str, splits: tuple[str, ...]) -> dict[int, ByProblem]:
-    settings = evidence.settings
-    return {
-        seed: {p: v for split in splits for p, v in solved(settings, arm, seed, split, GREEDY).items()}
-        for seed in settings.seeds_of(arm)
-    }
+def _by_seed(settings: StudySettings, arm: str, splits: tuple[str, ...], warm: bool) -> dict[int, ByProblem]:
+    temperature = settings.temperature if warm else GREEDY
+    return {seed: solved_all(settings, arm, seed, splits, temperature) for seed in settings.seeds_of(arm)}
+
+
+def _of_runs(settings: StudySettings, arm: str, splits: tuple[str, ...], warm: bool) -> dict[int, ByProblem]:
+    """Of an arm by itself: a given base is one checkpoint, however many seeds it is compared at."""
+    found = _by_seed(settings, arm, splits, warm)
+    return {seed: found[seed] for seed in settings.run_seeds(arm)}
 
 
 def _pass_most(evidence: Evidence, a: str, b: str | None) -> Difference:
     assert b is not None
     settings = evidence.settings
-    k = settings.evaluation.samples
-    first, second = (
-        {s: passed(settings, arm, s, IN_DISTRIBUTION, k) for s in settings.seeds_of(arm)} for arm in (a, b)
-    )
+
+    def most(arm: str, seed: int) -> ByProblem:
+        return {
+            problem: value
+            for split in settings.repeated
+            for problem, value in passed(settings, arm, seed, split, settings.samples_of(split)).items()
+        }
+
+    first, second = ({s: most(arm, s) for s in settings.seeds_of(arm)} for arm in (a, b))
     return difference(first, second)
-
-
-def _sampled(splits: tuple[str, ...]) -> Callable[[Evidence, str, str | None], Difference]:
-    def of(evidence: Evidence, a: str, b: str | None) -> Difference:
-        assert b is not None
-        settings = evidence.settings
-        first, second = (
-            {
-                seed: {p: v for split in splits for p, v in solved(settings, arm, seed, split, SAMPLED).items()}
-                for seed in settings.seeds_of(arm)
-            }
-            for arm in (a, b)
-        )
-        return difference(first, second)
-
-    return of
 
 
 def _deep_pass(evidence: Evidence, a: str, b: str | None) -> Difference:
@@ -230,18 +232,19 @@ def _deep_pass(evidence: Evidence, a: str, b: str | None) -> Difference:
 
 def _sampled_loss(evidence: Evidence, a: str, b: str | None) -> Difference:
     settings = evidence.settings
-    sampled = {s: solved(settings, a, s, IN_DISTRIBUTION, SAMPLED) for s in settings.seeds_of(a)}
-    return difference(sampled, _solved_greedily(evidence, a, (IN_DISTRIBUTION,)))
+    warm, greedy = (_of_runs(settings, a, settings.in_distribution, warm) for warm in (True, False))
+    return difference(warm, greedy)
 
 
 def _vote_gain(evidence: Evidence, a: str, b: str | None) -> Difference:
-    votes = {seed: _votes(evidence.settings, a, seed) for seed in evidence.settings.seeds_of(a)}
-    return difference(votes, _solved_greedily(evidence, a, (IN_DISTRIBUTION,)))
+    settings = evidence.settings
+    votes = {seed: _votes(settings, a, seed) for seed in settings.run_seeds(a)}
+    return difference(votes, _of_runs(settings, a, settings.repeated, warm=False))
 
 
 def _votes(settings: StudySettings, arm: str, seed: int) -> ByProblem:
     """Problem → whether the answer that most samples give is right; a tie earns the share that is right."""
-    completions = completions_of(settings, arm, seed, IN_DISTRIBUTION).filter(pl.col("temperature") == SAMPLED)
+    completions = pl.concat(sampled_of(settings, arm, seed, split) for split in settings.repeated)
     answers = completions.drop_nulls("prediction").group_by("problem_id", "prediction")
     counted = answers.agg(pl.len().alias("votes"), pl.col("reward").first())
     top = counted.filter(pl.col("votes") == pl.col("votes").max().over("problem_id"))
@@ -305,12 +308,18 @@ RARE_RANK = 3
 PROBED = "separable"
 
 MEASURES = {
-    "greedy": Measure("greedy accuracy, in distribution", "points", _greedy((IN_DISTRIBUTION,)), _points, MARGIN),
-    "greedy_shifted": Measure("greedy accuracy, mean of the shifted sets", "points", _greedy(SHIFTED), _points, MARGIN),
-    "sampled": Measure(
-        "accuracy at temperature 1, in distribution", "points", _sampled((IN_DISTRIBUTION,)), _points, MARGIN
+    "greedy": Measure(
+        "greedy accuracy, in distribution", "points", _solved(warm=False, shifted=False), _points, MARGIN
     ),
-    "sampled_shifted": Measure("accuracy at temperature 1, shifted sets", "points", _sampled(SHIFTED), _points, MARGIN),
+    "greedy_shifted": Measure(
+        "greedy accuracy, mean of the shifted sets", "points", _solved(warm=False, shifted=True), _points, MARGIN
+    ),
+    "sampled": Measure(
+        "accuracy at temperature 1, in distribution", "points", _solved(warm=True, shifted=False), _points, MARGIN
+    ),
+    "sampled_shifted": Measure(
+        "accuracy at temperature 1, shifted sets", "points", _solved(warm=True, shifted=True), _points, MARGIN
+    ),
     "pass_most": Measure("pass@k at the most samples, in distribution", "points", _pass_most, _points, MARGIN),
     "deep_pass": Measure("pass@k of the deep set at the most samples", "points", _deep_pass, _points, MARGIN),
     "vote_gain": Measure("maj@k less greedy accuracy, in distribution", "points", _vote_gain, _points, MARGIN),

@@ -7,18 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.cli import GATE_FAILED
-from tracekit.config import load_settings
+from tracekit.config import SettingsError, load_settings
 from tracekit.progress import draw_progress
 from tracekit.study.grid import PHASE, run_grid
 from tracekit.study.run import QUICK, run_study
 from tracekit.study.settings import StudySettings
 
 
-def command_study(recipe: Path | None = None, *overrides: str) -> None:
+def command_study(
+    recipe: Path | None = None, *overrides: str, dry_run: bool = False, hardware: str | None = None
+) -> None:
     """Run a study: world, curation, base, arms, evaluation, probes, report.
 
     Without a recipe: the quick study, one seed and three arms, under ten minutes on two cores. Killed, the same
     command goes on. Ends with code 3 where a gate failed.
+
+    With --dry-run nothing is made or trained: the jobs are counted, hours and memory of each arm told by formula. What
+    that assumes can be set: work.response_tokens=3000, hardware.devices=16.
 
     Example: tracekit study studies/luffy.toml seeds='[0, 1]' output=runs/luffy
 
@@ -28,10 +33,20 @@ def command_study(recipe: Path | None = None, *overrides: str) -> None:
         A TOML file; its keys are those of StudySettings.
     overrides
         key=value or key.sub=value, laid over the recipe.
+    dry_run
+        Plan, and print the plan.
+    hardware
+        For the dry run: a100, h100, h800, h200 (8 of them unless hardware.devices says otherwise) or core.
     """
     if recipe is not None and "=" in str(recipe) and not recipe.exists():  # `tracekit study output=…`
         recipe, overrides = None, (str(recipe), *overrides)
-    settings = load_settings(StudySettings, recipe or QUICK, overrides)
+    assumed = [word for word in overrides if word.startswith(("work.", "hardware."))]
+    if not dry_run and assumed:
+        raise SettingsError(f"{assumed[0]}: what is assumed of a run belongs to --dry-run.")
+    settings = load_settings(StudySettings, recipe or QUICK, [word for word in overrides if word not in assumed])
+    if dry_run:
+        _print_plan(settings, assumed, hardware)
+        return
     if settings.grid:
         with draw_progress() as progress:
             run_grid(recipe or QUICK, overrides, settings.grid, progress=progress)
@@ -44,6 +59,17 @@ def command_study(recipe: Path | None = None, *overrides: str) -> None:
         sys.exit(GATE_FAILED)
 
 
+def _print_plan(settings: StudySettings, assumed: list[str], hardware: str | None) -> None:
+    from rich.console import Console
+
+    from tracekit.study.plan import plan_study, plan_table, told
+
+    console, plan = Console(), plan_study(settings, assumed, hardware)
+    console.print(plan_table(settings, plan))
+    for line in told(plan):
+        console.print(line, markup=False, highlight=False)
+
+
 def _print(settings: StudySettings, result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -53,10 +79,13 @@ def _print(settings: StudySettings, result: dict[str, Any]) -> None:
     splits = list(next(iter(result["arms"].values())))
     for column in ("arm", *splits):
         table.add_column(column, justify="left" if column == "arm" else "right")
-    k = settings.evaluation.samples
     for arm, by_split in result["arms"].items():
-        cells = [[found["greedy"], found[f"pass@{k}"], found[f"majority@{k}"]] for found in by_split.values()]
-        table.add_row(arm, *(" / ".join(f"{100 * c['value']:.0f}" for c in three) for three in cells))
+        cells = []
+        for split, found in by_split.items():
+            k = settings.samples_of(split)
+            shown = [found[key] for key in ("greedy", f"pass@{k}", f"majority@{k}") if key in found]
+            cells.append(" / ".join(f"{100 * one['value']:.0f}" for one in shown))
+        table.add_row(arm, *cells)
     console.print(table)
     for gate in result["gates"]:
         word = "passed" if gate["passed"] else "FAILED"

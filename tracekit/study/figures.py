@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6BB3", "#A6761D")
 BASE_COLOUR = "#8C8C8C"
 MARKERS = ("s", "^", "D", "v", "P", "X", "*", "o")
+PANELS = 5  # side by side, at most
 INK = "#010203"  # a colour nobody draws with, replaced by the page's own
 
 
@@ -72,7 +74,9 @@ def _legend(axis: Axes, arms: int) -> None:
 
 
 @contextmanager
-def _drawing(width: float, height: float, columns: int = 1) -> Iterator[tuple[Figure, list[Axes], list[str]]]:
+def _drawing(
+    width: float, height: float, columns: int = 1, rows: int = 1
+) -> Iterator[tuple[Figure, list[Axes], list[str]]]:
     """A figure, its axes, and the list that takes its SVG text."""
     import matplotlib
 
@@ -97,10 +101,10 @@ def _drawing(width: float, height: float, columns: int = 1) -> Iterator[tuple[Fi
         "legend.frameon": False,
     }
     with matplotlib.rc_context(style):
-        figure, axes = pyplot.subplots(1, columns, figsize=(width, height), squeeze=False)
+        figure, axes = pyplot.subplots(rows, columns, figsize=(width, height), squeeze=False)
         drawn: list[str] = []
         try:
-            yield figure, list(axes[0]), drawn
+            yield figure, list(axes.flat), drawn
             figure.tight_layout()
             buffer = io.StringIO()
             figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
@@ -113,15 +117,19 @@ def _drawing(width: float, height: float, columns: int = 1) -> Iterator[tuple[Fi
 def accuracy_figure(metrics: pl.DataFrame, titles: dict[str, str]) -> str:
     """Greedy accuracy of each arm on each split, with intervals over seeds and problems."""
     splits = metrics["split"].unique(maintain_order=True).to_list()
-    with _drawing(8.4, 0.9 + 0.34 * len(titles), len(splits)) as (_, axes, drawn):
+    rows = math.ceil(len(splits) / PANELS)
+    columns = math.ceil(len(splits) / rows)
+    with _drawing(8.4, rows * (0.9 + 0.34 * len(titles)), columns, rows) as (_, axes, drawn):
         style = styles_of(list(titles))
+        for axis in axes[len(splits) :]:
+            axis.set_axis_off()
         for place, (axis, split) in enumerate(zip(axes, splits)):
             part = metrics.filter((pl.col("split") == split) & (pl.col("metric") == "greedy"))
             for row, arm in enumerate(titles):
                 value, low, high = part.filter(pl.col("arm") == arm).select("value", "low", "high").row(0)
                 axis.plot([100 * low, 100 * high], [row, row], color=style[arm].colour, linewidth=2, alpha=0.55)
                 axis.plot(100 * value, row, markersize=6, **style[arm].mark)
-            axis.set_yticks(range(len(titles)), list(titles.values()) if place == 0 else [""] * len(titles))
+            axis.set_yticks(range(len(titles)), list(titles.values()) if place % columns == 0 else [""] * len(titles))
             axis.set_ylim(len(titles) - 0.5, -0.5)
             axis.set_xlim(-3, 103)
             axis.set_title(split, fontsize=9)

@@ -22,7 +22,7 @@ from tracekit.runs import Progress, no_progress, write_text
 from tracekit.study import figures
 from tracekit.study.page import Page
 from tracekit.study.run import run_study
-from tracekit.study.settings import IN_DISTRIBUTION, StudySettings
+from tracekit.study.settings import StudySettings
 from tracekit.tables import write_table
 
 #: What a point of the grid tells of an arm: its name there, its key in result.json.
@@ -44,8 +44,9 @@ def run_grid(
 ) -> pl.DataFrame:
     """Run the study of every point, write two tables and the page beside them, return the first table.
 
-    phase.parquet: the grid's keys, arm, metric ("greedy accuracy", "accuracy at temperature 1"; in distribution),
-    value, low, high, seeds, gates_passed. phase_claims.parquet: the grid's keys and the columns of a study's claims.
+    phase.parquet: the grid's keys, arm, metric ("greedy accuracy", "accuracy at temperature 1"; in distribution, with
+    the set's name where there are several), value, low, high, seeds, gates_passed. phase_claims.parquet: the grid's
+    keys and the columns of a study's claims.
     """
     rows: list[dict[str, Any]] = []
     claims: list[dict[str, Any]] = []
@@ -60,8 +61,9 @@ def run_grid(
         passed = all(gate["passed"] for gate in result["gates"])
         for arm, measured in result["arms"].items():
             for metric, key in SHOWN.items():
-                found = measured[IN_DISTRIBUTION][key]
-                rows.append({**point, "arm": arm, "metric": metric, **found, "gates_passed": passed})
+                for split in settings.in_distribution:
+                    named = metric if len(settings.in_distribution) == 1 else f"{metric}, {split}"
+                    rows.append({**point, "arm": arm, "metric": named, **measured[split][key], "gates_passed": passed})
         claims += [{**point, **claim} for claim in result["claims"]]
     progress("grid", len(points), len(points))
     table, said = pl.DataFrame(rows), pl.DataFrame(claims, infer_schema_length=None)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,12 @@ class Board:
         return all(self.is_done(name) for name in self.jobs)
 
     def failure(self) -> str | None:
-        """The trace of the first failed job, None where none failed."""
+        """What the first failed job said last, and where its trace stands; None where none failed."""
         for name in self.jobs:
             path = self.path(name, "failed")
             if path.exists():
-                return f"{name} failed: {path.read_text(encoding='utf-8').strip()}"
+                said = path.read_text(encoding="utf-8").strip().splitlines()[-1]
+                return f"{name} failed: {said} (the whole trace: {path})"
         return None
 
     def clear_failures(self) -> None:
@@ -76,7 +77,8 @@ class Board:
     def reopen_outgrown(self) -> None:
         """Take back what was done from less than it now rests on: a study may grow by seeds and arms."""
         for name, record in self.records().items():
-            if record.get("after", list(self.jobs[name].after)) != list(self.jobs[name].after):
+            needs = set(self.jobs[name].after)  # a worker reads the arms from run.json, where they stand by name
+            if set(record.get("after", needs)) != needs:
                 self.path(name, "done").unlink()
 
     def records(self) -> dict[str, dict[str, Any]]:
@@ -132,16 +134,26 @@ def _is_stale(path: Path) -> bool:
     return age > STALE_SECONDS
 
 
-def work(board: Board, perform: Callable[[Job, Progress], None], leader: int | None = None) -> None:
-    """Do ready jobs until all are done or one failed. `leader`: stop when that process is gone."""
+def work(
+    board: Board, perform: Callable[[Job, Progress], None], leader: int | None = None, most: int | None = None
+) -> bool:
+    """Do ready jobs until all are done or one failed; True where `most` of them were done before that.
+
+    leader: stop when that process is gone.
+    """
+    done = 0
     while not board.all_done() and board.failure() is None:
         if leader is not None and os.getppid() != leader:
-            return
+            return False
+        if done == most:
+            return True
         job = board.claim()
         if job is None:
             time.sleep(POLL_SECONDS)
             continue
         _perform(board, job, perform)
+        done += 1
+    return False
 
 
 def _perform(board: Board, job: Job, perform: Callable[[Job, Progress], None]) -> None:
@@ -179,13 +191,17 @@ def _perform(board: Board, job: Job, perform: Callable[[Job, Progress], None]) -
         board.path(job.name, "progress").unlink(missing_ok=True)
 
 
-def lead(folder: Path, board: Board, workers: int, progress: Progress) -> None:
-    """Start workers and watch the board until all is done. Raises JobError where a job failed or a worker died."""
+def lead(folder: Path, board: Board, workers: int, environment: Mapping[str, str], progress: Progress) -> None:
+    """Start workers and watch the board until all is done. Raises JobError where a job failed or a worker died.
+
+    environment: variables of the workers, laid over this process's.
+    """
     board.clear_failures()
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "tracekit.study.worker", str(folder), str(os.getpid())]
     log = (folder / "jobs" / "workers.log").open("ab")
-    crew = [subprocess.Popen(command, env=environment, stdout=log, stderr=log) for _ in range(workers)]
+    crew = [
+        subprocess.Popen(command, env={**os.environ, **environment}, stdout=log, stderr=log) for _ in range(workers)
+    ]
     try:
         while not board.all_done():
             time.sleep(POLL_SECONDS)

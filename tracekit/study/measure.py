@@ -9,8 +9,9 @@ import polars as pl
 
 from tracekit.config import build_settings
 from tracekit.runs import Progress
+from tracekit.study.domain import domain_of
 from tracekit.study.places import measures_folder, model_folder, problems_of
-from tracekit.study.settings import IN_DISTRIBUTION, SPLITS, StudySettings
+from tracekit.study.settings import StudySettings
 
 DEEP = "deep"
 SWEEP = "sweep"
@@ -18,19 +19,19 @@ SWEEP = "sweep"
 
 def evaluate_run(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
     """Sample and verify everything that the study asks of one checkpoint."""
-    evaluation = settings.evaluation
-    for split in SPLITS:
-        asked = {"temperatures": (0.0, 1.0), "samples": evaluation.samples}
+    evaluation, warm = settings.evaluation, settings.temperature
+    for split in settings.splits:
+        asked = {"temperatures": (0.0, warm), "samples": settings.samples_of(split)}
         _evaluate(settings, arm, seed, split, problems_of(settings, split), asked, progress)
-    in_distribution = problems_of(settings, IN_DISTRIBUTION)
+    repeated = pl.concat(problems_of(settings, split) for split in settings.repeated)
     if evaluation.deep_samples and arm in evaluation.deep_arms:
-        asked = {"temperatures": (1.0,), "samples": evaluation.deep_samples}
+        asked = {"temperatures": (warm,), "samples": evaluation.deep_samples}
         # a part of four problems is some 4,000 completions: what a kill costs
         deep = asked | {"problems_per_part": 4}
-        _evaluate(settings, arm, seed, DEEP, in_distribution.head(evaluation.deep_problems), deep, progress)
+        _evaluate(settings, arm, seed, DEEP, repeated.head(evaluation.deep_problems), deep, progress)
     if evaluation.temperatures:
         asked = {"temperatures": evaluation.temperatures, "samples": evaluation.sweep_samples}
-        _evaluate(settings, arm, seed, SWEEP, in_distribution, asked, progress)
+        _evaluate(settings, arm, seed, SWEEP, repeated, asked, progress)
 
 
 def _evaluate(
@@ -44,7 +45,7 @@ def _evaluate(
 ) -> None:
     from trainer.evaluate import EvaluateSettings, evaluate_model
 
-    fixed = {"name": arm, "max_tokens": settings.evaluation.max_tokens, "prompt_tokens": 64, "seed": seed, "threads": 1}
+    fixed = {"name": arm, "max_tokens": settings.evaluation.max_tokens, "seed": seed, **domain_of(settings).asked}
     evaluate_settings = build_settings(EvaluateSettings, fixed | asked, f"evaluation of {arm}")
     folder = measures_folder(settings, arm, seed) / name
     evaluate_model(model_folder(settings, arm, seed), problems, evaluate_settings, folder, progress)

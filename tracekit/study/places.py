@@ -1,14 +1,16 @@
 """Where the files of a study stand.
 
-world/                  problems and teacher traces of each split, corpora, the tokenizer
+world/ or data/         problems of each split; of the embedded world also teacher traces, corpora, the tokenizer
 curation/               the curated training set, with its ledger and funnel; the same traces as text
 pairs/ARM-SEED/         right traces beside wrong answers of a checkpoint, for DPO
 models/ARM-SEED/        a training run; its checkpoint in final/
 measures/ARM-SEED/      completions and metrics on each split, teacher-token probabilities
 rollouts/ARM/           what a checkpoint answers to the probing problems
-states/SOURCE/ARM-SEED/ hidden states on the traces of a source: the world's, or an arm's rollouts
+states/SOURCE/ARM-SEED/ hidden states on the traces of a source: the world's or the teacher's, or an arm's rollouts
 probe/                  the probing result
 views/ARM/              the trace viewer's page of an arm's first seed
+
+A base that is given stands there once, under the first seed.
 """
 
 from __future__ import annotations
@@ -18,9 +20,8 @@ from pathlib import Path
 import polars as pl
 
 from tracekit import ids
-from tracekit import world as worlds
 from tracekit.study.settings import StudySettings
-from tracekit.tables import COMPLETIONS, PROBLEMS, STEPS, TRACES, conform, read_table
+from tracekit.tables import COMPLETIONS, CURATED, PROBLEMS, TRACES, conform, read_table
 
 #: Problems whose traces are read for hidden states: drawn as the test problems are, and apart from them.
 PROBE_SPLIT = "probe"
@@ -28,23 +29,20 @@ PROBE_SPLIT = "probe"
 #: Folder of the trace viewer's pages.
 VIEWS = "views"
 
-#: The neutral source of probing traces: no arm wrote them.
-NEUTRAL = "world"
-
 
 def model_folder(settings: StudySettings, arm: str, seed: int) -> Path:
     """The checkpoint of an arm."""
-    return settings.output / "models" / f"{arm}-{seed}" / "final"
+    return settings.output / "models" / settings.run_name(arm, seed) / "final"
 
 
 def measures_folder(settings: StudySettings, arm: str, seed: int) -> Path:
     """What was measured on an arm."""
-    return settings.output / "measures" / f"{arm}-{seed}"
+    return settings.output / "measures" / settings.run_name(arm, seed)
 
 
 def pairs_folder(settings: StudySettings, arm: str, seed: int) -> Path:
     """Right traces and wrong answers of a checkpoint: `pairs.parquet`, as CURATED."""
-    return settings.output / "pairs" / f"{arm}-{seed}"
+    return settings.output / "pairs" / settings.run_name(arm, seed)
 
 
 def rollouts_folder(settings: StudySettings, arm: str) -> Path:
@@ -54,7 +52,7 @@ def rollouts_folder(settings: StudySettings, arm: str) -> Path:
 
 def states_folder(settings: StudySettings, source: str, arm: str, seed: int) -> Path:
     """An arm's hidden states on the traces of a source."""
-    return settings.output / "states" / source / f"{arm}-{seed}"
+    return settings.output / "states" / source / settings.run_name(arm, seed)
 
 
 def view_of(settings: StudySettings, arm: str) -> Path:
@@ -62,24 +60,34 @@ def view_of(settings: StudySettings, arm: str) -> Path:
     return settings.output / VIEWS / arm / "index.html"
 
 
+def materials_folder(settings: StudySettings) -> Path:
+    """Problems of every split, and what was made with them."""
+    return settings.output / ("world" if settings.data is None else "data")
+
+
 def problems_of(settings: StudySettings, split: str) -> pl.DataFrame:
     """PROBLEMS of a split."""
-    return read_table(settings.output / "world" / split / "problems.parquet", PROBLEMS)
+    return read_table(materials_folder(settings) / split / "problems.parquet", PROBLEMS)
 
 
-def probing_sources(settings: StudySettings) -> tuple[str, ...]:
-    """Whose traces every checkpoint reads: the world's first."""
-    return (NEUTRAL, *settings.probing.own_rollouts)
+def corpus_file(settings: StudySettings, seed: int) -> Path:
+    """What one seed of a base is pre-trained on."""
+    return materials_folder(settings) / f"corpus-{seed}.parquet"
 
 
-def probing_traces(settings: StudySettings, source: str = NEUTRAL) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The traces of a source that every checkpoint reads, problem beside them, and their STEPS."""
-    folder, problems = settings.output / "world" / PROBE_SPLIT, problems_of(settings, PROBE_SPLIT)
-    if source == NEUTRAL:
-        traces = read_table(folder / "traces.parquet", TRACES)
-        return traces.join(problems, on="problem_id"), read_table(folder / "steps.parquet", STEPS)
-    traces = traces_of(read_table(rollouts_folder(settings, source) / "completions.parquet", COMPLETIONS))
-    return traces.join(problems, on="problem_id"), worlds.label_steps(problems, traces, settings.world)
+def curated_file(settings: StudySettings) -> Path:
+    """Where the curated set stands that the arms are trained on."""
+    return settings.output / "curation" / ("curated.parquet" if settings.data is None else "train.parquet")
+
+
+def curated(settings: StudySettings) -> pl.DataFrame:
+    """The curated set that the arms are trained on."""
+    return read_table(curated_file(settings), CURATED)
+
+
+def text_file(settings: StudySettings) -> Path:
+    """Where its text stands."""
+    return settings.output / "curation" / "text.parquet"
 
 
 def traces_of(completions: pl.DataFrame) -> pl.DataFrame:

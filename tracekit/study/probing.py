@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import polars as pl
+
 from tracekit.config import build_settings
 from tracekit.runs import Progress
-from tracekit.study.places import NEUTRAL, probing_sources, probing_traces, states_folder
+from tracekit.study.domain import domain_of
+from tracekit.study.places import PROBE_SPLIT, materials_folder, problems_of, rollouts_folder, states_folder, traces_of
 from tracekit.study.settings import BASE, StudySettings
+from tracekit.tables import COMPLETIONS, STEPS, TRACES, read_table
+
+
+def probing_sources(settings: StudySettings) -> tuple[str, ...]:
+    """Whose traces every checkpoint reads: first those that no arm wrote."""
+    return (domain_of(settings).neutral, *settings.probing.own_rollouts)
+
+
+def probing_traces(settings: StudySettings, source: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The traces of a source that every checkpoint reads, problem beside them, and their STEPS."""
+    folder, problems = materials_folder(settings) / PROBE_SPLIT, problems_of(settings, PROBE_SPLIT)
+    domain = domain_of(settings)
+    if source == domain.neutral:
+        traces = read_table(folder / "traces.parquet", TRACES)
+        return traces.join(problems, on="problem_id"), read_table(folder / "steps.parquet", STEPS)
+    traces = traces_of(read_table(rollouts_folder(settings, source) / "completions.parquet", COMPLETIONS))
+    return traces.join(problems, on="problem_id"), domain.label_steps(problems, traces)
 
 
 def probe_runs(settings: StudySettings, progress: Progress) -> None:
@@ -22,11 +42,11 @@ def probe_runs(settings: StudySettings, progress: Progress) -> None:
 
     def source(name: str) -> Source:
         states = {
-            arm: [states_folder(settings, name, arm, seed) for seed in settings.seeds_of(arm)]
+            arm: [states_folder(settings, name, arm, seed) for seed in settings.run_seeds(arm)]
             for arm in settings.probed()
         }
         return Source(name, *probing_traces(settings, name), states)
 
-    others = [source(name) for name in probing_sources(settings) if name != NEUTRAL]
-    result = run_protocol(source(NEUTRAL), protocol, others=others, progress=progress)
+    neutral, *others = probing_sources(settings)
+    result = run_protocol(source(neutral), protocol, others=[source(name) for name in others], progress=progress)
     write_report(result, settings.output / "probe")

@@ -11,6 +11,7 @@ import polars as pl
 from tracekit.runs import Progress, commit, versions, write_text
 from tracekit.study import figures
 from tracekit.study.claims import ONE_SEED, QUESTIONS, Evidence, claims_table
+from tracekit.study.domain import domain_of
 from tracekit.study.page import Page
 from tracekit.study.places import VIEWS, model_folder, view_of
 from tracekit.study.results import (
@@ -24,12 +25,11 @@ from tracekit.study.results import (
     exploration_table,
     gates_of,
     read_probe,
-    skill_table,
     teacher_tokens,
     temperature_curves,
     training_curves,
 )
-from tracekit.study.settings import BASE, IN_DISTRIBUTION, StudySettings
+from tracekit.study.settings import BASE, TEACHER, VOTERS, StudySettings
 from tracekit.study.statistics import upper_bound_of_none
 from tracekit.tables import write_table
 
@@ -44,7 +44,6 @@ def write_study_report(
     folder = settings.output
     curves = training_curves(settings)
     tables = {
-        "skill": skill_table(settings),
         "metrics": arm_metrics(settings),
         "curves": curves,
         "costs": cost_table(settings, curves, jobs),
@@ -54,6 +53,7 @@ def write_study_report(
     if settings.probed():
         tables |= {name: read_probe(folder, name) for name in ("effects", "cells", "sources")}
     optional = {
+        "skill": domain_of(settings).skill(),
         "deep": deep_curves(settings),
         "unsolved": deep_unsolved(settings),
         "sweep": temperature_curves(settings),
@@ -111,7 +111,9 @@ def _result(
         "probes": _records(tables.get("effects")),
         "claims": _records(tables["claims"]),
         "seconds": {"stages": seconds, "installation": install_seconds},
-        "settings": settings.model_dump(mode="json", exclude={"output", "workers"}),
+        "settings": settings.model_dump(
+            mode="json", exclude={"output", "workers"} | ({"data"} if settings.data is None else set())
+        ),
         "versions": versions(),
         "commit": commit(),
         # of the code that did the jobs: more than one where a study was gone on with, or grew, under another
@@ -134,14 +136,15 @@ def _plain(value: Any) -> Any:
 def _page(settings: StudySettings, gates: list[Gate], tables: dict[str, pl.DataFrame], result: dict[str, Any]) -> Page:
     titles = {BASE: "base"} | {name: arm.title or name for name, arm in settings.arms.items()}
     page = Page(settings.title, _lead(settings, gates, tables))
-    _write_gates(page, gates)
-    _write_skill(page, tables)
-    _write_claims(page, tables)
+    _write_gates(page, gates, settings)
+    if "skill" in tables:
+        _write_skill(page, tables)
+    _write_claims(page, tables, settings)
     _write_accuracy(page, tables, titles, settings)
     _write_exploration(page, tables, titles, settings)
     _write_costs(page, tables, titles)
     if settings.probed():
-        _write_probes(page, tables, titles)
+        _write_probes(page, tables, titles, settings)
     _write_rollouts(page, settings, titles)
     _write_protocol(page, settings, result)
     return page
@@ -160,9 +163,11 @@ def _lead(settings: StudySettings, gates: list[Gate], tables: dict[str, pl.DataF
     return f"{scale} Claims: {told}.{replicates}"
 
 
-def _write_gates(page: Page, gates: list[Gate]) -> None:
+def _write_gates(page: Page, gates: list[Gate], settings: StudySettings) -> None:
     page.section("Gates")
     page.text("What must hold before anything is concluded; the worst seed counts.")
+    if "sft" in settings.arms and not settings.gates.imitation:
+        page.text("How well SFT must take its traces up was not fixed beforehand: imitation has no gate here.")
     page.table(
         pl.DataFrame(
             {
@@ -183,14 +188,16 @@ def _write_skill(page: Page, tables: dict[str, pl.DataFrame]) -> None:
     page.table(tables["skill"])
 
 
-def _write_claims(page: Page, tables: dict[str, pl.DataFrame]) -> None:
-    claims = tables["claims"]
+def _write_claims(page: Page, tables: dict[str, pl.DataFrame], settings: StudySettings) -> None:
+    claims, left_out = tables["claims"], domain_of(settings).words.left_out
     page.section("What was asked, and what came out")
     page.text(
         "Each claim with its effect, the 95 % interval over seeds and problems (crossed random effects), and p after "
         "Holm's correction within its question; p_table is that over all questions at once. Accuracies within ±2 "
         "points of one another count as the same. Published figures are those of arXiv 2504.14945, at its scale."
     )
+    if left_out:
+        page.text(left_out)
     for number, question in QUESTIONS.items():
         own = claims.filter(pl.col("question") == number) if len(claims) else claims
         if own.is_empty():
@@ -239,18 +246,17 @@ def _write_accuracy(
 ) -> None:
     metrics = tables["metrics"]
     page.section("Accuracy")
-    page.text(
-        "test: as in training. length: longer chains. order: an order of operations that no question of the corpus "
-        "has. surface: slots listed in another order than they are worked."
-    )
+    page.text(domain_of(settings).words.splits)
     page.figure("Greedy accuracy, 95 % intervals.", f"{DATA}/metrics.parquet", figures.accuracy_figure, metrics, titles)
+    warm = f"temperature {settings.temperature:g}"
+    shifted = [split for split in settings.shifted if settings.samples_of(split) >= VOTERS]
     page.figure(
-        "pass@k at temperature 1, unbiased estimator.",
+        f"pass@k at {warm}, unbiased estimator.",
         f"{DATA}/metrics.parquet",
         figures.pass_figure,
         metrics,
         titles,
-        (IN_DISTRIBUTION, "length"),
+        (*settings.repeated, *shifted[:1])[:3],
     )
     if "deep" in tables:
         _write_deep(page, tables["deep"], titles)
@@ -286,8 +292,8 @@ def _write_accuracy(
         .otherwise(pl.format("{}@{}", "metric", "k"))
         .alias("of")
     )
-    largest = settings.evaluation.samples
-    shown = ["greedy", "pass@1", f"pass@{largest}", f"majority@{largest}"]
+    most = sorted({settings.samples_of(split) for split in settings.splits} - {1})
+    shown = ["greedy", "pass@1", *(f"{metric}@{k}" for k in most for metric in ("pass", "majority"))]
     page.table(wide.filter(pl.col("of").is_in(shown)).pivot("of", index=("split", "arm"), values="value"))
 
 
@@ -307,12 +313,10 @@ def _write_deep(page: Page, deep: pl.DataFrame, titles: dict[str, str]) -> None:
 def _write_exploration(
     page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, str], settings: StudySettings
 ) -> None:
+    explored, teacher = tables["exploration"], TEACHER in tables["exploration"]["arm"]
     page.section("Exploration")
     page.text(
-        "A path is the sequence of step kinds and operations of a response, whatever its values. off_teacher and "
-        "off_base: share of right samples whose path is not the teacher's, or none of the base's right ones. kept and "
-        "gained: problems solved among those that the base solved, or did not. The row `teacher` is other traces of "
-        "the teacher's own hand: what departing from one trace of it means."
+        domain_of(settings).words.path + (_OFF_TEACHER if teacher else _OFF_BASE) + (_OWN_HAND if teacher else "")
     )
     page.figure(
         "Reward and entropy over training by RL (running mean of five rounds).",
@@ -328,10 +332,20 @@ def _write_exploration(
         tables["teacher_tokens"],
         titles,
     )
-    shown = [c for c in tables["exploration"].columns if c not in ("arm", "seed")]
-    page.table(
-        tables["exploration"].group_by("arm", maintain_order=True).agg(pl.len().alias("seeds"), pl.col(shown).mean())
-    )
+    shown = [c for c in explored.columns if c not in ("arm", "seed") and explored[c].is_not_null().any()]
+    own = explored.filter((pl.col("arm") != BASE) | pl.col("seed").is_in(settings.run_seeds(BASE)))
+    page.table(own.group_by("arm", maintain_order=True).agg(pl.len().alias("seeds"), pl.col(shown).mean()))
+
+
+_OFF_TEACHER = (
+    " off_teacher and off_base: share of right samples whose path is not the teacher's, or none of the base's right "
+    "ones. kept and gained: problems solved among those that the base solved, or did not."
+)
+_OFF_BASE = (
+    " off_base: share of right samples whose path is none of the base's right ones. kept and gained: problems solved "
+    "among those that the base solved, or did not."
+)
+_OWN_HAND = " The row `teacher` is other traces of the teacher's own hand: what departing from one trace of it means."
 
 
 def _write_costs(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, str]) -> None:
@@ -358,7 +372,7 @@ def _write_costs(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, 
     page.table(cost_summary(tables["costs"], tables["metrics"]))
 
 
-def _write_probes(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, str]) -> None:
+def _write_probes(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str, str], settings: StudySettings) -> None:
     page.section("What is linearly separable")
     page.text(
         "Held-out AUC of linear SVMs on hidden states, every checkpoint reading identical traces; folds hold whole "
@@ -375,8 +389,8 @@ def _write_probes(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str,
     )
     if tables["sources"]["source"].n_unique() > 1:
         page.figure(
-            "Arm × source: the same models on the world's traces and on arms' own rollouts, matched in prevalence. A "
-            "dash: the rollouts do not hold both classes.",
+            f"Arm × source: the same models on {domain_of(settings).words.read} and on arms' own rollouts, matched in "
+            "prevalence. A dash: the rollouts do not hold both classes.",
             f"{DATA}/sources.parquet",
             figures.source_figure,
             tables["sources"],

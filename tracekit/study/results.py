@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +13,14 @@ import polars as pl
 
 from evaluators.batch import verify_batch
 from evaluators.metrics import pass_probability
-from tracekit import world as worlds
+from tracekit.study.domain import Domain, domain_of
 from tracekit.study.exploration import path_metrics, path_table
 from tracekit.study.measure import DEEP, SWEEP, summary_of
 from tracekit.study.places import completions_of, measures_folder, model_folder, problems_of
-from tracekit.study.settings import BASE, IN_DISTRIBUTION, SPLITS, TEACHER, StudySettings
+from tracekit.study.settings import BASE, TEACHER, StudySettings
 from tracekit.study.statistics import ByProblem, difference_of_runs, interval_of
-from tracekit.tables import TRACES, read_table
 
-GREEDY, SAMPLED = 0.0, 1.0
+GREEDY = 0.0  # a temperature
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +39,17 @@ class Gate:
 
 
 def gates_of(settings: StudySettings) -> list[Gate]:
-    """The gates, worst seed each."""
-    skill = skill_table(settings)["least"].min()
-    gates = [
-        Gate(
-            "base has every atomic skill",
-            float(skill),  # type: ignore[arg-type]
-            "at least",
-            settings.gates.skill,
-        )
-    ]
-    if "sft" in settings.arms:
-        learnt = min(_mean(solved(settings, "sft", s, IN_DISTRIBUTION, GREEDY)) for s in settings.seeds_of("sft"))
+    """The gates that the domain has and the settings ask for, worst seed each."""
+    gates, skill = [], domain_of(settings).skill()
+    if skill is not None:
+        least = float(skill["least"].min())  # type: ignore[arg-type]
+        gates.append(Gate("base has every atomic skill", least, "at least", settings.gates.skill))
+    if "sft" in settings.arms and settings.gates.imitation:
+        splits = settings.in_distribution
+        learnt = min(_mean(solved_all(settings, "sft", s, splits, GREEDY)) for s in settings.seeds_of("sft"))
         gates.append(Gate("SFT learns the traces", learnt, "at least", settings.gates.imitation))
     gates.append(Gate("a guess scores nothing", guess_rate(settings), "at most", settings.gates.guess))
     return gates
-
-
-def skill_table(settings: StudySettings) -> pl.DataFrame:
-    """seed, and the forced-step accuracy of its base: "least" over worked logs, "elicited" under the question."""
-    rows = []
-    for seed in settings.seeds:
-        found = json.loads((measures_folder(settings, BASE, seed) / "skill.json").read_text(encoding="utf-8"))
-        rows.append({"seed": seed, "least": found["least"], "elicited": found["elicited"]})
-    return pl.DataFrame(rows)
 
 
 def guess_rate(settings: StudySettings) -> float:
@@ -73,7 +58,8 @@ def guess_rate(settings: StudySettings) -> float:
     The best constant of the very set it is scored on would be picked by luck: three of 128 share a gold by chance.
     """
     commonest = problems_of(settings, "train")["gold"].value_counts().sort("count", "gold", descending=True)["gold"][0]
-    return float((problems_of(settings, IN_DISTRIBUTION)["gold"] == commonest).mean())  # type: ignore[arg-type]
+    asked = pl.concat(problems_of(settings, split)["gold"] for split in settings.in_distribution)
+    return float((asked == commonest).mean())  # type: ignore[arg-type]
 
 
 def _mean(values: ByProblem) -> float:
@@ -82,15 +68,30 @@ def _mean(values: ByProblem) -> float:
 
 def solved(settings: StudySettings, arm: str, seed: int, split: str, temperature: float) -> ByProblem:
     """Problem → share of its samples that are right, at a temperature."""
-    completions = completions_of(settings, arm, seed, split).filter(pl.col("temperature") == temperature)
+    completions = _at(completions_of(settings, arm, seed, split), temperature)
     known = completions.drop_nulls("reward")
     rows = known.group_by("problem_id", maintain_order=True).agg(pl.col("reward").mean())
     return dict(rows.iter_rows())
 
 
+def solved_all(settings: StudySettings, arm: str, seed: int, splits: Sequence[str], temperature: float) -> ByProblem:
+    """The same over several splits, every problem alike."""
+    return {p: v for split in splits for p, v in solved(settings, arm, seed, split, temperature).items()}
+
+
+def sampled_of(settings: StudySettings, arm: str, seed: int, split: str) -> pl.DataFrame:
+    """COMPLETIONS of a split at the temperature of samples."""
+    return _at(completions_of(settings, arm, seed, split), settings.temperature)
+
+
+def _at(completions: pl.DataFrame, temperature: float) -> pl.DataFrame:
+    # compared as it is stored: 0.6 as Float32 is not 0.6
+    return completions.filter(pl.col("temperature") == pl.lit(temperature, pl.Float32))
+
+
 def passed(settings: StudySettings, arm: str, seed: int, split: str, k: int) -> ByProblem:
-    """Problem → unbiased pass@k at temperature 1."""
-    completions = completions_of(settings, arm, seed, split).filter(pl.col("temperature") == SAMPLED)
+    """Problem → unbiased pass@k at the temperature of samples."""
+    completions = sampled_of(settings, arm, seed, split)
     rows = (
         completions.drop_nulls("reward")
         .group_by("problem_id", maintain_order=True)
@@ -103,8 +104,8 @@ def arm_metrics(settings: StudySettings) -> pl.DataFrame:
     """arm, split, metric ("greedy", "pass", "majority"), k, value, low, high, seeds: over seeds and problems."""
     rows = []
     for arm in (BASE, *settings.arms):
-        seeds = settings.seeds_of(arm)
-        for split in SPLITS:
+        seeds = settings.run_seeds(arm)
+        for split in settings.splits:
             summaries = [summary_of(measures_folder(settings, arm, seed) / split) for seed in seeds]
             measures = summaries[0].select("metric", "k").unique(maintain_order=True)
             for metric, k in measures.iter_rows():
@@ -159,7 +160,7 @@ def cost_table(settings: StudySettings, curves: pl.DataFrame, jobs: dict[str, di
                 "seed": seed,
                 **{column: sum(row[column] for row in chain) for column in COSTS},
                 "seconds": sum(job.get("seconds", 0.0) for job in trained),
-                "peak_bytes": max(job.get("peak_bytes", 0) for job in trained),
+                "peak_bytes": max((job.get("peak_bytes", 0) for job in trained), default=0),
             }
         )
     return pl.DataFrame(rows)
@@ -203,52 +204,48 @@ def _own_costs(curves: pl.DataFrame) -> pl.DataFrame:
 
 
 def _lineage(settings: StudySettings, arm: str) -> list[str]:
-    """The arm and those it starts from, the base left out unless it is asked for itself."""
+    """The arm and those it starts from, the base left out unless it is asked for itself and was trained."""
     if arm == BASE:
-        return [BASE]
+        return [] if settings.data is not None else [BASE]  # a given base has cost nothing here
     start = settings.arms[arm].start
     return [arm] if start == BASE else [arm, *_lineage(settings, start)]
 
 
 def exploration_table(settings: StudySettings) -> pl.DataFrame:
-    """arm, seed and the path metrics on the in-distribution problems, at temperature 1.
+    """arm, seed and the path metrics on the in-distribution problems that are sampled often enough.
 
-    The teacher is a row of its own: other traces of its hand, as many as the arms have samples. An arm departs from
-    the teacher's ways only where it does so more often than the teacher itself.
+    The teacher is a row of its own where it can be asked: other traces of its hand, as many as the arms have samples.
+    An arm departs from the teacher's ways only where it does so more often than the teacher itself.
     """
-    teacher, fresh = _teacher_paths(settings)
+    domain = domain_of(settings)
+    written = domain.teacher_traces()
+    teacher, fresh = (None, None) if written is None else (_path_table_of(t, settings, domain) for t in written)
     rows = []
     for seed in settings.seeds:
         tables = {
             arm: path_table(
-                completions_of(settings, arm, seed, IN_DISTRIBUTION).filter(pl.col("temperature") == SAMPLED),
-                settings.world,
+                pl.concat(sampled_of(settings, arm, seed, split) for split in settings.repeated), domain.path_of
             )
             for arm in (BASE, *settings.arms)
             if seed in settings.seeds_of(arm)
         }
-        for arm, own in (*tables.items(), (TEACHER, fresh)):
+        if fresh is not None:
+            tables[TEACHER] = fresh
+        for arm, own in tables.items():
             rows.append({"arm": arm, "seed": seed, **path_metrics(own, tables[BASE], teacher)})
-    return pl.DataFrame(rows)
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    return table.with_columns(pl.exclude("arm", "seed").cast(pl.Float64))  # what no run has is a number too
 
 
-def _teacher_paths(settings: StudySettings) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Path tables of the teacher's one trace of each test problem, and of other traces of its hand."""
-    problems = problems_of(settings, IN_DISTRIBUTION)
-    traces = read_table(settings.output / "world" / IN_DISTRIBUTION / "traces.parquet", TRACES)
-    # 1,000,003: a seed under which no trace of the study was written
-    others = worlds.teach(settings.world, problems, settings.seed + 1_000_003, settings.evaluation.samples)
-    return _path_table_of(traces, problems, settings), _path_table_of(others, problems, settings)
-
-
-def _path_table_of(traces: pl.DataFrame, problems: pl.DataFrame, settings: StudySettings) -> pl.DataFrame:
+def _path_table_of(traces: pl.DataFrame, settings: StudySettings, domain: Domain) -> pl.DataFrame:
+    problems = pl.concat(problems_of(settings, split) for split in settings.repeated)
     asked = traces.join(problems, on="problem_id", maintain_order="left")
     judged = verify_batch(asked["response"].to_list(), asked["gold"].to_list())
     table = asked.with_columns(
         pl.int_range(pl.len(), dtype=pl.Int32).over("problem_id").alias("sample"),
         pl.Series("reward", [float(verdict.correct) for verdict in judged], pl.Float32),
     )
-    return path_table(table, settings.world)
+    return path_table(table, domain.path_of)
 
 
 def teacher_tokens(settings: StudySettings) -> pl.DataFrame:
@@ -273,7 +270,7 @@ def deep_curves(settings: StudySettings) -> pl.DataFrame | None:
         for power in range(evaluation.deep_samples.bit_length()):
             k = 1 << power
             if k <= evaluation.deep_samples:
-                curves = {s: passed(settings, arm, s, DEEP, k) for s in settings.seeds_of(arm)}
+                curves = {s: passed(settings, arm, s, DEEP, k) for s in settings.run_seeds(arm)}
                 value, low, high = interval_of(curves)
                 rows.append({"arm": arm, "k": k, "value": value, "low": max(low, 0.0), "high": min(high, 1.0)})
     return pl.DataFrame(rows)

@@ -10,10 +10,12 @@ from typing import Any
 
 from tracekit.config import SettingsError, build_settings
 from tracekit.runs import RUN_FILE, Progress, no_progress, start_run
+from tracekit.study.domain import domain_of
 from tracekit.study.jobs import Board, lead
 from tracekit.study.pipeline import jobs_of
 from tracekit.study.report import write_study_report, write_views
 from tracekit.study.settings import StudySettings
+from tracekit.study.training import train_settings
 
 #: The recipe of `tracekit study` without one.
 QUICK = Path(__file__).with_name("quick.toml")
@@ -28,19 +30,28 @@ def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> d
     seeds, only what is new is run. Raises RunError where the folder holds a study of other settings, and JobError
     where a job failed.
     """
+    check_study(settings)
     recorded = settings.model_copy(update={"workers": 1, "output": Path()})  # neither decides a number
     _keep_what_it_grew_from(settings.output / RUN_FILE, recorded)
     folder = start_run(settings.output, recorded, seed=settings.seed)
     board = Board(folder, jobs_of(settings))
     board.reopen_outgrown()
     if not board.all_done():
-        lead(folder, board, settings.workers, progress)
+        lead(folder, board, settings.workers, domain_of(settings).environment, progress)
     installed = os.environ.get(INSTALL_SECONDS)
     write_views(settings, progress)
     progress("report", 0, 1)
     result = write_study_report(settings, board.records(), float(installed) if installed else None)
     progress("report", 1, 1)
     return result
+
+
+def check_study(settings: StudySettings) -> None:
+    """Raise a ValueError where settings or files of this machine cannot carry the study, before anything is begun."""
+    domain_of(settings).check()
+    for arm in settings.arms:
+        for seed in settings.run_seeds(arm)[:1]:
+            train_settings(settings, arm, seed)
 
 
 def _keep_what_it_grew_from(path: Path, settings: StudySettings) -> None:

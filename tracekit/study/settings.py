@@ -5,15 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from tracekit.config import Settings
+from tracekit.config import Settings, SettingsError, build_settings, read_toml
+from tracekit.evaluate_sets import ProblemSet
 from tracekit.world import World
+from trainer.config import ModelChanges
 
 BASE = "base"  # the untrained-further arm, and what every arm starts from unless it says otherwise
 TEACHER = "teacher"  # who wrote the traces: a row of its own where an arm is compared with it
-SPLITS = ("test", "length", "order", "surface")  # of evaluation; "test" is in distribution
-IN_DISTRIBUTION = "test"
+SPLITS = ("test", "length", "order", "surface")  # of the embedded world
+IN_DISTRIBUTION = "test"  # of these
+RESERVED = ("train", "probe", "deep", "sweep")  # folders beside those of a data study's sets
+VOTERS = 3  # fewest samples of which a vote is taken: one of two is a draw
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 class ProblemCounts(Settings):
@@ -58,7 +63,7 @@ class Gates(Settings):
     """What must hold before a conclusion is drawn."""
 
     skill: float = Field(0.95, description="least forced-step accuracy of the base, at every length")
-    imitation: float = Field(0.80, description="least greedy accuracy of SFT in distribution")
+    imitation: float = Field(0.80, description="least greedy accuracy of SFT in distribution; 0: no such gate")
     guess: float = Field(0.02, description="highest score of a guess")
 
 
@@ -71,6 +76,77 @@ class Probing(Settings):
     traces_per_problem: PositiveInt = 1
     own_rollouts: tuple[str, ...] = ()  # arms whose rollouts (first seed) are read too, by every model: arm × source
     protocol: dict[str, Any] = {}
+
+
+class GivenBase(Settings):
+    """`[base]` of a study on public data: a model that stands, and what is changed in it for all that is done."""
+
+    model: str  # folder or hub name
+    model_changes: ModelChanges = ModelChanges()
+
+
+class PublicData(Settings):
+    """`[data]`: public problems and traces in place of the embedded world.
+
+    The base is then given (`GivenBase`) and the same for all seeds, which vary the arms.
+    """
+
+    folder: Path = Path()  # that relative paths of sets and sources begin at
+    curation: dict[str, Any] | None = None  # a recipe of `tracekit curate`, or the name of one that comes along
+    curated: Path | None = None  # or a CURATED table that stands
+    problems: PositiveInt | None = None  # of training, drawn by the study's seed; None: all that have a curated trace
+    held_out: PositiveInt = 200  # problems whose curated traces are read for hidden states, and which nobody trains on
+    taught: PositiveInt = 256  # curated traces whose tokens' probabilities are measured
+    sets: tuple[ProblemSet, ...] = Field(min_length=1)  # of evaluation, or the name of a recipe of sets: "benchmarks"
+    shifted: tuple[str, ...] = ()  # names of the sets that are out of distribution
+    temperature: PositiveFloat = 1.0  # of samples
+    asking: dict[str, Any] = {}  # laid over the settings of each evaluation: engine, dtype, prompt_tokens, …
+    reading: dict[str, Any] = {}  # laid over how hidden states are read: layers, stored, token_budget
+    launch: tuple[str, ...] = ()  # what starts a training run: ["torchrun", …]; (): it runs in the worker's process
+
+    @field_validator("curation", mode="before")
+    @classmethod
+    def _curation_by_name(cls, value: Any) -> Any:
+        return _recipe(value) if isinstance(value, str) else value
+
+    @field_validator("sets", mode="before")
+    @classmethod
+    def _sets_by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        recipe = _recipe(value)
+        shared = {"samples": recipe["samples"]} if "samples" in recipe else {}
+        return [shared | one for one in recipe.get("sets", [])]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PublicData:
+        if (self.curation is None) == (self.curated is None):
+            raise ValueError("expected exactly one of curation (a recipe) and curated (a table that stands).")
+        names = [set_name(one) for one in self.sets]
+        wrong = [name for name in names if names.count(name) > 1 or name in RESERVED or "/" in name]
+        if wrong:
+            raise ValueError(
+                f"sets: {wrong[0]} names a set; each needs a name of its own, not {', '.join(RESERVED)}, and no slash."
+            )
+        unknown = [name for name in self.shifted if name not in names]
+        if unknown:
+            raise ValueError(f"shifted names {unknown[0]}; the sets are {', '.join(names)}.")
+        return self
+
+
+def set_name(one: ProblemSet) -> str:
+    """How a set is called."""
+    return one.name or Path(one.path).stem
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    """A recipe in TOML by its path, or by its name where it comes along; where it writes to does not count here."""
+    own = RECIPES / f"{name}.toml"
+    try:
+        tree = read_toml(own if own.is_file() else name)
+    except SettingsError as error:
+        raise ValueError(str(error)) from error
+    return {key: value for key, value in tree.items() if key != "output"}
 
 
 class StudySettings(Settings):
@@ -92,6 +168,7 @@ class StudySettings(Settings):
     gates: Gates = Gates()
     probing: Probing = Probing()
     grid: dict[str, list[Any]] = {}  # key.sub → values: a study at each point (see tracekit.study.grid)
+    data: PublicData | None = None  # None: the embedded world
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySettings:
@@ -110,7 +187,48 @@ class StudySettings(Settings):
                 raise ValueError(f"probing.{key} names {unknown[0]}; known: {BASE}, {', '.join(self.arms)}.")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError("seeds must be distinct, and at least one.")
+        if self.data is not None:
+            _check_public(self)
         return self
+
+    # ---------------------------------------------------------------- what is evaluated
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Every set of problems that checkpoints are evaluated on."""
+        return SPLITS if self.data is None else tuple(set_name(one) for one in self.data.sets)
+
+    @property
+    def shifted(self) -> tuple[str, ...]:
+        """Those that are out of distribution."""
+        return SPLITS[1:] if self.data is None else self.data.shifted
+
+    @property
+    def in_distribution(self) -> tuple[str, ...]:
+        """Those that are in distribution."""
+        return tuple(split for split in self.splits if split not in self.shifted)
+
+    @property
+    def repeated(self) -> tuple[str, ...]:
+        """Those in distribution with samples enough for votes, coverage and paths."""
+        return tuple(split for split in self.in_distribution if self.samples_of(split) >= VOTERS)
+
+    def samples_of(self, split: str) -> int:
+        """Samples of a problem, beside the greedy completion."""
+        own = {} if self.data is None else {set_name(one): one.samples for one in self.data.sets}
+        return own.get(split) or self.evaluation.samples
+
+    @property
+    def temperature(self) -> float:
+        """At which checkpoints are sampled."""
+        return 1.0 if self.data is None else self.data.temperature
+
+    # ---------------------------------------------------------------- what is run
+
+    @property
+    def given_base(self) -> GivenBase:
+        """The base of a study on public data. Raises SettingsError where `[base]` names none."""
+        return build_settings(GivenBase, self.base, "base")
 
     def grows(self, earlier: StudySettings) -> bool:
         """Whether this is `earlier` with more seeds at the end, more arms, or arms on more seeds.
@@ -136,7 +254,7 @@ class StudySettings(Settings):
             ordered += ready
             for name in ready:
                 del waiting[name]
-        return [(name, seed) for name in ordered for seed in self.seeds_of(name)]
+        return [(name, seed) for name in ordered for seed in self.run_seeds(name)]
 
     def probed(self) -> tuple[str, ...]:
         """The arms whose hidden states are read, the base first; () where nothing is probed."""
@@ -145,10 +263,42 @@ class StudySettings(Settings):
         chosen = self.arms if self.probing.arms is None else self.probing.arms
         return (BASE, *(arm for arm in chosen if arm != BASE))
 
+    def run_seeds(self, name: str) -> tuple[int, ...]:
+        """The seeds of an arm's own checkpoints: a given base is one, whatever the seed."""
+        return self.seeds[:1] if name == BASE and self.data is not None else self.seeds_of(name)
+
+    def run_name(self, name: str, seed: int) -> str:
+        """Arm and seed of the checkpoint that stands for an arm at a seed."""
+        return f"{name}-{seed if seed in self.run_seeds(name) else self.run_seeds(name)[0]}"
+
     def seeds_of(self, name: str) -> tuple[int, ...]:
-        """The seeds that an arm runs on. An arm's start must have run on them too."""
+        """The seeds at which an arm is compared. An arm's start must have run on them too."""
         if name == BASE:
             return self.seeds
         arm = self.arms[name]
         own = self.seeds if arm.seeds is None else self.seeds[: arm.seeds]
         return tuple(seed for seed in own if seed in self.seeds_of(arm.start))
+
+
+def _check_public(settings: StudySettings) -> None:
+    """What can be said of a study on public data before a file is read. Raises ValueError."""
+    given = settings.given_base
+    if not settings.repeated:
+        raise ValueError(f"data.sets: at least one set in distribution needs {VOTERS} samples of a problem or more.")
+    positions = given.model_changes.max_positions
+    for name, tree in (
+        ("recipe", settings.recipe),
+        *((f"arms.{n}.recipe", a.recipe) for n, a in settings.arms.items()),
+    ):
+        own = {"model", "model_changes", "new_model"} & tree.keys()
+        if own:
+            raise ValueError(f"{name}.{min(own)}: every arm starts from the same base; say it in [base].")
+        # hidden states and token probabilities are read through the model's own template
+        prompt = {"system_prompt", "chat_template"} & tree.get("data", {}).keys()
+        if prompt:
+            raise ValueError(
+                f"{name}.data.{min(prompt)}: the prompt is the base's; set base.model_changes.chat_template."
+            )
+    longest = settings.evaluation.max_tokens
+    if positions is not None and longest > positions:
+        raise ValueError(f"evaluation.max_tokens is {longest}; the base's window (base.model_changes) is {positions}.")
