@@ -152,7 +152,7 @@ def test_a_completion_depends_neither_on_the_batch_nor_on_n():
 def test_buffers_that_widen_on_the_way_hold_what_was_written(monkeypatch):
     model, prompts, sampling = sharp(llama), prompts_of([3, 8, 5]), Sampling(20, tuple(range(2, 6)), seed=9)
     wide = EmbeddedEngine(model).generate(prompts, 4, sampling)
-    monkeypatch.setattr(kv_cache, "FIRST_COLUMNS", 1)
+    monkeypatch.setattr(kv_cache, "LEAST_COLUMNS", 1)
     assert EmbeddedEngine(model).generate(prompts, 4, sampling) == wide
 
 
