@@ -2,14 +2,14 @@
 
 Rows that share tokens: a token that stands in several rows (a prompt's) is computed once everywhere but here, where
 each row sees its own tokens in their order, so that plain causal attention is all it takes. And on a CPU a
-single query a row, as in sampling, whose two products are faster as such, and faster yet where a prompt's keys and values
-are held and read once for all of its rows.
+single query a row, as in sampling, whose two products are faster as such, and faster yet where a prompt's keys and
+values are held and read once for all of its rows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,8 +38,9 @@ class SharedRows:
 class SharedPrompts:
     """Keys and values of G prompts of L columns, held once for the rows that go on from them.
 
-    keys, values: of each layer, (G, kv heads, L, D). prompt_mask: (G, L), True on tokens; None where nothing is padding.
-    slots: (rows,), each row's place in G · width; None while the rows fill them in order. width: the most rows of a prompt.
+    keys, values: of each layer, (G, kv heads, L, D). prompt_mask: (G, L), True on tokens; None where nothing is
+    padding. width: the most rows of a prompt. slots: (rows,), each row's place in G · width; None while the rows
+    fill them in order.
     """
 
     keys: list[Tensor]
@@ -98,7 +99,9 @@ def rows_attention(
     shared_prompts: Q is 1, key and value are those of the completions, and the rows' prompts come before; no mask.
     """
     if shared_prompts is not None:
-        return _after_prompts(query, key, value, shared_prompts, int(module.layer_idx), kwargs.get("scaling")), None
+        return _after_prompts(
+            query, key, value, shared_prompts, cast(int, module.layer_idx), kwargs.get("scaling")
+        ), None
     if shared_rows is not None:
         query, key, value = (_of_rows(states, shared_rows.tokens) for states in (query, key, value))
         out, _ = sdpa_attention_forward(module, query, key, value, None, **kwargs)

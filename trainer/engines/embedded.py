@@ -1,8 +1,9 @@
 """The default engine: our sampling loop over the live Hugging Face model, on any device.
 
 What makes it faster than `model.generate` on the same model: a prompt is prefilled once for its n
-completions, which on a CPU also read its keys and values once, keys and values are written in place instead of concatenated at every token, and rows that
-have ended leave the batch. It samples from the weights being trained, so no update has to be shipped.
+completions, which on a CPU also read its keys and values once; keys and values are written in place instead of
+concatenated at every token; and rows that have ended leave the batch. It samples from the weights being
+trained, so no update has to be shipped.
 
 Every completion has its own stream of random numbers: what it samples depends neither on the rows beside it
 nor on when they end, and the first of n completions are those that a smaller n would give.
@@ -155,7 +156,7 @@ class EmbeddedEngine:
             except (AttributeError, TypeError, ValueError, RuntimeError):  # a model that takes no such arguments
                 return False
             found.append(torch.stack(steps).log_softmax(-1))
-        return torch.allclose(*found, rtol=0, atol=atol)
+        return torch.allclose(found[0], found[1], rtol=0, atol=atol)
 
     def _forward(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: PreallocatedCache) -> Tensor:
         """Logits after the last column, (rows, V) in float32. mask: None where nothing is padding."""

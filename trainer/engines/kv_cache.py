@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from trainer.attention import SharedPrompts
 
-#: Buffers widen by this many columns, or an eighth where that is more. Heads of a row that lie close are read up to twice as
-#: fast on a CPU as heads with room between them, which outweighs the copies; and short completions take little memory.
+#: Buffers widen by this many columns, or an eighth where that is more. Heads with no room between them are read up to
+#: twice as fast on a CPU, which outweighs the copies; and short completions take little memory.
 LEAST_COLUMNS = 16
 
 
@@ -111,7 +113,7 @@ class PreallocatedCache(Cache):
 
         prompt_mask: (prompts, columns), True on tokens; None where nothing is padding.
         """
-        keys, values = zip(*(layer.hand_over(repeats) for layer in self.layers))
+        keys, values = zip(*(cast(PreallocatedLayer, layer).hand_over(repeats) for layer in self.layers))
         self.prompts = SharedPrompts(list(keys), list(values), prompt_mask, width=repeats)
 
     def batch_select_indices(self, indices: Tensor) -> None:
