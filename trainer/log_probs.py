@@ -96,7 +96,8 @@ class _TokenLogProbs(torch.autograd.Function):
             return (None,) * 6
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        whole = hidden.shape[0] <= ctx.rows
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight and not whole else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias else None
         for start in range(0, hidden.shape[0], ctx.rows):
             span = slice(start, start + ctx.rows)
@@ -118,7 +119,9 @@ class _TokenLogProbs(torch.autograd.Function):
             grad_logits = grad_logits.to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[span] = product(grad_logits, weight.T)
-            if grad_weight is not None:
+            if wants_weight and whole:
+                grad_weight = product(grad_logits.T, hidden.T)
+            elif grad_weight is not None:
                 if hidden.dtype == torch.float32:  # added in place: a second (V, H) would cost more than the chunk
                     grad_weight.addmm_(grad_logits.T, hidden[span])
                 else:

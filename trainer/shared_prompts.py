@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.attention import ROWS, SharedRows
+from trainer.attention import ROWS, SharedRows, slides
 from trainer.models import TokenScorer, plain_model
 from trainer.sequences import Batch, Row, collate
 
@@ -94,14 +94,7 @@ def can_share(scorer: TokenScorer, device: torch.device | str = "cpu", atol: flo
         return False
     finally:
         scorer.train(was_training)
-    return bool(torch.allclose(apart, shared, rtol=0, atol=atol)) and not _slides(model.config)
-
-
-def _slides(config: object) -> bool:
-    """Whether a layer's window is narrower than a row may be: rows have no window."""
-    kinds = set(getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None) if not kinds else None
-    return bool(kinds - {"full_attention"}) or window is not None
+    return bool(torch.allclose(apart, shared, rtol=0, atol=atol)) and not slides(model.config)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 from transformers import (
+    AttentionInterface,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -15,6 +16,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from trainer import attention
 from trainer.engines import kv_cache
 from trainer.engines.embedded import EmbeddedEngine, EngineError, waves
 from trainer.engines.protocol import Sampling
@@ -152,7 +154,7 @@ def test_a_completion_depends_neither_on_the_batch_nor_on_n():
 def test_buffers_that_widen_on_the_way_hold_what_was_written(monkeypatch):
     model, prompts, sampling = sharp(llama), prompts_of([3, 8, 5]), Sampling(20, tuple(range(2, 6)), seed=9)
     wide = EmbeddedEngine(model).generate(prompts, 4, sampling)
-    monkeypatch.setattr(kv_cache, "FIRST_COLUMNS", 1)
+    monkeypatch.setattr(kv_cache, "LEAST_COLUMNS", 1)
     assert EmbeddedEngine(model).generate(prompts, 4, sampling) == wide
 
 
@@ -208,3 +210,39 @@ def test_top_k_and_top_p_keep_the_likeliest():
     assert keep_top_k(logits, 2).isfinite().tolist() == [[False, True, False, True]]
     assert keep_top_p(logits, 0.6).isfinite().tolist() == [[False, True, False, True]]
     assert keep_top_p(logits, 0.75).isfinite().tolist() == [[False, True, True, True]]
+
+
+@pytest.mark.parametrize("make", [llama, grouped_qwen, gpt2])
+def test_completions_that_share_their_prompts_cache_are_those_that_hold_it_each(make):
+    model, prompts = with_own_kernels(sharp(make)), prompts_of([7, 3, 9, 5])
+    sampling = Sampling(20, tuple(range(2, 8)), seed=11)  # rows end early and late: groups of unlike sizes, then none
+    sharing, apart = EmbeddedEngine(model), EmbeddedEngine(model)
+    apart._shares = False
+    for own, other in zip(sharing.generate(prompts, 6, sampling), apart.generate(prompts, 6, sampling)):
+        assert [rollout.token_ids for rollout in own] == [rollout.token_ids for rollout in other]
+        for mine, wanted in zip(own, other):
+            assert mine.log_probs == pytest.approx(wanted.log_probs, abs=1e-5)
+    assert sharing._shares
+
+
+def test_a_window_or_an_attention_of_its_own_shares_no_cache():
+    eager = LlamaForCausalLM(LlamaConfig(**SMALL, attn_implementation="eager"))
+    for model in (with_own_kernels(sliding_mistral()), llama(), with_own_kernels(eager)):
+        engine = EmbeddedEngine(model)
+        engine.generate(prompts_of([4, 6]), 2, Sampling(3, ()))
+        assert engine._shares is False
+
+
+def test_an_attention_that_forgets_the_shared_prompts_is_found_out(monkeypatch):
+    model, prompts, sampling = with_own_kernels(sharp(llama)), prompts_of([4, 6]), Sampling(8, (2,), seed=3)
+    wanted = EmbeddedEngine(model).generate(prompts, 2, sampling)
+    own = attention.rows_attention
+
+    def forgetful(*args, shared_prompts=None, **kwargs):
+        return own(*args, **kwargs)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, attention.ROWS, forgetful)
+    engine = EmbeddedEngine(model)
+    found = engine.generate(prompts, 2, sampling)
+    assert engine._shares is False
+    assert [[r.token_ids for r in own] for own in found] == [[r.token_ids for r in own] for own in wanted]

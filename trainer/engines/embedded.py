@@ -1,8 +1,9 @@
 """The default engine: our sampling loop over the live Hugging Face model, on any device.
 
 What makes it faster than `model.generate` on the same model: a prompt is prefilled once for its n
-completions, keys and values are written in place instead of concatenated at every token, and rows that
-have ended leave the batch. It samples from the weights being trained, so no update has to be shipped.
+completions, which on a CPU also read its keys and values once; keys and values are written in place instead of
+concatenated at every token; and rows that have ended leave the batch. It samples from the weights being
+trained, so no update has to be shipped.
 
 Every completion has its own stream of random numbers: what it samples depends neither on the rows beside it
 nor on when they end, and the first of n completions are those that a smaller n would give.
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from trainer.attention import ROWS, slides
 from trainer.engines.kv_cache import PreallocatedCache
 from trainer.engines.protocol import Rollout, Sampling
 from trainer.engines.sampling import choose
@@ -55,6 +57,7 @@ class EmbeddedEngine:
                 "engine does not keep; set engine.kind to vllm."
             )
         self.model, self.rows, self.pad_token_id, self.live = model, rows, pad_token_id, live
+        self._shares: bool | None = None  # whether completions may share their prompt's cache; None: not yet tried
         self._accepts = set(inspect.signature(model.forward).parameters)
 
     def generate(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> list[list[Rollout]]:
@@ -101,10 +104,7 @@ class EmbeddedEngine:
         device = next(self.model.parameters()).device
         noise = noise.to(device)
         flight = _Flight.start(prompts, n, sampling, self.pad_token_id, device)
-        cache = PreallocatedCache(flight.width)
-        logits = self._forward(flight.prompt_ids, flight.prompt_mask, flight.prompt_positions, cache)
-        cache.batch_repeat_interleave(n)
-        logits = logits.repeat_interleave(n, dim=0)
+        cache, logits = self._begin(flight, n, shared=n > 1 and self._can_share(device))
         for step in range(sampling.max_tokens):
             token, log_prob = choose(logits, sampling, noise[flight.active, step])
             flight.record(step, token, log_prob)
@@ -114,14 +114,57 @@ class EmbeddedEngine:
                 kept = flight.drop_finished()
                 cache.batch_select_indices(kept)
                 token = token[kept]
-            mask = None if flight.mask is None else flight.mask[:, : flight.prompt_width + step + 1]
-            logits = self._forward(token[:, None], mask, flight.positions[:, None] + step, cache)
+            logits = self._next(flight, step, token, cache)
         return flight.rollouts()
+
+    def _begin(self, flight: _Flight, n: int, *, shared: bool) -> tuple[PreallocatedCache, Tensor]:
+        """Prefill: the cache of `n` rows a prompt and their logits, (prompts · n, V). shared: hold prompts once."""
+        cache = PreallocatedCache(flight.width)
+        logits = self._forward(flight.prompt_ids, flight.prompt_mask, flight.prompt_positions, cache)
+        if shared:
+            cache.share_prompts(n, flight.prompt_mask)
+        else:
+            cache.batch_repeat_interleave(n)
+        return cache, logits.repeat_interleave(n, dim=0)
+
+    def _next(self, flight: _Flight, step: int, token: Tensor, cache: PreallocatedCache) -> Tensor:
+        """Logits after the tokens of a step, (active, V)."""
+        mask = None if flight.mask is None else flight.mask[:, : flight.prompt_width + step + 1]
+        return self._forward(token[:, None], mask, flight.positions[:, None] + step, cache)
+
+    def _can_share(self, device: torch.device) -> bool:
+        """Whether the model attends after shared prompts as it does over its own cache: tried out once.
+
+        On a CPU alone, where a query a row is a product of its own; a GPU has kernels that read the whole cache.
+        """
+        if self._shares is None:
+            config = self.model.config
+            possible = device.type == "cpu" and config._attn_implementation == ROWS and not slides(config)
+            self._shares = possible and self._sharing_agrees(device)
+        return self._shares
+
+    def _sharing_agrees(self, device: torch.device, atol: float = 1e-4) -> bool:
+        """Whether two prompts of unlike length, gone on with by two rows each, give the same log-probs either way."""
+        found = []
+        for shared in (False, True):
+            flight = _Flight.start([[0, 1, 0], [1, 0]], 2, Sampling(3, ()), self.pad_token_id, device)
+            try:
+                cache, logits = self._begin(flight, 2, shared=shared)
+                steps = [logits]
+                for step, tokens in enumerate(([0, 1, 1, 0], [1, 1, 0, 0])):
+                    steps.append(self._next(flight, step, torch.tensor(tokens, device=device), cache))
+            except (AttributeError, TypeError, ValueError, RuntimeError):  # a model that takes no such arguments
+                return False
+            found.append(torch.stack(steps).log_softmax(-1))
+        return torch.allclose(found[0], found[1], rtol=0, atol=atol)
 
     def _forward(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: PreallocatedCache) -> Tensor:
         """Logits after the last column, (rows, V) in float32. mask: None where nothing is padding."""
         inputs: dict[str, Any] = {"input_ids": ids, "past_key_values": cache, "use_cache": True}
-        if mask is not None:
+        if cache.prompts is not None:
+            inputs["shared_prompts"] = cache.prompts
+            inputs["attention_mask"] = ids.new_ones((1, 1, 1, 1))  # else transformers makes one that nobody reads
+        elif mask is not None:
             inputs["attention_mask"] = mask
         if "position_ids" in self._accepts:
             inputs["position_ids"] = positions

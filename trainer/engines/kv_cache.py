@@ -1,13 +1,18 @@
-"""Keys and values in buffers made once and written in place."""
+"""Keys and values in buffers made once and written in place; a prompt's may be held once for all of its rows."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-#: Columns for completions at first; buffers double beyond, so that few long completions do not cost the memory of many.
-FIRST_COLUMNS = 256
+from trainer.attention import SharedPrompts
+
+#: Buffers widen by this many columns, or an eighth where that is more. Heads with no room between them are read up to
+#: twice as fast on a CPU, which outweighs the copies; and short completions take little memory.
+LEAST_COLUMNS = 16
 
 
 class PreallocatedLayer(DynamicLayer):
@@ -23,6 +28,7 @@ class PreallocatedLayer(DynamicLayer):
     def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity = capacity  # columns
+        self.shared = 0  # columns of prompts held elsewhere
         self.length = 0  # columns written
         self.rows = 0
 
@@ -36,7 +42,7 @@ class PreallocatedLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write the new columns; returns all columns so far, as views."""
+        """Write the new columns; returns all columns held here, as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             return key_states, value_states
@@ -49,13 +55,23 @@ class PreallocatedLayer(DynamicLayer):
         return self.keys[: self.rows, :, :end], self.values[: self.rows, :, :end]
 
     def get_seq_length(self) -> int:
-        """Columns written."""
-        return self.length
+        """Columns so far."""
+        return self.shared + self.length
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Make the buffers, each prompt's columns `repeats` times."""
         self.keys, self.values = self._repeated(self.keys, repeats), self._repeated(self.values, repeats)
         self.rows *= repeats
+
+    def hand_over(self, repeats: int) -> tuple[Tensor, Tensor]:
+        """Give the prompts' keys and values away and go on with `repeats` rows each that hold completions alone."""
+        prompts = self.keys, self.values
+        rows, heads, length, size = self.keys.shape
+        self.rows, self.shared, self.length = rows * repeats, length, 0
+        self.capacity -= length
+        shape = (self.rows, heads, self._room(1), size)
+        self.keys, self.values = (states.new_empty(shape) for states in prompts)
+        return prompts
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Row i becomes what row `indices[i]` was; rows that stay in place are not copied."""
@@ -66,16 +82,20 @@ class PreallocatedLayer(DynamicLayer):
             written.index_copy_(0, moved, written.index_select(0, sources))
         self.rows = len(indices)
 
+    def _room(self, columns: int) -> int:
+        """Columns of a buffer that is to hold so many."""
+        return min(self.capacity, columns - 1 + max(LEAST_COLUMNS, columns // 8))
+
     def _widened(self, buffer: Tensor, columns: int) -> Tensor:
-        """The rows in flight in a buffer at least twice as wide."""
+        """The rows in flight in a wider buffer."""
         rows, heads, size = self.rows, buffer.shape[1], buffer.shape[3]
-        wider = buffer.new_empty((rows, heads, min(self.capacity, max(columns, 2 * buffer.shape[2])), size))
+        wider = buffer.new_empty((rows, heads, self._room(columns), size))
         wider[:, :, : self.length] = buffer[:rows, :, : self.length]
         return wider
 
     def _repeated(self, prompts: Tensor, repeats: int) -> Tensor:
         rows, heads, length, size = prompts.shape
-        buffer = prompts.new_empty((rows, repeats, heads, min(self.capacity, length + FIRST_COLUMNS), size))
+        buffer = prompts.new_empty((rows, repeats, heads, self._room(length + 1), size))
         buffer[:, :, :, :length] = prompts[:, None]
         return buffer.flatten(0, 1)
 
@@ -86,6 +106,21 @@ class PreallocatedCache(Cache):
     def __init__(self, capacity: int) -> None:
         super().__init__(layers=[])
         self.capacity = capacity
+        self.prompts: SharedPrompts | None = None
+
+    def share_prompts(self, repeats: int, prompt_mask: Tensor | None) -> None:
+        """Let each prompt go on as `repeats` rows, its columns held once for all, in `prompts`.
+
+        prompt_mask: (prompts, columns), True on tokens; None where nothing is padding.
+        """
+        keys, values = zip(*(cast(PreallocatedLayer, layer).hand_over(repeats) for layer in self.layers))
+        self.prompts = SharedPrompts(list(keys), list(values), prompt_mask, width=repeats)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Row i becomes what row `indices[i]` was."""
+        super().batch_select_indices(indices)
+        if self.prompts is not None:
+            self.prompts.select(indices)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
