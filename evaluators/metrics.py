@@ -6,7 +6,9 @@ is no sample: it is left out and counted in `Estimate.unknown`.
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,21 +96,49 @@ def group_equivalent(answers: Sequence[str | None], policy: Policy | None = None
     """The group of each answer: equal numbers mean equivalent answers; None has no group.
 
     Each answer is compared with the first of every group, the more frequent spellings first, since a tolerance is
-    not transitive.
+    not transitive. Whole numbers, and tuples of them, are read off and not compared: a thousand samples of a weak
+    model give hundreds of different ones.
     """
-    policy = policy or Policy()
     counts = Counter(answer for answer in answers if answer is not None)
-    representatives: list[str] = []
-    group_of: dict[str, int] = {}
-    for answer, _ in counts.most_common():
-        for group, representative in enumerate(representatives):
-            if verify(f"\\boxed{{{answer}}}", representative, policy=policy).correct:
-                group_of[answer] = group
-                break
-        else:
-            group_of[answer] = len(representatives)
-            representatives.append(answer)
+    group_of = _groups_of(tuple(answer for answer, _ in counts.most_common()), policy or Policy())
     return [None if answer is None else group_of[answer] for answer in answers]
+
+
+@functools.lru_cache(maxsize=4096)  # votes of one problem are asked for at many k
+def _groups_of(spellings: tuple[str, ...], policy: Policy) -> dict[str, int]:
+    representatives: list[tuple[str, Whole | None]] = []
+    first_of: dict[Whole, int] = {}
+    group_of: dict[str, int] = {}
+    for answer in spellings:
+        whole = _whole_numbers(answer)
+        same = None if whole is None else first_of.get(whole)
+        # another spelling that came before may be equal too: "1,234" is a number, "(1,234)" a pair or that number
+        others = (
+            group
+            for group, (other, its_whole) in enumerate(representatives[:same])
+            if (whole is None or its_whole is None or len(whole) != len(its_whole))
+            and verify(f"\\boxed{{{answer}}}", other, policy=policy).correct
+        )
+        group_of[answer] = found = next(others, len(representatives) if same is None else same)
+        if found == len(representatives):
+            representatives.append((answer, whole))
+            if whole is not None:
+                first_of[whole] = found
+    return group_of
+
+
+#: The numbers of an answer that is one whole number, or a tuple of them.
+Whole = tuple[int, ...]
+
+_NUMBER = r"\s*-?(?:0|[1-9][0-9]{0,14})\s*"
+_WHOLE = re.compile(rf"{_NUMBER}|\({_NUMBER}(?:,{_NUMBER})+\)", re.ASCII)
+
+
+def _whole_numbers(answer: str) -> Whole | None:
+    """Two of the same length are the same answer where they are equal, under any policy: whole numbers are exact."""
+    if not _WHOLE.fullmatch(answer):
+        return None
+    return tuple(int(number) for number in answer.strip().strip("()").split(","))
 
 
 def bootstrap_interval(

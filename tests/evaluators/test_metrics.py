@@ -2,12 +2,15 @@
 
 import itertools
 import math
+import random
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from evaluators.metrics import bootstrap_interval, group_equivalent, majority_at_k, pass_at_k, pass_probability
 from evaluators.verdict import Outcome, Verdict
+from evaluators.verify import verify
 
 
 def verdict(prediction, outcome):
@@ -57,6 +60,21 @@ def test_equivalent_answers_are_one_group():
     assert groups[0] == groups[1] == groups[4] == groups[6]
     assert groups[2] == groups[5] != groups[0]
     assert groups[3] is None
+
+
+def test_whole_numbers_that_are_read_off_are_grouped_as_comparison_groups_them():
+    spellings = ["7", "7.0", "-7", "07", "14/2", "(1,2)", "( 1 , 2 )", "(2,1)", "[1,2]", "1,2", "(1,234)", "1234"]
+    spellings += ["1,234", "(1234)", "(1,2,3)", "x=7", "7%", "0.07", "0", "-0", "(0,-0)", "(0,0)", "7 cm", "(1,2", "10"]
+    rng = random.Random(0)
+    for _ in range(40):
+        answers = [rng.choice(spellings) for _ in range(12)]
+        first, expected = [], {}
+        for answer, _ in Counter(answers).most_common():
+            same = [i for i, other in enumerate(first) if verify(f"\\boxed{{{answer}}}", other).correct]
+            expected[answer] = same[0] if same else len(first)
+            if not same:
+                first.append(answer)
+        assert group_equivalent(answers) == [expected[answer] for answer in answers]
 
 
 def test_the_majority_is_counted_over_equivalent_answers_not_strings():
