@@ -10,8 +10,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from trainer.attention import SharedPrompts
 
-#: Buffers widen by this many columns, or an eighth where that is more. Heads with no room between them are read up to
-#: twice as fast on a CPU, which outweighs the copies; and short completions take little memory.
+#: Buffers widen by this many columns, or an eighth where that is more: little memory stands empty, and heads lie close
+#: together in it.
 LEAST_COLUMNS = 16
 
 
