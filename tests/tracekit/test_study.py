@@ -480,7 +480,9 @@ def test_a_finished_study_and_a_phase_diagram_are_published(
     assert "old" not in told
     assert "zero-RL solves more than its base at one sample" in told
     assert "| 50.0% | 0 of 1 | 0 of 1 |" in told
-    assert (tmp_path / "results" / "luffy" / "result.json").read_bytes() == (finished / "result.json").read_bytes()
+    assert (tmp_path / "results" / finished.name / "result.json").read_bytes() == (
+        finished / "result.json"
+    ).read_bytes()
     drawn = (tmp_path / "results" / "summary.svg").read_text(encoding="utf-8")
     assert drawn.startswith("<svg")
     assert "currentColor" not in drawn
