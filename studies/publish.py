@@ -75,7 +75,7 @@ def as_markdown(claims: pl.DataFrame, settings: StudySettings, points: str) -> s
     headlines = claims.filter("headline")
     parts = [
         f"![Accuracy, training and the phase diagram](studies/results/{SUMMARY})",
-        f"{arms} ways to train one base, {seeds} seeds of the core arms, base seeds varied too; habit "
+        f"{arms} ways to train one base, {seeds} seeds, base seeds varied too; habit "
         f"{settings.world.habit:.1%}. Effects are the first less the second, with 95 % intervals over seeds and "
         f"problems; p by Holm within a question. Of {len(claims)} claims {counts}; these are the headlines, all stand "
         "in [the report](studies/results/luffy/report.md).",
