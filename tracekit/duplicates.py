@@ -8,6 +8,8 @@ construction, recall is the banding's.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -22,7 +24,7 @@ PAIRS: dict[str, pl.DataType | type[pl.DataType]] = {"left": pl.Int64, "right": 
 #: 128 bins in 32 bands of 4: two texts of Jaccard 0.8 miss each other with probability (1 - 0.8^4)^32 = 5e-8,
 #: of 0.5 with 0.13.
 BINS, ROWS = 128, 4
-#: Texts hashed at a time, to bound memory.
+#: Texts hashed at a time, by each thread, to bound memory.
 CHUNK = 1000
 #: A bucket with more members than this is paired with its first member alone: a boilerplate text that stands
 #: a thousand times would else make half a million pairs.
@@ -77,22 +79,25 @@ def keep_first(rows: int, pairs: pl.DataFrame) -> NDArray[np.int64]:
 
 def _shingle_sets(texts: pl.Series, n: int) -> list[Hashes]:
     """Distinct n-gram hashes of each text, sorted; a text of fewer than n words is one shingle of all its words."""
+    chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:  # numpy lets go of the interpreter in what takes the time
+        return [hashes for sets in pool.map(partial(_sets_of_chunk, n=n), chunks) for hashes in sets]
+
+
+def _sets_of_chunk(chunk: pl.Series, n: int) -> list[Hashes]:
+    chunk = normalise(chunk)
+    found = words(chunk)
+    hashes, first = ngrams(found, n)
+    bounds = np.searchsorted(found.text[first], np.arange(len(chunk) + 1))
+    word_bounds = np.searchsorted(found.text, np.arange(len(chunk) + 1))
     sets: list[Hashes] = []
-    for start in range(0, len(texts), CHUNK):
-        chunk = normalise(texts[start : start + CHUNK])
-        found = words(chunk)
-        hashes, first = ngrams(found, n)
-        bounds = np.searchsorted(found.text[first], np.arange(len(chunk) + 1))
-        word_bounds = np.searchsorted(found.text, np.arange(len(chunk) + 1))
-        for row in range(len(chunk)):
-            some = distinct(hashes[bounds[row] : bounds[row + 1]])
-            if not len(some):
-                short = found.hashes[word_bounds[row] : word_bounds[row + 1]]
-                some = mix(
-                    np.sum(short * np.arange(1, len(short) + 1, dtype=np.uint64), keepdims=True, dtype=np.uint64)
-                )
-                some = some[: len(short)]
-            sets.append(some)
+    for row in range(len(chunk)):
+        some = distinct(hashes[bounds[row] : bounds[row + 1]])
+        if not len(some):
+            short = found.hashes[word_bounds[row] : word_bounds[row + 1]]
+            some = mix(np.sum(short * np.arange(1, len(short) + 1, dtype=np.uint64), keepdims=True, dtype=np.uint64))
+            some = some[: len(short)]
+        sets.append(some)
     return sets
 
 
