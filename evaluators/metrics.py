@@ -21,6 +21,12 @@ from evaluators.verify import verify
 #: Subsets of k samples drawn a problem where k < n and a vote is estimated; its standard error is below 0.04.
 VOTE_DRAWS = 200
 
+#: The numbers of an answer that is one whole number, or a tuple of them.
+Whole = tuple[int, ...]
+
+_NUMBER = r"\s*-?(?:0|[1-9][0-9]{0,14})\s*"
+_WHOLE = re.compile(rf"{_NUMBER}|\({_NUMBER}(?:,{_NUMBER})+\)", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -125,13 +131,6 @@ def _groups_of(spellings: tuple[str, ...], policy: Policy) -> dict[str, int]:
             if whole is not None:
                 first_of[whole] = found
     return group_of
-
-
-#: The numbers of an answer that is one whole number, or a tuple of them.
-Whole = tuple[int, ...]
-
-_NUMBER = r"\s*-?(?:0|[1-9][0-9]{0,14})\s*"
-_WHOLE = re.compile(rf"{_NUMBER}|\({_NUMBER}(?:,{_NUMBER})+\)", re.ASCII)
 
 
 def _whole_numbers(answer: str) -> Whole | None:

@@ -34,7 +34,7 @@ def load_settings(kind: type[SettingsT], recipe: str | Path | None = None, overr
     """
     tree = read_toml(recipe) if recipe is not None else {}
     for override in overrides:
-        _lay_over(tree, override)
+        _override(tree, override)
     return build_settings(kind, tree, str(recipe) if recipe is not None else "settings")
 
 
@@ -44,6 +44,15 @@ def build_settings(kind: type[SettingsT], tree: dict[str, Any], name: str) -> Se
         return kind.model_validate(tree)
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(kind, name, fault) for fault in error.errors())) from error
+
+
+def lay_over(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`tree` with `changes` laid over it, table by table."""
+    merged = dict(tree)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = lay_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -57,7 +66,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: {error}.") from error
 
 
-def _lay_over(tree: dict[str, Any], override: str) -> None:
+def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise SettingsError(f"{override!r} is no override; write key=value or key.sub=value.")

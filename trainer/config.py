@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from tracekit.config import Settings, build_settings
+from tracekit.config import Settings, build_settings, lay_over
 
 Method = Literal["pretrain", "cpt", "sft", "dpo", "grpo", "luffy", "rl_sft"]
 
@@ -306,20 +306,12 @@ class TrainSettings(Settings):
         shared = self.model_dump(exclude={"stages"}, exclude_unset=True)
         found: list[TrainSettings] = []
         for number, stage in enumerate(self.stages, 1):
-            tree = _laid_over(shared, stage)
+            tree = lay_over(shared, stage)
             tree["output"] = self.output / f"{number}_{tree['method']}"
             if found:
                 tree |= {"model": str(found[-1].output / "final"), "new_model": None}
             found.append(build_settings(TrainSettings, tree, f"stages[{number}]"))
         return found
-
-
-def _laid_over(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(tree)
-    for key, value in changes.items():
-        inner = merged.get(key)
-        merged[key] = _laid_over(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def _check_model(settings: TrainSettings) -> None:

@@ -33,7 +33,7 @@ class ModelError(ValueError):
 NO_CHANGES = ModelChanges()
 
 
-def _is_path(name: str | Path) -> bool:
+def is_path(name: str | Path) -> bool:
     """Whether this can be no name of the hub, which is NAME or OWNER/NAME."""
     return isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1
 
@@ -42,7 +42,7 @@ def load_tokenizer(
     name: str | Path, *, trust_remote_code: bool = False, changes: ModelChanges = NO_CHANGES
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub name. Raises ModelError where there is none, or none with an EOS."""
-    if _is_path(name) and not Path(name).exists():
+    if is_path(name) and not Path(name).exists():
         raise ModelError(f"{name} does not exist; expected a model folder, or a hub name as Qwen/Qwen2.5-Math-7B.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name), trust_remote_code=trust_remote_code)

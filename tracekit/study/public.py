@@ -251,9 +251,11 @@ def lay_base(given: GivenBase, folder: Path) -> None:
 
 def _check_base(given: GivenBase, *, weights: bool = True) -> None:
     """Raise SettingsError where base.model is a path with no model behind it; a hub's name is left to the hub."""
+    from trainer.models import is_path
+
     folder = Path(given.model)
     if not folder.is_dir():
-        if given.model.startswith((".", "/", "~")) or given.model.count("/") > 1 or folder.exists():
+        if is_path(given.model) or folder.exists():
             raise SettingsError(f"base.model is {given.model}: no folder stands there, and a hub name is owner/name.")
         return
     for pattern in ("config.json", "*.safetensors")[: 2 if weights else 1]:

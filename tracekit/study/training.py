@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tracekit.config import build_settings
+from tracekit.config import build_settings, lay_over
 from tracekit.runs import Progress, write_text
 from tracekit.study.domain import domain_of
 from tracekit.study.places import corpus_file, curated_file, materials_folder, model_folder, pairs_folder, text_file
@@ -56,15 +56,6 @@ def _tables(settings: StudySettings, method: str, start: str, seed: int) -> dict
         "curated": curated_file(settings),
         "problems": materials_folder(settings) / "train" / "problems.parquet",
     }
-
-
-def lay_over(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`tree` with `changes` laid over it, table by table."""
-    merged = dict(tree)
-    for key, value in changes.items():
-        below = merged.get(key)
-        merged[key] = lay_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def train_arm(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
