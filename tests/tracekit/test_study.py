@@ -31,7 +31,7 @@ from tracekit.study.page import Page
 from tracekit.study.pipeline import jobs_of
 from tracekit.study.places import curated
 from tracekit.study.results import Gate, crossings, deep_unsolved
-from tracekit.study.run import QUICK
+from tracekit.study.run import QUICK, _keep_what_it_grew_from
 from tracekit.study.settings import StudySettings
 from tracekit.study.statistics import difference, difference_of_runs, upper_bound_of_none
 from tracekit.study.training import train_settings
@@ -438,6 +438,22 @@ def test_a_finished_study_grows_by_a_seed_and_repeats_nothing(finished: Path, tm
     assert (was["settings"]["seeds"], now["settings"]["seeds"]) == ([0], [0, 1])
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert result["arms"]["luffy"]["test"]["greedy"]["seeds"] == 2
+
+
+def test_the_record_of_an_older_release_is_the_same_study(tmp_path: Path) -> None:
+    settings = tiny(tmp_path / "run")
+    recorded = settings.model_copy(update={"workers": 1, "output": Path()})
+    path = tmp_path / "run" / "run.json"
+    path.parent.mkdir()
+    record = {"settings": recorded.model_dump(mode="json")}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    _keep_what_it_grew_from(path, recorded)
+    assert path.exists()
+    del record["settings"]["problems"]["traces"]  # a setting that came later
+    path.write_text(json.dumps(record), encoding="utf-8")
+    _keep_what_it_grew_from(path, recorded)
+    assert not path.exists()
+    assert path.with_name("run-1.json").exists()
 
 
 def test_a_folder_of_another_study_is_refused(finished: Path) -> None:

@@ -55,11 +55,15 @@ def check_study(settings: StudySettings) -> None:
 
 
 def _keep_what_it_grew_from(path: Path, settings: StudySettings) -> None:
-    """Lay the record of a smaller study beside, as run-1.json and so on, so that the larger one can begin."""
+    """Lay the record of a smaller study beside, as run-1.json and so on, so that the larger one can begin.
+
+    So too that of the same study by an older release, which did not know every setting.
+    """
     try:
-        found = build_settings(StudySettings, json.loads(path.read_text(encoding="utf-8"))["settings"], str(path))
+        recorded = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        found = build_settings(StudySettings, recorded, str(path))
     except (FileNotFoundError, json.JSONDecodeError, SettingsError):  # new, or for `start_run` to tell what is wrong
         return
-    if found != settings and settings.grows(found):
+    if recorded != settings.model_dump(mode="json") and settings.grows(found):
         earlier = itertools.count(1)
         path.rename(next(p for number in earlier if not (p := path.with_stem(f"{path.stem}-{number}")).exists()))
