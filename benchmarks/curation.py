@@ -28,7 +28,7 @@ from curation_measure import measure_one
 
 RESULTS = Path(__file__).parent / "results"
 TRACES = 100_000
-TIMES = 3  # runs of each side of the scan
+TIMES = 5  # runs of each side of the scan
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -138,6 +138,7 @@ def cost(function: Callable[[], object]) -> tuple[float, float]:
     """(wall, processor) seconds, each the least of TIMES calls, children included."""
     spent = []
     for _ in range(TIMES):
+        os.sync()  # what was written before is not to be flushed at this call's cost
         wall, cpu = time.perf_counter(), processor_seconds()
         function()
         spent.append((time.perf_counter() - wall, processor_seconds() - cpu))

@@ -12,8 +12,8 @@ import polars as pl
 from tracekit.segment import THINK_TAGS
 
 _RESPONSE = pl.col("response")
-# What stands up to the brace that closes a box, braces nested four deep; fancier boxes are read by evaluators.
-_UP_TO_CLOSING_BRACE = r"^((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}"
+# A box and what it holds, braces nested four deep; fancier boxes are read by evaluators.
+_BOX = r"^\\(?:boxed|fbox)\{((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}"
 _FINAL = r"(?m)\\boxed|\\fbox|^####|^A:|(?i:\banswer is\b)"
 _FOREIGN = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Cyrillic}\p{Arabic}\p{Hebrew}\p{Devanagari}\p{Thai}]"
 _MARKERS = r"\b(?:[Ww]ait|[Hh]mm+|[Aa]lternatively|[Hh]old on|[Ll]et me (?:re|double|check|verify|think|see)\w*)\b"
@@ -25,9 +25,9 @@ TAIL = 40
 
 _OPENED = _RESPONSE.str.contains_any([opening for opening, _ in THINK_TAGS])
 _CLOSED = _RESPONSE.str.contains_any([closing for _, closing in THINK_TAGS])
-_END = _RESPONSE.str.tail(600).str.replace_all("\\fbox{", "\\boxed{", literal=True)
-_BOX = "\\boxed{"
 _LINES = pl.col("lines")  # split once, by `measure`
+_END = pl.col("end")  # the last 600 characters, likewise
+_LAST_BOX_AT = _END.str.find_many(["\\boxed{", "\\fbox{"]).list.last()  # in bytes; null where there is none
 _ENDS_WELL = _RESPONSE.str.tail(8).str.contains(r"[.!?。！？)\]}>$*\"'”`\d%]\s*$") | (
     _RESPONSE.str.tail(200).str.contains(_FINAL)
 )
@@ -37,10 +37,9 @@ QUICK: dict[str, pl.Expr] = {
     "characters": _RESPONSE.str.len_chars().cast(pl.Int32),
     "think_opened": _OPENED,
     "think_closed": _CLOSED,
-    # The last box of the last 600 characters; null where there is none. Splitting is six times a regex search.
-    "boxed": pl.when(_END.str.contains(_BOX, literal=True)).then(
-        _END.str.split(_BOX).list.last().str.extract(_UP_TO_CLOSING_BRACE)
-    ),
+    # The last box of the last 600 characters; null where there is none. A regex that looks for it takes ten times
+    # as long.
+    "boxed": _END.cast(pl.Binary).bin.slice(_LAST_BOX_AT).cast(pl.String).str.extract(_BOX),
     "response_hash": _RESPONSE.hash(),
     # Share of lines that stand in the response before, in [0, 1).
     "repeated_lines": 1 - _LINES.list.n_unique() / _LINES.list.len(),
@@ -67,7 +66,8 @@ FULL: dict[str, pl.Expr] = {
 
 def measure(traces: pl.LazyFrame, measures: dict[str, pl.Expr] | None = None) -> pl.LazyFrame:
     """trace_id and the measures (FULL by default), one row a trace; lazy, to be collected or sunk streaming."""
-    return traces.with_columns(lines=_RESPONSE.str.split("\n")).select("trace_id", **(measures or FULL))
+    shared = traces.with_columns(lines=_RESPONSE.str.split("\n"), end=_RESPONSE.str.tail(600))
+    return shared.select("trace_id", **(measures or FULL))
 
 
 def measure_file(traces: Path, out: Path, measures: dict[str, pl.Expr] | None = None) -> Path:
