@@ -28,6 +28,10 @@ _CLOSED = _RESPONSE.str.contains_any([closing for _, closing in THINK_TAGS])
 _LINES = pl.col("lines")  # split once, by `measure`
 _END = pl.col("end")  # the last 600 characters, likewise
 _LAST_BOX_AT = _END.str.find_many(["\\boxed{", "\\fbox{"]).list.last()  # in bytes; null where there is none
+_ELSEWHERE = _RESPONSE.cast(pl.Binary).bin.head(-1).bin.contains(_RESPONSE.str.tail(TAIL).cast(pl.Binary))
+_NOT_ASCII = _RESPONSE.str.len_bytes() > _RESPONSE.str.len_chars()
+_FOREIGN_CHARACTERS = pl.col("foreign_characters")  # likewise
+_FOREIGN_TEXT = pl.when(_FOREIGN_CHARACTERS > 0).then(_RESPONSE)  # null where nothing is to be found: not searched
 _ENDS_WELL = _RESPONSE.str.tail(8).str.contains(r"[.!?。！？)\]}>$*\"'”`\d%]\s*$") | (
     _RESPONSE.str.tail(200).str.contains(_FINAL)
 )
@@ -43,7 +47,11 @@ QUICK: dict[str, pl.Expr] = {
     "response_hash": _RESPONSE.hash(),
     # Share of lines that stand in the response before, in [0, 1).
     "repeated_lines": 1 - _LINES.list.n_unique() / _LINES.list.len(),
-    "tail_repeats": _RESPONSE.str.count_matches(_RESPONSE.str.tail(TAIL), literal=True).cast(pl.Int32),
+    # Counted only where the tail stands before the end too, which is found in a third of the time.
+    "tail_repeats": pl.coalesce(
+        _RESPONSE.str.count_matches(pl.when(_ELSEWHERE).then(_RESPONSE.str.tail(TAIL)), literal=True),
+        _ELSEWHERE.cast(pl.UInt32) + 1,
+    ).cast(pl.Int32),
 }
 
 #: What the filters also ask for.
@@ -51,11 +59,13 @@ FULL: dict[str, pl.Expr] = {
     **QUICK,
     "words": _RESPONSE.str.count_matches(r"\S+").cast(pl.Int32),
     # Share of characters in scripts other than the Latin and Greek that mathematics is written in.
-    "foreign_share": (_RESPONSE.str.count_matches(_FOREIGN) / _RESPONSE.str.len_chars()).cast(pl.Float32),
+    "foreign_share": (_FOREIGN_CHARACTERS / _RESPONSE.str.len_chars()).cast(pl.Float32),
     "language_switches": (
-        _RESPONSE.str.count_matches(rf"\p{{Latin}}[^\p{{L}}]*{_FOREIGN}")
-        + _RESPONSE.str.count_matches(rf"{_FOREIGN}[^\p{{L}}]*\p{{Latin}}")
-    ).cast(pl.Int32),
+        _FOREIGN_TEXT.str.count_matches(rf"\p{{Latin}}[^\p{{L}}]*{_FOREIGN}")
+        + _FOREIGN_TEXT.str.count_matches(rf"{_FOREIGN}[^\p{{L}}]*\p{{Latin}}")
+    )
+    .fill_null(0)
+    .cast(pl.Int32),
     "markers": _RESPONSE.str.count_matches(_MARKERS).cast(pl.Int32),
     # Where a final answer is first announced, as a share of the response in [0, 1]; null where it never is.
     "answer_position": (_RESPONSE.str.find(_FINAL) / _RESPONSE.str.len_bytes()).cast(pl.Float32),
@@ -66,7 +76,11 @@ FULL: dict[str, pl.Expr] = {
 
 def measure(traces: pl.LazyFrame, measures: dict[str, pl.Expr] | None = None) -> pl.LazyFrame:
     """trace_id and the measures (FULL by default), one row a trace; lazy, to be collected or sunk streaming."""
-    shared = traces.with_columns(lines=_RESPONSE.str.split("\n"), end=_RESPONSE.str.tail(600))
+    shared = traces.with_columns(  # polars makes only those that are asked for
+        lines=_RESPONSE.str.split("\n"),
+        end=_RESPONSE.str.tail(600),
+        foreign_characters=pl.when(_NOT_ASCII).then(_RESPONSE).str.count_matches(_FOREIGN).fill_null(0),
+    )
     return shared.select("trace_id", **(measures or FULL))
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tracekit.contamination import contaminated
 from tracekit.duplicates import exact_duplicates, near_duplicates
-from tracekit.measures import measure_file
+from tracekit.measures import FULL, measure_file
 from tracekit.ray_engine import for_each_on_ray
 from tracekit.runs import Progress, no_progress
 from tracekit.segment_worker import segment_in_processes
@@ -165,14 +165,15 @@ def _measures(settings: CurateSettings, sources: Path, segments: Path, stages: S
     def make(folder: Path) -> None:
         progress("measures", 0, 1, "")
         traces = pl.scan_parquet(sources / "traces.parquet")
-        measure_file(sources / "traces.parquet", folder / "text.parquet")
+        # Words stand in for tokens where no tokenizer is named, and counting them takes most of the pass.
+        wanted = {name: of for name, of in FULL.items() if name != "words" or not settings.tokenizer}
+        measure_file(sources / "traces.parquet", folder / "text.parquet", wanted)
         table = pl.read_parquet(folder / "text.parquet")
         (folder / "text.parquet").unlink()
-        counts = pl.col("words")
         if settings.tokenizer:
             tokens = count_tokens(traces.select("response"), settings.tokenizer, progress)
             table = table.with_columns(tokens.alias("tokens"))
-            counts = pl.col("tokens")
+        counts = pl.col("tokens" if settings.tokenizer else "words")
         known = traces.select("token_count").collect()["token_count"]
         table = table.with_columns(pl.coalesce(known, counts).cast(pl.Int32).alias("token_count"))
         by_trace = _step_measures(pl.scan_parquet(segments / "steps.parquet"))

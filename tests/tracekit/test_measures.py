@@ -3,7 +3,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tracekit.measures import FULL, QUICK, measure, measure_file
+from tracekit.measures import FULL, QUICK, TAIL, measure, measure_file
 
 
 def measured(*responses: str) -> list[dict]:
@@ -48,6 +48,11 @@ def test_a_loop_repeats_its_own_tail() -> None:
     )
     assert loop["tail_repeats"] >= 8
     assert prose["tail_repeats"] == 1
+
+
+@pytest.mark.parametrize("response", ["", "a", "a" * 50, "a" * 90, "é" * 85, "x" * 40 + "y" + "x" * 40, "ab\n" * 30])
+def test_the_tail_is_counted_as_python_counts_it(response: str) -> None:
+    assert measured(response)[0]["tail_repeats"] == response.count(response[-TAIL:])
 
 
 def test_repeated_lines_are_a_share() -> None:
