@@ -77,7 +77,7 @@ FULL: dict[str, pl.Expr] = {
 def measure(traces: pl.LazyFrame, measures: dict[str, pl.Expr] | None = None) -> pl.LazyFrame:
     """trace_id and the measures (FULL by default), one row a trace; lazy, to be collected or sunk streaming."""
     shared = traces.with_columns(  # polars makes only those that are asked for
-        lines=_RESPONSE.str.split("\n"),
+        lines=_RESPONSE.str.split("\n", literal=False),  # the regex engine finds a byte faster than the literal search
         end=_RESPONSE.str.tail(600),
         foreign_characters=pl.when(_NOT_ASCII).then(_RESPONSE).str.count_matches(_FOREIGN).fill_null(0),
     )
