@@ -22,6 +22,8 @@ _MARKERS = r"\b(?:[Ww]ait|[Hh]mm+|[Aa]lternatively|[Hh]old on|[Ll]et me (?:re|do
 #: repeats its own tail once a period. 40 are long enough that prose does not repeat them by chance.
 TAIL = 40
 
+#: Rows that polars holds at once: long traces of so many still fit a processor's cache, and every measure reads them.
+CHUNK = 1000
 
 _OPENED = _RESPONSE.str.contains_any([opening for opening, _ in THINK_TAGS])
 _CLOSED = _RESPONSE.str.contains_any([closing for _, closing in THINK_TAGS])
@@ -88,5 +90,6 @@ def measure_file(traces: Path, out: Path, measures: dict[str, pl.Expr] | None = 
     """Measure one table (Parquet, or Arrow by the name .arrow), or a folder of Parquet shards, of any size into `out`:
     polars' streaming engine."""
     scan = pl.scan_ipc if traces.suffix == ".arrow" else pl.scan_parquet
-    measure(scan(traces / "*.parquet" if traces.is_dir() else traces), measures).sink_parquet(out)
+    with pl.Config(streaming_chunk_size=CHUNK):
+        measure(scan(traces / "*.parquet" if traces.is_dir() else traces), measures).sink_parquet(out)
     return out
