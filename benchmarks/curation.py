@@ -140,7 +140,8 @@ def scan(work: Path, peer_python: str | None) -> str:
         "| from | | time | × ours | processor time | × ours |\n|---|---|---|---|---|---|\n" + "\n".join(lines) + "\n\n"
         f"Ours from Parquet against map on text that is laid out already: "
         f"{peers['a row'][1] / from_parquet[1]:.1f} × a row, {peers['batched, text removed'][1] / from_parquet[1]:.1f} "
-        "× batched (processor time). datatrove is given the table in two files, one a worker; making them is not counted."
+        "× batched (processor time). datatrove is given the table in two files, one a worker; making them is not "
+        "counted."
     )
 
 
