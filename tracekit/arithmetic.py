@@ -106,6 +106,8 @@ def _check(start: int, end: int, body: str) -> Calculation:
 
 
 def _compare(value: Fraction, claimed_value: Fraction, claimed: str) -> Status:
+    if value == claimed_value:
+        return "exact"
     distance = abs(value - claimed_value)
     if distance <= abs(value) * Fraction(1, 10**9):  # calculators write 0.30000000000000004
         return "exact"
@@ -198,7 +200,9 @@ class _Parser:
             return value
         if not token or not (token[0].isdigit() or token[0] == "."):
             raise UnreadableArithmetic(f"expected a number, found {token!r}")
-        return Fraction(token.rstrip(".") if token.endswith(".") else token)
+        return (
+            Fraction(int(token)) if token.isdecimal() else Fraction(token.rstrip("."))
+        )  # a fraction read from text takes four times as long
 
 
 def _bounded(value: Fraction) -> Fraction:
