@@ -54,6 +54,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def product(left: Tensor, right: Tensor) -> Tensor:
     """left · rightᵀ of two matrices, without gradient: (M, K), (N, K) → (M, N). Any strides."""
     if _is_wide(left, right):
+        # oneDNN's caller lays a strided left out anew, but not a strided right.
+        if not left.is_contiguous() and left.numel() > right.numel():
+            return _onednn(right, left, None).T
         return _onednn(left, right, None)
     return left @ right.T
 

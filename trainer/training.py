@@ -32,6 +32,7 @@ from trainer.checkpoint import (
     save_checkpoint,
 )
 from trainer.config import ENGINE_CONNECTION, POLICY, TrainSettings
+from trainer.memory import keep_freed_memory
 from trainer.optimization import make_optimizer
 from trainer.ranks import barrier, rank, start_ranks, world_size
 from trainer.sharding import on_first_rank, shard, whole_model
@@ -113,6 +114,8 @@ def open_run(settings: TrainSettings) -> None:
 def begin(settings: TrainSettings) -> Training:
     """Load the model and the optimizer, and restore the newest whole checkpoint where there is one."""
     device = resolve_device(settings.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     start_ranks(device)

@@ -37,10 +37,11 @@ def test_outputs_and_gradients_are_those_of_double_precision(every_product, shap
 
 
 @WIDE
+@pytest.mark.parametrize("rows", [(17, 17), (40, 17), (17, 40)])
 @pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
-def test_products_take_matrices_as_they_lie(every_product, turned):
+def test_products_take_matrices_as_they_lie(every_product, turned, rows):
     torch.manual_seed(0)
-    left, right = (torch.randn(30, 17).T if turn else torch.randn(17, 30) for turn in turned)
+    left, right = (torch.randn(30, n).T if turn else torch.randn(n, 30) for turn, n in zip(turned, rows))
     torch.testing.assert_close(product(left, right), (left.double() @ right.double().T).float(), rtol=1e-5, atol=1e-5)
 
 

@@ -65,7 +65,7 @@ class PreallocatedLayer(DynamicLayer):
 
     def hand_over(self, repeats: int) -> tuple[Tensor, Tensor]:
         """Give the prompts' keys and values away and go on with `repeats` rows each that hold completions alone."""
-        prompts = self.keys, self.values
+        prompts = self.keys.contiguous(), self.values.contiguous()  # as they come, a product would copy them each time
         rows, heads, length, size = self.keys.shape
         self.rows, self.shared, self.length = rows * repeats, length, 0
         self.capacity -= length
