@@ -38,6 +38,7 @@ _EQUATION = re.compile(
     r"(?![\d%^/(\\a-zA-Z]|[.,]\d|\s*[-+*/×÷^=x–]|\s\d{3}\b|\s(?:cents?|percent|thousand|million|hundred)\b)",
     re.MULTILINE,
 )
+_EQUATES_NUMBERS = re.compile(r"\d\s*=\s*\$?\.?\d")  # what every plain equation holds, found ten times as fast
 _AMBIGUOUS = re.compile(r"/.*/|\b0\d")  # "2/ 1/5" may divide by a fifth; "0130" is a time of day
 
 
@@ -86,7 +87,7 @@ def equations(text: str) -> list[Calculation]:
     """Plain equations between numbers, `48 / 2 = 24`, each checked; equations with unknowns are passed over."""
     return [
         _check(found.start(1), found.end(2), found.group(0))
-        for found in (_EQUATION.finditer(text) if "=" in text else ())
+        for found in (_EQUATION.finditer(text) if _EQUATES_NUMBERS.search(text) else ())
         if not _AMBIGUOUS.search(found.group(1))
     ]
 
@@ -200,9 +201,8 @@ class _Parser:
             return value
         if not token or not (token[0].isdigit() or token[0] == "."):
             raise UnreadableArithmetic(f"expected a number, found {token!r}")
-        return (
-            Fraction(int(token)) if token.isdecimal() else Fraction(token.rstrip("."))
-        )  # a fraction read from text takes four times as long
+        # Read from text a fraction takes four times as long.
+        return Fraction(int(token)) if token.isdecimal() else Fraction(token.rstrip("."))
 
 
 def _bounded(value: Fraction) -> Fraction:
