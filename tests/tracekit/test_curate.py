@@ -11,6 +11,9 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from tracekit import ledger, measuring
 from tracekit.config import build_settings, load_settings
@@ -95,6 +98,21 @@ def test_the_funnel_adds_up_and_reports_what_cannot_be_verified(recipe: CurateSe
     assert sum(told["unverifiable_golds"].values()) == 1
     assert told["by_author"]["teacher"]["read"] == len(ROWS)
     assert told["contaminated_problems"] == 1
+
+
+@pytest.mark.parametrize("counted", ["words", "tokens"])
+def test_lengths_are_tokens_where_a_tokenizer_is_named_and_words_elsewhere(
+    recipe: CurateSettings, counted: str
+) -> None:
+    letters = sorted(ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE({letter: place for place, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.save(str(recipe.data / "tokenizer.json"))
+    named = str(recipe.data / "tokenizer.json") if counted == "tokens" else None
+    run = curate(recipe.model_copy(update={"tokenizer": named}))
+    curated = read_table(run / "curated.parquet", CURATED)
+    wanted = [len(text.encode()) if named else len(text.split()) for text in curated["response"]]
+    assert curated["token_count"].to_list() == wanted
 
 
 def test_why_tells_measured_value_and_threshold_of_every_decision(recipe: CurateSettings) -> None:
