@@ -30,7 +30,7 @@ from tracekit.study.jobs import Board, Job, JobError, work
 from tracekit.study.page import Page
 from tracekit.study.pipeline import jobs_of
 from tracekit.study.places import curated
-from tracekit.study.results import Gate, crossings, deep_unsolved
+from tracekit.study.results import STAGES, Gate, crossings, deep_unsolved
 from tracekit.study.run import QUICK, _keep_what_it_grew_from
 from tracekit.study.settings import StudySettings
 from tracekit.study.statistics import difference, difference_of_runs, upper_bound_of_none
@@ -389,6 +389,15 @@ def test_a_ratio_of_costs_is_told_as_a_ratio(finished: Path) -> None:
     evidence = Evidence(settings, tables["curves"], tables["exploration"], costs, tables["teacher_tokens"])
     claims = claims_table(evidence, [])
     assert claims.filter(pl.col("unit") == "×")["effect"].to_list() == pytest.approx([3.0])
+
+
+def test_seconds_are_what_the_loops_logged(finished: Path) -> None:
+    costs = pl.read_parquet(finished / "figures" / "costs.parquet").filter(seed=0)
+    spent = dict(costs.select("arm", "seconds").iter_rows())
+    for arm, stages in (("sft", ["seconds"]), ("grpo", [f"seconds_{stage}" for stage in STAGES])):
+        logged = pl.read_parquet(finished / "models" / f"{arm}-0" / "metrics.parquet").select(stages)
+        assert spent[arm] == pytest.approx(logged.sum().sum_horizontal().item())
+        assert spent[arm] > 0
 
 
 def test_methods_that_change_places_over_the_temperatures_are_found() -> None:

@@ -147,7 +147,8 @@ def training_curves(settings: StudySettings) -> pl.DataFrame:
 def cost_table(settings: StudySettings, curves: pl.DataFrame, jobs: dict[str, dict[str, Any]]) -> pl.DataFrame:
     """arm, seed, tokens_sampled, tokens_trained, tokens_teacher, flops, seconds, peak_bytes of each training run.
 
-    What an arm's start has cost is in it, but for the base's own pre-training.
+    What an arm's start has cost is in it, but for the base's own pre-training. Seconds are those that the loops logged:
+    a job that went on after a kill, or read again what was trained, has fewer.
     """
     own = {(row["arm"], row["seed"]): row for row in _own_costs(curves).iter_rows(named=True)}
     rows = []
@@ -159,7 +160,6 @@ def cost_table(settings: StudySettings, curves: pl.DataFrame, jobs: dict[str, di
                 "arm": arm,
                 "seed": seed,
                 **{column: sum(row[column] for row in chain) for column in COSTS},
-                "seconds": sum(job.get("seconds", 0.0) for job in trained),
                 "peak_bytes": max((job.get("peak_bytes", 0) for job in trained), default=0),
             }
         )
@@ -182,14 +182,18 @@ def cost_summary(costs: pl.DataFrame, metrics: pl.DataFrame) -> pl.DataFrame:
 
 
 #: What a training run spends: tokens sampled by the policy, tokens that went forward and backward, teacher
-#: tokens among these, floating-point operations by formula (trainer.flops).
-COSTS = ("tokens_sampled", "tokens_trained", "tokens_teacher", "flops")
+#: tokens among these, floating-point operations by formula (trainer.flops), seconds of the loop by the clock.
+COSTS = ("tokens_sampled", "tokens_trained", "tokens_teacher", "flops", "seconds")
+#: The stages that RL's loop times; a supervised loop times its steps whole.
+STAGES = ("replay", "rollout", "log_probs", "update", "weights")
 
 
 def _own_costs(curves: pl.DataFrame) -> pl.DataFrame:
-    """arm, seed and COSTS of each run by itself. A supervised run logs `tokens` (a teacher's) and `flops`."""
+    """arm, seed and COSTS of each run by itself. Supervised runs log `tokens` (a teacher's), `flops`, `seconds`."""
+    stages = [f"seconds_{stage}" for stage in STAGES]
     logged = [
         "tokens_sampled", "tokens_trained", "tokens_teacher", "tokens", "flops", "flops_rollout", "flops_update",
+        "seconds", *stages,
     ]  # fmt: skip
     absent = [pl.lit(0.0).alias(name) for name in logged if name not in curves.columns]
     summed = curves.with_columns(absent).group_by("arm", "seed").agg(pl.col(name).sum() for name in logged)
@@ -200,6 +204,7 @@ def _own_costs(curves: pl.DataFrame) -> pl.DataFrame:
         pl.col("tokens_trained") + pl.col("tokens"),
         pl.col("tokens_teacher") + pl.col("tokens"),
         pl.col("flops") + pl.col("flops_rollout") + pl.col("flops_update"),
+        pl.sum_horizontal("seconds", *stages),
     )
 
 
