@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def effect_table(
         for a, b in contrasts:
             family = []
             for name, one in probed.items():
-                effect = contrast(one, a, b, band, estimand)
+                effect = contrast(one, a, b, band, estimand, shared=shared_models(settings))
                 family.append((name, one, effect))
             different = holm(np.asarray([e.p_different() for *_, e in family]))
             same = holm(np.asarray([e.p_equivalent(settings.margin) for *_, e in family]))
@@ -38,14 +38,30 @@ def effect_table(
     return pl.DataFrame(rows)
 
 
-def contrast(one: Probed, a: str, b: str, band: Sequence[int], estimand: str, *, of_b: Probed | None = None) -> Effect:
-    """The effect of A against B on one feature, over the seeds that both have; one checkpoint stands for every seed.
+def shared_models(settings: ProtocolSettings) -> set[str | None]:
+    """Models that arms of any seed start from: their one checkpoint stands for every seed."""
+    return {settings.base, settings.untrained}
 
+
+def contrast(
+    one: Probed,
+    a: str,
+    b: str,
+    band: Sequence[int],
+    estimand: str,
+    *,
+    shared: Container[str | None],
+    of_b: Probed | None = None,
+) -> Effect:
+    """The effect of A against B on one feature, over the seeds that both have.
+
+    shared: models whose one checkpoint stands for every seed. An arm of one seed does not: it was trained once.
     of_b: what was measured of B, where it read other traces than A; the two are then resampled apart.
     """
     other = of_b or one
-    counts = sorted((_seeds_of(one, a), _seeds_of(other, b)))
-    seeds = counts[1] if counts[0] == 1 else counts[0]
+    counts = {a: _seeds_of(one, a), b: _seeds_of(other, b)}
+    trained = [count for model, count in counts.items() if count > 1 or model not in shared]
+    seeds = min(trained, default=1)
     of_a = [_in_band(one, a, seed, band, estimand) for seed in range(seeds)]
     of_other = [_in_band(other, b, seed, band, estimand) for seed in range(seeds)]
     differences = np.asarray([x[0] - y[0] for x, y in zip(of_a, of_other)])
@@ -60,7 +76,7 @@ def _seeds_of(one: Probed, model: str) -> int:
 
 
 def _in_band(one: Probed, model: str, seed: int, band: Sequence[int], estimand: str) -> tuple[float, np.ndarray]:
-    """(statistic, its draws), mean over the band; a model of one seed stands for every seed."""
+    """(statistic, its draws), mean over the band; the one checkpoint of a shared model is taken for every seed."""
     seed = min(seed, _seeds_of(one, model) - 1)
     cells = [one.cells[model, seed, layer] for layer in band]
     statistics = {

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from probes.alignment import align, open_models
-from probes.effects import contrast
+from probes.effects import contrast, shared_models
 from probes.equivalence import Effect, holm
 from probes.features import Feature, FeatureError, find_feature
 from probes.folds import FoldError, group_problems
@@ -191,7 +191,9 @@ def source_effects(
                 )
                 if pair[0] is None or pair[1] is None or not (pair[0].has(a) and pair[1].has(b)):
                     continue
-                found.append((name, contrast(pair[0], a, b, band, "delta", of_b=pair[1])))
+                found.append(
+                    (name, contrast(pair[0], a, b, band, "delta", shared=shared_models(settings), of_b=pair[1]))
+                )
             rows += _effect_rows(found, source, (a, b), settings)
     return pl.DataFrame(rows, schema=_EFFECTS)
 

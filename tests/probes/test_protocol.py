@@ -1,6 +1,7 @@
 """The protocol's parts against slow, plain versions and hand-worked numbers."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sklearn.svm import SVC
 
 from probes.auc import fold_auc
 from probes.bootstrap import draw_problems, score_draws, variance
+from probes.effects import contrast
 from probes.equivalence import Effect, crossed_effect, holm
 from probes.fits import fit_hinge, linear_gram, refit_hinge
 from probes.folds import FoldError, check_folds, group_problems, grouped_folds, make_splits
@@ -214,6 +216,26 @@ def test_noise_that_every_seed_shares_is_not_averaged_away(rng):
     shared, own = rng.normal(0, 0.04, (4000, 1, 1)), rng.normal(0, 0.02, (4000, 5, 1))
     effect = crossed_effect(np.full(5, 0.1), 0.1 + shared + own, problems=400)
     assert effect.problem_variance == pytest.approx(0.04**2, rel=0.1)
+
+
+def test_an_arm_trained_once_is_one_seed_and_a_base_stands_for_all(rng):
+    def cell():
+        return SimpleNamespace(statistics={"linear": rng.random()}, draws={"linear": rng.random((20, 3))})
+
+    seeds = {"base": 1, "trained once": 1, "sft": 3, "grpo": 2}
+    cells = {(model, seed, 0): cell() for model, count in seeds.items() for seed in range(count)}
+    one = SimpleNamespace(cells=cells, plan=SimpleNamespace(problems=30))
+    found = {
+        (a, b): contrast(one, a, b, [0], "delta", shared={"base", None}).seeds
+        for a, b in [
+            ("sft", "base"),
+            ("base", "grpo"),
+            ("sft", "grpo"),
+            ("sft", "trained once"),
+            ("trained once", "base"),
+        ]
+    }
+    assert list(found.values()) == [3, 2, 2, 1, 1]
 
 
 def test_interval_and_tests_agree():
