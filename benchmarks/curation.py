@@ -101,11 +101,12 @@ def scan(work: Path, peer_python: str | None) -> str:
 
     mapped: list[object] = []
     ours = work / "ours.parquet"
-    drop = {"remove_columns": ["response"]}
+    drop, bytes_read = {"remove_columns": ["response"]}, pl.col("response").str.len_bytes().sum()
     spent = costs(
         {
             "from Parquet": lambda: measure_file(table, ours, QUICK),
             "from Arrow": lambda: measure_file(laid_out, work / "from_arrow.parquet", QUICK),
+            "reading": lambda: pl.scan_parquet(table).select(bytes_read).collect(engine="streaming"),
             "lay out": load,
             "a row": lambda: run_map(measure_row),
             "a row, text removed": lambda: run_map(measure_row, **drop),
@@ -113,13 +114,16 @@ def scan(work: Path, peer_python: str | None) -> str:
             **({"datatrove": lambda: run_datatrove(peer_python, halves, work)} if peer_python else {}),
         }
     )
-    from_parquet, from_arrow, lay_out, *maps = spent.values()
+    from_parquet, from_arrow, reading, lay_out, *maps = spent.values()
     peers = dict(zip(("a row", "a row, text removed", "batched, text removed"), maps))
     measured = pl.read_parquet(ours)
     assert measured.equals(pl.read_parquet(work / "from_arrow.parquet"))
     for dataset in mapped:
         check_same(measured, dataset)
-    rows = [("Parquet", "tracekit (polars, streaming)", from_parquet, from_parquet)]
+    rows = [
+        ("Parquet", "tracekit (polars, streaming)", from_parquet, from_parquet),
+        ("Parquet", "of it reading and decompressing alone", reading, from_parquet),
+    ]
     for name, (wall, cpu) in peers.items():
         both = (lay_out[0] + wall, lay_out[1] + cpu)
         rows.append(("Parquet", f"datasets: load_dataset, map(num_proc=2), {name}", both, from_parquet))
