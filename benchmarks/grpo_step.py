@@ -41,7 +41,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from evaluators.verdict import Outcome, Verdict
 from tracekit.config import build_settings
 from tracekit.tables import PROBLEMS, write_table
-from trainer import policy, rollout
+from trainer import policy, rollout, training
 from trainer.config import TrainSettings
 from trainer.train import train
 
@@ -266,8 +266,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", choices=["trl"], default="trl")
     parser.add_argument("--steps", type=int, default=3, help="steps after the first, which is not counted")
+    parser.add_argument("--give-back", action="store_true", help="leave ours the allocator as it is by default")
     parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES])
     arguments = parser.parse_args()
+    if arguments.give_back:
+        training.keep_freed_memory = lambda: None
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

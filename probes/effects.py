@@ -38,7 +38,7 @@ def effect_table(
     return pl.DataFrame(rows)
 
 
-def shared_models(settings: ProtocolSettings) -> set[str | None]:
+def shared_models(settings: ProtocolSettings) -> set[str]:
     """Models that arms of any seed start from: their one checkpoint stands for every seed."""
     return {settings.base, settings.untrained}
 
@@ -50,7 +50,7 @@ def contrast(
     band: Sequence[int],
     estimand: str,
     *,
-    shared: Container[str | None],
+    shared: Container[str],
     of_b: Probed | None = None,
 ) -> Effect:
     """The effect of A against B on one feature, over the seeds that both have.

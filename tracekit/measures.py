@@ -25,14 +25,13 @@ TAIL = 40
 #: Rows that polars holds at once: long traces of so many still fit a processor's cache, and every measure reads them.
 CHUNK = 1000
 
+# Made once, by `measure`: the lines, the last 600 characters, the count of characters in _FOREIGN.
+_LINES, _END, _FOREIGN_CHARACTERS = pl.col("lines"), pl.col("end"), pl.col("foreign_characters")
+
 _OPENED = _RESPONSE.str.contains_any([opening for opening, _ in THINK_TAGS])
 _CLOSED = _RESPONSE.str.contains_any([closing for _, closing in THINK_TAGS])
-_LINES = pl.col("lines")  # split once, by `measure`
-_END = pl.col("end")  # the last 600 characters, likewise
 _LAST_BOX_AT = _END.str.find_many(["\\boxed{", "\\fbox{"]).list.last()  # in bytes; null where there is none
 _ELSEWHERE = _RESPONSE.cast(pl.Binary).bin.head(-1).bin.contains(_RESPONSE.str.tail(TAIL).cast(pl.Binary))
-_NOT_ASCII = _RESPONSE.str.len_bytes() > _RESPONSE.str.len_chars()
-_FOREIGN_CHARACTERS = pl.col("foreign_characters")  # likewise
 _FOREIGN_TEXT = pl.when(_FOREIGN_CHARACTERS > 0).then(_RESPONSE)  # null where nothing is to be found: not searched
 _ENDS_WELL = _RESPONSE.str.tail(8).str.contains(r"[.!?。！？)\]}>$*\"'”`\d%]\s*$") | (
     _RESPONSE.str.tail(200).str.contains(_FINAL)
@@ -78,10 +77,11 @@ FULL: dict[str, pl.Expr] = {
 
 def measure(traces: pl.LazyFrame, measures: dict[str, pl.Expr] | None = None) -> pl.LazyFrame:
     """trace_id and the measures (FULL by default), one row a trace; lazy, to be collected or sunk streaming."""
+    not_ascii = _RESPONSE.str.len_bytes() > _RESPONSE.str.len_chars()
     shared = traces.with_columns(  # polars makes only those that are asked for
         lines=_RESPONSE.str.split("\n", literal=False),  # the regex engine finds a byte faster than the literal search
         end=_RESPONSE.str.tail(600),
-        foreign_characters=pl.when(_NOT_ASCII).then(_RESPONSE).str.count_matches(_FOREIGN).fill_null(0),
+        foreign_characters=pl.when(not_ascii).then(_RESPONSE).str.count_matches(_FOREIGN).fill_null(0),
     )
     return shared.select("trace_id", **(measures or FULL))
 

@@ -226,7 +226,7 @@ def test_an_arm_trained_once_is_one_seed_and_a_base_stands_for_all(rng):
     cells = {(model, seed, 0): cell() for model, count in seeds.items() for seed in range(count)}
     one = SimpleNamespace(cells=cells, plan=SimpleNamespace(problems=30))
     found = {
-        (a, b): contrast(one, a, b, [0], "delta", shared={"base", None}).seeds
+        (a, b): contrast(one, a, b, [0], "delta", shared={"base"}).seeds
         for a, b in [
             ("sft", "base"),
             ("base", "grpo"),

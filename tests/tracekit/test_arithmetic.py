@@ -82,6 +82,8 @@ def test_an_annotation_knows_where_it_stands_and_what_it_computed() -> None:
         ("Mathews made $4200+$3000 = $8600", 1),
         ("He took 2*8 = 24 hours", 1),
         ("He has 3 + 4 = 7 left", 0),
+        ("Each is 1 / 2 = .5 of it", 0),
+        ("It cost 1 / 4 = $.25", 0),
     ],
 )
 def test_a_plain_equation_between_numbers_is_checked(text: str, wrong: int) -> None:

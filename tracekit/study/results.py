@@ -184,7 +184,7 @@ def cost_summary(costs: pl.DataFrame, metrics: pl.DataFrame) -> pl.DataFrame:
 #: What a training run spends: tokens sampled by the policy, tokens that went forward and backward, teacher
 #: tokens among these, floating-point operations by formula (trainer.flops), seconds of the loop by the clock.
 COSTS = ("tokens_sampled", "tokens_trained", "tokens_teacher", "flops", "seconds")
-#: The stages that RL's loop times; a supervised loop times its steps whole.
+#: The stages that RL's loop times, verifying in the rollout; a supervised loop times its steps whole.
 STAGES = ("replay", "rollout", "log_probs", "update", "weights")
 
 
