@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Have glibc hold on to what tensors of up to 32 MiB leave behind. Nothing is done under another C library.
 
     By default it gives freed blocks back to the system, and every pass over a batch asks for them anew: the system
-    clears each page before it is first touched, which took 8 % of an update (benchmarks/grpo_step.py). Larger blocks
+    clears each page before it is first touched, which took up to 8 % of an update. Larger blocks
     still go back at once. The process stays as large as it once was. MALLOC_… of the environment are overridden.
     """
     if platform.libc_ver()[0] == "glibc":
