@@ -35,8 +35,7 @@ from typing import Any
 import polars as pl
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, TrainerCallback
 
 from evaluators.verdict import Outcome, Verdict
 from tracekit.config import build_settings
@@ -47,7 +46,7 @@ from trainer.train import train
 
 PROMPTS, GROUP, PROMPT_TOKENS, TOKENS = 64, 8, 24, 64
 MICRO_ROWS = 64  # TRL's per_device_train_batch_size; ours holds as many padded tokens
-WORDS = 800
+VOCABULARY = 802
 
 
 @dataclass(frozen=True)
@@ -68,45 +67,52 @@ def reward(case: Case, problem: str, response: str) -> float:
     return float(zlib.crc32(response.encode()) / 2**32 < rate)
 
 
+def make_tokenizer() -> tuple[Qwen2Tokenizer, list[str]]:
+    """Qwen2's byte-level tokenizer with VOCABULARY tokens, and words that it makes one token of after a space."""
+    rng = random.Random(0)
+    words = sorted({"".join(rng.choice(letters) for letters in 2 * ("bdfgklmnprst", "aeiou")) for _ in range(400)})
+    tokenizer = Qwen2Tokenizer().train_new_from_iterator([" ".join(words)] * 3, VOCABULARY, show_progress=False)
+    return tokenizer, [word for word in words if len(tokenizer(f" {word}").input_ids) == 1]
+
+
 def make_model(folder: Path, case: Case) -> Path:
-    """A tokenizer of one token a word and a model with random weights whose EOS has about the case's probability.
+    """A Qwen2 in the proportions of Qwen2-0.5B with random weights whose EOS has about the case's probability.
 
     The first coordinate of every embedding is the same, so the last state's is nearly constant and stands in for
-    a bias of the EOS.
+    a bias of the EOS; embeddings are tied to the head.
     """
-    words = ["<pad>", "<eos>", *(f"w{number}" for number in range(WORDS))]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>").save_pretrained(folder)
+    tokenizer, _ = make_tokenizer()
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
         hidden_size=192,
-        intermediate_size=832,
+        intermediate_size=1024,
         num_hidden_layers=3,
-        num_attention_heads=6,
-        num_key_value_heads=6,
+        num_attention_heads=3,
+        num_key_value_heads=1,
         max_position_embeddings=256,
-        tie_word_embeddings=False,
-        eos_token_id=1,
-        pad_token_id=0,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
     )
-    model = LlamaForCausalLM(config)
-    offset = math.log(case.end * len(words)) if case.end else -20.0
+    model = Qwen2ForCausalLM(config)
+    offset = math.log(case.end * len(tokenizer)) if case.end else -20.0
     with torch.no_grad():
-        model.model.embed_tokens.weight[:, 0] = 1.0
+        embeddings = model.model.embed_tokens.weight
+        embeddings[:, 0] = 1.0
         hidden = model.model(torch.arange(2, 66)[None]).last_hidden_state[0, :, 0].mean()
-        model.lm_head.weight[1] = 0.0
-        model.lm_head.weight[1, 0] = offset / hidden
+        embeddings[tokenizer.eos_token_id] = 0.0
+        embeddings[tokenizer.eos_token_id, 0] = 1.0 + offset / hidden
     model.save_pretrained(folder)
     return folder
 
 
 def problem_texts(count: int) -> list[str]:
     """Prompts of PROMPT_TOKENS random words."""
-    rng = random.Random(0)
-    return [" ".join(f"w{rng.randrange(WORDS)}" for _ in range(PROMPT_TOKENS)) for _ in range(count)]
+    rng, (_, words) = random.Random(0), make_tokenizer()
+    return ["".join(f" {rng.choice(words)}" for _ in range(PROMPT_TOKENS)) for _ in range(count)]
 
 
 def run_ours(model: Path, case: Case, steps: int, folder: Path) -> Measured:
@@ -180,7 +186,7 @@ def run_trl(model: Path, case: Case, steps: int, folder: Path) -> Measured:
     )
     measured = Measured()
     trainer = GRPOTrainer(
-        model=LlamaForCausalLM.from_pretrained(model),
+        model=Qwen2ForCausalLM.from_pretrained(model),
         args=config,
         train_dataset=Dataset.from_dict({"prompt": problem_texts(PROMPTS * steps)}),
         reward_funcs=rewards,

@@ -75,13 +75,17 @@ class _TokenLogProbs(torch.autograd.Function):
         kept = None
         for part, target in zip(hidden.split(rows), targets.split(rows)):
             logits = _logits(part, weight, bias, temperature)
-            normalizer = logits.logsumexp(-1)
-            log_softmax = logits.sub_(normalizer[:, None])
-            log_probs.append(log_softmax.gather(-1, target[:, None]).squeeze(-1))
-            entropies.append(-torch.linalg.vecdot(log_softmax.exp(), log_softmax))
-            normalizers.append(normalizer)
+            top = logits.amax(-1)
+            logits -= top[:, None]
+            powers = logits.exp()
+            total = powers.sum(-1)
+            log_total = total.log()
+            log_probs.append(logits.gather(-1, target[:, None]).squeeze(-1) - log_total)
+            entropies.append(log_total - torch.linalg.vecdot(powers, logits) / total)
+            normalizers.append(top + log_total)
+            del powers
             if hidden.shape[0] <= rows:
-                kept = log_softmax
+                kept = logits.sub_(log_total[:, None])
         entropy = torch.cat(entropies)
         ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(normalizers), entropy, kept)
         ctx.temperature, ctx.rows = temperature, rows
@@ -106,11 +110,12 @@ class _TokenLogProbs(torch.autograd.Function):
             else:
                 log_softmax = kept
             grad_logits = _grad_logits(
-                log_softmax if kept is None else log_softmax.clone(),
+                log_softmax,
                 targets[span],
                 entropy[span],
                 None if grad_log_prob is None else grad_log_prob[span],
                 None if grad_entropy is None else grad_entropy[span],
+                use_up=kept is None,
             )
             del log_softmax
             grad_logits = grad_logits.div_(ctx.temperature)
@@ -147,16 +152,19 @@ def _grad_logits(
     entropy: Tensor,
     grad_log_prob: Tensor | None,
     grad_entropy: Tensor | None,
+    *,
+    use_up: bool,
 ) -> Tensor:
-    """Gradient by z = logits/τ; `log_softmax` is used up."""
+    """Gradient by z = logits/τ. use_up: the memory of `log_softmax` may be written over."""
+    by_log_prob = None if grad_log_prob is None else grad_log_prob[:, None]
     if grad_entropy is None:
-        assert grad_log_prob is not None
-        grad = log_softmax.exp_().mul_(-grad_log_prob[:, None])
+        assert by_log_prob is not None
+        grad = (log_softmax.exp_() if use_up else log_softmax.exp()).mul_(-by_log_prob)
     else:
         grad = (log_softmax + entropy[:, None]).mul_(-grad_entropy[:, None])
-        if grad_log_prob is not None:
-            grad -= grad_log_prob[:, None]
-        grad *= log_softmax.exp_()
-    if grad_log_prob is not None:
-        grad.scatter_add_(1, targets[:, None], grad_log_prob[:, None])
+        if by_log_prob is not None:
+            grad -= by_log_prob
+        grad *= log_softmax.exp_() if use_up else log_softmax.exp()
+    if by_log_prob is not None:
+        grad.scatter_add_(1, targets[:, None], by_log_prob)
     return grad

@@ -225,20 +225,23 @@ class TokenScorer(nn.Module):
         input_ids: Tensor,
         scored: Tensor,
         position_ids: Tensor | None = None,
+        *,
         shared_rows: SharedRows | None = None,
         predictors: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """log p(token | tokens before it) and the entropy it was drawn from: two (B, L) in float32, 0 off `scored`.
 
         input_ids: (B, L), padded on the right. scored: (B, L), True on tokens wanted; token 0 never is.
         position_ids: for packed rows, restarting with each document: attention stays inside a document.
-        shared_rows: B is 1 and attention is that of these rows. predictors: (scored tokens,), the place in B · L
-        whose state predicts each; None: the one before.
+        shared_rows: input_ids and position_ids are (1, T), the tokens of these rows, `scored` is still that of rows
+        side by side; with it come predictors: (scored tokens,), the place in T whose state predicts each, and
+        targets: (scored tokens,), their ids.
         """
         model = plain_model(self.model)
-        places = scored.flatten().nonzero().squeeze(-1)
-        targets = input_ids.flatten()[places]
-        predictors = places - 1 if predictors is None else predictors
+        if predictors is None or targets is None:
+            places = scored.flatten().nonzero().squeeze(-1)
+            predictors, targets = places - 1, input_ids.flatten()[places]
         if position_ids is not None and model.config._attn_implementation.startswith("flash"):
             # FlashAttention tells documents apart in a single row alone; token 0 of each document is not scored
             input_ids, position_ids = input_ids.view(1, -1), position_ids.view(1, -1)

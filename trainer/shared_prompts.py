@@ -1,11 +1,11 @@
 """A group's prompt computed once: rows laid end to end in one sequence, the tokens of a shared prompt in it but once.
 
-    tokens     p0 p1 p2 | a0 a1 | b0 b1 b2
-    positions   0  1  2 |  3  4 |  3  4  5
-    rows       p0 p1 p2 a0 a1,  p0 p1 p2 b0 b1 b2
+    rows       p0 p1 p2 a0 a1 a2,  p0 p1 p2 b0 b1
+    tokens     p0 p1 p2 | a0 a1 | b0
+    positions   0  1  2 |  3  4 |  3
 
-Attention sees the rows (`trainer.attention`), everything else the tokens: none is computed twice and none is padding.
-Log-probs and gradients are those of separate rows.
+Attention sees the rows (`trainer.attention`), everything else the tokens: none is computed twice, none is padding, and
+none is the last of its row, after which nothing is predicted. Log-probs and gradients are those of separate rows.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from trainer.sequences import Batch, Row, collate
 LEAST_SAVING = 0.1
 #: Tokens of a sequence are filled up to a multiple of this: oneDNN makes a kernel for each number of rows it meets.
 TOKENS_MULTIPLE = 64
+#: Rows are filled up to a multiple of this: attention on a CPU took an eighth longer at 87 columns than at 88.
+COLUMNS_MULTIPLE = 8
 
 
 def shared_micro_batches(rows: Sequence[Row], budget: int) -> list[list[int]] | None:
@@ -67,14 +69,15 @@ def score_shared(scorer: TokenScorer, rows: Sequence[Row], batch: Batch) -> tupl
     groups = [[rows[i] for i in group] for group in by_prompt(rows)]
     assert [row for group in groups for row in group] == list(rows), "rows of one prompt stand together"
     laid = _laid_out(groups, batch.input_ids.device)
-    log_prob, entropy = scorer(laid.token_ids, laid.scored, laid.positions, laid.rows, laid.predictors)
-    places = laid.scored.flatten().nonzero().squeeze(-1)
-    targets = batch.completion_mask.flatten().nonzero().squeeze(-1)  # the same tokens in the same order
-    zeros = log_prob.new_zeros(batch.completion_mask.numel())
-    return (
-        zeros.index_copy(0, targets, log_prob.flatten()[places]).view(batch.completion_mask.shape),
-        zeros.index_copy(0, targets, entropy.flatten()[places]).view(batch.completion_mask.shape),
+    found: tuple[Tensor, Tensor] = scorer(
+        laid.token_ids,
+        batch.completion_mask,
+        laid.positions,
+        shared_rows=laid.rows,
+        predictors=laid.predictors,
+        targets=batch.input_ids[batch.completion_mask],
     )
+    return found
 
 
 @torch.no_grad()
@@ -99,44 +102,45 @@ def can_share(scorer: TokenScorer, device: torch.device | str = "cpu", atol: flo
 
 @dataclass(frozen=True, slots=True)
 class _Laid:
-    """Rows laid end to end. token_ids, positions, scored: (1, T). predictors: (scored tokens,), places in T."""
+    """Rows laid end to end. token_ids, positions: (1, T). predictors: (scored tokens,), the place in T before each."""
 
     token_ids: Tensor
     positions: Tensor
-    scored: Tensor
     predictors: Tensor
     rows: SharedRows
 
 
 def _laid_out(groups: Sequence[Sequence[Row]], device: torch.device) -> _Laid:
     """The rows of prompts, each group's prompt once before its responses."""
-    longest = max(len(row.token_ids) for group in groups for row in group)
-    ids, positions, scored, predictors = list[int](), list[int](), list[bool](), list[int]()
+    longest = max(row.prompt_length + _fed(row) for group in groups for row in group)
+    longest += -longest % COLUMNS_MULTIPLE
+    ids, positions, predictors = list[int](), list[int](), list[int]()
     tokens, homes = list[list[int]](), list[int]()
     for group in groups:
         prompt, begin = group[0].prompt_length, len(ids)
         ids += group[0].token_ids[:prompt]
         positions += range(prompt)
-        scored += [False] * prompt
         homes += range(len(tokens) * longest, len(tokens) * longest + prompt)
         for row in group:
-            start, length = len(ids), row.response_length
-            ids += row.token_ids[prompt:]
-            positions += range(prompt, prompt + length)
-            scored += [True] * length
-            predictors += [begin + prompt - 1, *range(start, start + length - 1)][:length]
-            homes += range(len(tokens) * longest + prompt, len(tokens) * longest + prompt + length)
-            fill = longest - prompt - length
-            tokens.append([*range(begin, begin + prompt), *range(start, start + length), *[begin] * fill])
+            start, fed = len(ids), _fed(row)
+            ids += row.token_ids[prompt : prompt + fed]
+            positions += range(prompt, prompt + fed)
+            predictors += [begin + prompt - 1, *range(start, start + fed)][: row.response_length]
+            homes += range(len(tokens) * longest + prompt, len(tokens) * longest + prompt + fed)
+            fill = longest - prompt - fed
+            tokens.append([*range(begin, begin + prompt), *range(start, start + fed), *[begin] * fill])
     fill = -len(ids) % TOKENS_MULTIPLE
-    rows = SharedRows(torch.tensor(tokens, device=device), torch.tensor(homes + [0] * fill, device=device))
     return _Laid(
         token_ids=torch.tensor([ids + [0] * fill], device=device),
         positions=torch.tensor([positions + [0] * fill], device=device),
-        scored=torch.tensor([scored + [False] * fill], device=device),
         predictors=torch.tensor(predictors, device=device),
-        rows=rows,
+        rows=SharedRows(torch.tensor(tokens, device=device), torch.tensor(homes + [0] * fill, device=device)),
     )
+
+
+def _fed(row: Row) -> int:
+    """Response tokens after which another is predicted."""
+    return max(row.response_length - 1, 0)
 
 
 def _within(rows: Sequence[Row], group: Sequence[int], budget: int) -> list[list[int]]:
@@ -155,4 +159,4 @@ def _longest(rows: Sequence[Row], numbers: Sequence[int]) -> int:
 
 
 def _shared_length(group: Sequence[Row]) -> int:
-    return group[0].prompt_length + sum(row.response_length for row in group)
+    return group[0].prompt_length + sum(map(_fed, group))
