@@ -2,7 +2,7 @@
 
     python benchmarks/sampling.py
 
-512 completions (64 prompts × 8, of 16 to 24 tokens) of at most 64 tokens, a model of 2.2 million parameters with random
+512 completions (64 prompts × 8, of 16 to 24 tokens) of at most 64 tokens, a Qwen2 of 2.2 million parameters with random
 weights: ours as the trainer loads it, the other as transformers does. Both in one batch. Tokens count up to and with
 the EOS. Times are CPU seconds of this process, the best of `--repeats` turns taken in alternation. Greedy completions
 are compared token by token.
@@ -20,21 +20,21 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from grpo_step import CASES, GROUP, PROMPTS, TOKENS, WORDS, Case, make_model
-from transformers import LlamaForCausalLM, PreTrainedModel
+from grpo_step import CASES, GROUP, PROMPTS, TOKENS, VOCABULARY, Case, make_model
+from transformers import PreTrainedModel, Qwen2ForCausalLM
 
 from trainer.engines.embedded import EmbeddedEngine
 from trainer.engines.protocol import Sampling
 from trainer.models import load_model
 
-EOS, PAD = 1, 0
+EOS = PAD = 0
 Ids = list[list[int]]
 
 
 def make_prompts() -> Ids:
     """Of 16 to 24 random tokens."""
     rng = random.Random(0)
-    return [[rng.randrange(2, WORDS) for _ in range(rng.randint(16, 24))] for _ in range(PROMPTS)]
+    return [[rng.randrange(1, VOCABULARY) for _ in range(rng.randint(16, 24))] for _ in range(PROMPTS)]
 
 
 def by_generate(model: PreTrainedModel, prompts: Ids, n: int, temperature: float) -> Ids:
@@ -60,7 +60,7 @@ def measure(name: str, case: Case, repeats: int) -> None:
     """One case, printed as rows of a table."""
     with tempfile.TemporaryDirectory() as folder:
         saved = make_model(Path(folder), case)
-        models = {by_engine: load_model(saved), by_generate: LlamaForCausalLM.from_pretrained(saved).eval()}
+        models = {by_engine: load_model(saved), by_generate: Qwen2ForCausalLM.from_pretrained(saved).eval()}
     prompts, best, means = make_prompts(), {}, {}
     for _ in range(repeats):
         for sample in (by_engine, by_generate):

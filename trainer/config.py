@@ -264,6 +264,7 @@ class TrainSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"  # of forward and backward; master weights stay float32
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     gradient_checkpointing: bool = False
+    compile: bool = False  # decoder layers by torch.compile, for forward and backward passes; sampling is not
     trust_remote_code: bool = False
     lora: LoraSettings | None = None
     batch: BatchSettings = BatchSettings()

@@ -67,6 +67,7 @@ def _is_wide(left: Tensor, right: Tensor) -> bool:
         and left.device.type == right.device.type == "cpu"
         and left.numel() * right.shape[0] >= LEAST_MULTIPLICATIONS
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()  # inductor has products of its own
         and wide_products()
     )
 

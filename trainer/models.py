@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -206,6 +207,34 @@ def plain_model(model: nn.Module) -> PreTrainedModel:
     """The Hugging Face model itself, beneath peft's wrapping where there is one."""
     beneath = getattr(model, "get_base_model", lambda: model)
     return cast(PreTrainedModel, beneath())
+
+
+def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The blocks that transformers names as not to be split. Raises ModelError where it names none."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names]
+    if not layers:
+        raise ModelError(
+            f"{type(model).__name__} does not say which of its modules are decoder layers (_no_split_modules); "
+            "set parallel.fsdp and compile to false."
+        )
+    return layers
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """Have torch.compile fuse what stands between the products of each decoder layer, for batches of any shape.
+
+    Layer by layer, not the whole: one is compiled for all, and hooks around layers (checkpointing, sharding) still run.
+    """
+    for layer in decoder_layers(model):
+        layer.compile(dynamic=True)
+
+
+def uncompiled(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Inside, a model runs as if it had not been compiled: in sampling, say, where a cache grows with every call."""
+    if all(module._compiled_call_impl is None for module in model.modules()):
+        return contextlib.nullcontext()  # the compiler takes seconds to import
+    return cast(contextlib.AbstractContextManager[None], torch.compiler.set_stance("force_eager"))
 
 
 class TokenScorer(nn.Module):

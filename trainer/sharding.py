@@ -24,22 +24,22 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from trainer.config import LoraSettings, TrainSettings
-from trainer.models import TokenScorer, plain_model, with_adapters
+from trainer.models import TokenScorer, decoder_layers, plain_model, with_adapters
 from trainer.ranks import max_over_ranks, rank, world_size
 
 T = TypeVar("T")
 
 
 class ShardingError(ValueError):
-    """A model cannot be sharded: the message says what was found and what to do."""
+    """A model cannot be sharded: the message says what was found."""
 
 
 def shard(scorer: TokenScorer, settings: TrainSettings, device: torch.device) -> None:
     """Shard every parameter of the scorer over all ranks, in place; it moves to `device` layer by layer.
 
     Weights stay float32; where settings.dtype is bfloat16 they are gathered and multiplied in it, and gradients
-    are added up in float32. Gradients are the sum over ranks, not FSDP's mean. Raises ShardingError where a
-    parameter is still whole afterwards.
+    are added up in float32. Gradients are the sum over ranks, not FSDP's mean. Raises ModelError where the model
+    names no decoder layers, ShardingError where a parameter is still whole afterwards.
     """
     half, offload = settings.dtype == "bfloat16", settings.parallel.cpu_offload and device.type != "cpu"
     options: dict[str, Any] = {
@@ -57,18 +57,6 @@ def shard(scorer: TokenScorer, settings: TrainSettings, device: torch.device) ->
     whole = [name for name, parameter in scorer.named_parameters() if not isinstance(parameter, DTensor)]
     if whole:
         raise ShardingError(f"fully_shard left {len(whole)} parameters whole, {whole[0]} among them.")
-
-
-def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The blocks that transformers names as not to be split. Raises ShardingError where it names none."""
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    layers = [module for module in model.modules() if type(module).__name__ in names]
-    if not layers:
-        raise ShardingError(
-            f"{type(model).__name__} does not say which of its modules are decoder layers (_no_split_modules); "
-            "set parallel.fsdp=false."
-        )
-    return layers
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from trainer.attention import ROWS, SharedRows, slides
-from trainer.models import TokenScorer, plain_model
+from trainer.models import TokenScorer, plain_model, uncompiled
 from trainer.sequences import Batch, Row, collate
 
 #: Sharing has to save this much of an update's tokens: it is not free to lay out.
@@ -91,8 +91,9 @@ def can_share(scorer: TokenScorer, device: torch.device | str = "cpu", atol: flo
     was_training = scorer.training
     scorer.eval()
     try:
-        apart, _ = scorer(batch.input_ids, batch.completion_mask)
-        shared, _ = score_shared(scorer, rows, batch)
+        with uncompiled(model):
+            apart, _ = scorer(batch.input_ids, batch.completion_mask)
+            shared, _ = score_shared(scorer, rows, batch)
     except (TypeError, ValueError, RuntimeError):  # a model that takes no such arguments
         return False
     finally:

@@ -148,6 +148,8 @@ def _on_device(model: nn.Module, settings: TrainSettings, device: torch.device) 
     if not settings.parallel.fsdp:
         model.to(device)
     scorer = models.TokenScorer(model, temperature).train()  # tries the head out: before its weight is sharded
+    if settings.compile:
+        models.compile_layers(models.plain_model(model))
     if settings.parallel.fsdp:
         shard(scorer, settings, device)
     return scorer

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,20 @@ def test_one_luffy_step_is_what_a_slow_computation_gives(world_folder, tmp_path)
     assert loss == pytest.approx(wanted.item(), rel=1e-4, abs=1e-7)
     for name, parameter in training.model.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-7, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs a C++ compiler")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_layers_train_as_plain_ones_do(world_folder, tmp_path, checkpointing):
+    plain, compiled = (
+        pl.read_parquet(
+            train(settings(world_folder, tmp_path / str(compile), **LUFFY, **changes)).parent / "metrics.parquet"
+        )
+        for compile, changes in ((False, {}), (True, {"compile": True, "gradient_checkpointing": checkpointing}))
+    )
+    for column in ("loss", "gradient_norm", "rollout_entropy", "response_tokens"):
+        assert compiled[column].to_list() == pytest.approx(plain[column].to_list(), rel=1e-4, abs=1e-7), column
 
 
 @pytest.mark.parametrize("reduction", ["constant", "token_mean", "sequence_mean"])

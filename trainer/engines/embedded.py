@@ -26,6 +26,7 @@ from trainer.attention import ROWS, slides
 from trainer.engines.kv_cache import PreallocatedCache
 from trainer.engines.protocol import Rollout, Sampling
 from trainer.engines.sampling import choose
+from trainer.models import uncompiled
 
 #: Finished rows leave the batch once they are this share of it. Measured on one CPU thread: flat from 0.005 to 0.04.
 COMPACTION_SHARE = 0.02
@@ -94,7 +95,7 @@ class EmbeddedEngine:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), uncompiled(self.model):
                 yield
         finally:
             self.model.train(was_training)
