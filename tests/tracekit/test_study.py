@@ -183,6 +183,30 @@ def test_one_run_a_seed_is_compared_by_t_over_seeds() -> None:
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
 
+def test_values_that_never_differ_leave_what_so_many_problems_could_have_missed() -> None:
+    def arm(value: float, problems: int) -> dict[int, dict[str, float]]:
+        return {seed: {str(p): value for p in range(problems)} for seed in range(5)}
+
+    from scipy import stats
+
+    same = difference(arm(1.0, 60), arm(1.0, 60))
+    share = stats.binomtest(0, 60).proportion_ci(method="exact").high
+    assert (same.estimate, same.low, same.high, same.p) == (0.0, pytest.approx(-share), pytest.approx(share), 1.0)
+    assert same.p_equivalent(0.02) == pytest.approx(0.98**60)
+    assert difference(arm(1.0, 600), arm(1.0, 600)).p_equivalent(0.02) < 1e-5
+    apart = difference(arm(1.0, 60), arm(0.0, 60))
+    assert apart.low == pytest.approx(1 - 2 * share)
+    assert 0 < apart.p < 1e-15
+    assert apart.p_equivalent(0.02) == 1.0
+
+
+def test_runs_that_all_agree_have_no_interval() -> None:
+    found = difference_of_runs({s: 2.0 for s in range(5)}, {s: 1.0 for s in range(5)})
+    assert (found.estimate, found.p) == (1.0, 0.0625)
+    assert np.isnan([found.low, found.high]).all()
+    assert difference_of_runs({0: 1.0, 1: 1.0}, {0: 1.0, 1: 1.0}).p == 1.0
+
+
 def test_one_seed_has_no_interval() -> None:
     assert np.isnan(difference_of_runs({0: 1.0}, {0: 0.5}).low)
 

@@ -32,18 +32,47 @@ class Difference:
 
     def p_equivalent(self, margin: float | None) -> float:
         """p of "it lies outside ±margin" (two one-sided tests); NaN where no margin is given or nothing was paired."""
-        return float("nan") if margin is None or self.effect is None else self.effect.p_equivalent(margin)
+        if margin is None or self.effect is None:
+            return float("nan")
+        if _never_varies(self.effect):
+            return chance_unseen(margin - abs(self.estimate), self.estimate, self.problems)
+        return self.effect.p_equivalent(margin)
 
 
 def difference(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Difference:
-    """The mean paired difference of a measure, over the seeds and problems that both have.
+    """The mean paired difference of a measure in [0, 1], over the seeds and problems that both have.
 
     a, b: seed → problem → value. Seeds and problems are crossed random effects (`probes.equivalence`): the same
-    problems meet every seed. Raises ValueError where nothing is shared.
+    problems meet every seed. Where the difference is the same for every problem and seed there is no spread to go by:
+    interval and p then say what so many problems could have missed (`chance_unseen`). Raises ValueError where nothing
+    is shared.
     """
     effect = paired_effect(a, b)
-    low, high = effect.interval(ALPHA)
-    return Difference(effect.estimate, low, high, effect.p_different(), effect.seeds, effect.problems, effect)
+    low, high, p = *effect.interval(ALPHA), effect.p_different()
+    if _never_varies(effect):
+        half = most_unseen(effect.estimate, effect.problems)
+        low, high = effect.estimate - half, effect.estimate + half
+        p = min(1.0, 2 * chance_unseen(abs(effect.estimate), effect.estimate, effect.problems))
+    return Difference(effect.estimate, low, high, p, effect.seeds, effect.problems, effect)
+
+
+def chance_unseen(shift: float, shown: float, problems: int) -> float:
+    """The chance that each of so many problems shows the same difference although the mean is `shift` away from it.
+
+    Differences lie in [-1, 1], so a mean away by `shift` takes a share of shift / (1 + |shown|) of problems that show
+    another: none of n does by (1 - share)ⁿ, the argument of the rule of three (Hanley & Lippman-Hand 1983). 1 for no
+    shift, 0 for one that is not possible.
+    """
+    return (1.0 - min(max(shift, 0.0) / (1.0 + abs(shown)), 1.0)) ** problems
+
+
+def most_unseen(shown: float, problems: int, alpha: float = ALPHA) -> float:
+    """The largest shift to either side that `chance_unseen` leaves a chance of alpha / 2."""
+    return (1.0 + abs(shown)) * (1.0 - math.pow(alpha / 2, 1.0 / problems))
+
+
+def _never_varies(effect: Effect) -> bool:
+    return effect.seed_variance == effect.problem_variance == 0.0
 
 
 def paired_effect(a: dict[int, ByProblem], b: dict[int, ByProblem]) -> Effect:
@@ -83,7 +112,8 @@ def upper_bound_of_none(samples: int, alpha: float = ALPHA) -> float:
 def difference_of_runs(a: dict[int, float], b: dict[int, float] | None = None) -> Difference:
     """A - B, or A alone, of a measure that has one value a run: mean and t interval over seeds.
 
-    Bounds and p are NaN with fewer than two seeds.
+    Bounds and p are NaN with fewer than two seeds. Where every seed gives the same value there is no spread to make
+    an interval of: bounds are NaN, and p is that of n equal signs, 2^(1-n), or 1 for a value of 0.
     """
     from scipy import stats
 
@@ -93,8 +123,8 @@ def difference_of_runs(a: dict[int, float], b: dict[int, float] | None = None) -
     if len(values) < 2:
         return Difference(float(values[0]) if len(values) else nan, nan, nan, nan, len(values), 0)
     mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
-    if error == 0.0:  # every seed agrees exactly
-        return Difference(mean, mean, mean, 1.0 if mean == 0.0 else 0.0, len(values), 0)
+    if error == 0.0:
+        return Difference(mean, nan, nan, 1.0 if mean == 0.0 else 2.0 ** (1 - len(values)), len(values), 0)
     half = float(stats.t.isf(ALPHA / 2, len(values) - 1)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, len(values) - 1))
     return Difference(mean, mean - half, mean + half, p, len(values), 0)
