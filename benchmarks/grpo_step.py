@@ -5,9 +5,9 @@
 512 sequences (64 prompts × 8), at most 64 completion tokens, a Qwen2 of 2.2 million parameters in the proportions
 of Qwen2-0.5B with random weights. Both sample at temperature 1, take one update a round and hold as many padded
 tokens in a micro-batch. Rewards are a function of the text alone, the same for both. Times are CPU seconds of this
-process, which on one thread are wall seconds of a quiet machine. Both run in turns in one process, TRL first, since
-the machine's own speed drifts over minutes; of each turn the first step does not count, of all others the median.
-From its second turn on TRL too runs with the freed memory that ours has the allocator keep (`trainer.memory`).
+process, which on one thread are wall seconds of a quiet machine. Both take turns, since the machine's own speed drifts
+over minutes, each turn a process of its own, since ours changes how its allocator works (`trainer.memory`), which is
+not TRL's to gain from. The first step of a turn does not count; of all others the median.
 
 Cases: `training`: an EOS ends completions, mean length about half of the longest, and problems are solved at rates
 spread as Beta(½, ½), so that some four groups of ten earn all 0 or all 1. `all signal`: every problem at rate ½,
@@ -18,10 +18,13 @@ no row can leave early.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import zlib
@@ -116,7 +119,7 @@ def problem_texts(count: int) -> list[str]:
     return ["".join(f" {rng.choice(words)}" for _ in range(PROMPT_TOKENS)) for _ in range(count)]
 
 
-def run_ours(measured: Measured, model: Path, case: Case, steps: int, folder: Path) -> None:
+def run_ours(model: Path, case: Case, steps: int, folder: Path) -> Measured:
     """Rounds of `trainer.train`, as a user runs it: metrics, completions and all."""
     texts = problem_texts(PROMPTS * steps)
     rows = [(str(number), text, text, "benchmark", "train", "", None) for number, text in enumerate(texts)]
@@ -140,19 +143,20 @@ def run_ours(measured: Measured, model: Path, case: Case, steps: int, folder: Pa
             Verdict(Outcome.CORRECT if r else Outcome.WRONG, None, g, "benchmark", "") for r, g in zip(right, golds)
         ]
 
+    measured = Measured()
     with (
         patched(rollout, "verify_batch", verdicts),
         measured.counting(rollout.GroupSampler, "_sample", "sampling"),
         measured.counting(policy, "accumulate", "forward and backward"),
     ):
-        measured.begin_turn()
         train(build_settings(TrainSettings, tree, "benchmark"), progress=lambda *_: measured.end_step())
     metrics = pl.read_parquet(folder / "run" / "metrics.parquet")
     measured.length = metrics["response_tokens"].mean()
     measured.rows_trained = metrics["rows_trained"].mean()
+    return measured
 
 
-def run_trl(measured: Measured, model: Path, case: Case, steps: int, folder: Path) -> None:
+def run_trl(model: Path, case: Case, steps: int, folder: Path) -> Measured:
     """The same steps by TRL's GRPOTrainer, without gradient checkpointing or anything else that costs it time."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -184,6 +188,7 @@ def run_trl(measured: Measured, model: Path, case: Case, steps: int, folder: Pat
         logging_steps=1,
         disable_tqdm=True,
     )
+    measured = Measured()
     trainer = GRPOTrainer(
         model=Qwen2ForCausalLM.from_pretrained(model),
         args=config,
@@ -198,12 +203,12 @@ def run_trl(measured: Measured, model: Path, case: Case, steps: int, folder: Pat
         measured.counting(trainer, "_generate", "sampling"),
         silent(),
     ):
-        measured.begin_turn()
         trainer.train()
     history = trainer.state.log_history
     lengths = [entry["completions/mean_length"] for entry in history if "completions/mean_length" in entry]
     measured.length = statistics.mean(lengths)
     measured.rows_trained = float(PROMPTS * GROUP)
+    return measured
 
 
 class Measured:
@@ -214,21 +219,14 @@ class Measured:
         self.length = self.rows_trained = 0.0
         self._parts: dict[str, float] = defaultdict(float)
         self._open: list[float] = []
-        self._started = 0.0
-        self._warm = False
-
-    def begin_turn(self) -> None:
-        """The next step loads and warms, and does not count."""
-        self._warm, self._started = False, time.process_time()
+        self._started = time.process_time()
 
     def end_step(self) -> None:
         """Close a step; what no part took is its rest."""
         now = time.process_time()
         total = now - self._started
         self._parts["rest"] = total - sum(v for name, v in self._parts.items() if name != "rest")
-        if self._warm:
-            self.steps.append({**self._parts, "step": total})
-        self._warm = True
+        self.steps.append({**self._parts, "step": total})
         self._parts.clear()
         self._started = now
 
@@ -251,9 +249,9 @@ class Measured:
         with patched(owner, name, counted):
             yield
 
-    def median(self, part: str) -> float:
-        """Median over the steps that count."""
-        return statistics.median(step.get(part, 0.0) for step in self.steps)
+    def report(self) -> dict[str, Any]:
+        """What counts: the steps after the first, which loads and warms, the mean length, the rows trained."""
+        return {"steps": self.steps[1:], "length": self.length, "rows": self.rows_trained}
 
 
 @contextmanager
@@ -274,41 +272,65 @@ def silent() -> Iterator[None]:
         yield
 
 
+def run_turn(side: str, case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One turn of a side in a process of its own: what `Measured.report` says."""
+    command = [sys.executable, __file__, "--one", side, "--cases", case.name, "--steps", str(arguments.steps)]
+    command += ["--give-back"] * arguments.give_back
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def run_one(side: str, case: Case, arguments: argparse.Namespace) -> None:
+    """The turn itself: prints its report as JSON."""
+    if arguments.give_back:
+        training.keep_freed_memory = lambda: None
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as scratch:
+        base = make_model(Path(scratch) / "model", case)
+        run = {"ours": run_ours, "TRL": run_trl}[side]
+        print(json.dumps(run(base, case, arguments.steps + 1, Path(scratch)).report()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", choices=["trl"], default="trl")
     parser.add_argument("--turns", type=int, default=3, help="how often each of the two runs a case")
     parser.add_argument("--steps", type=int, default=2, help="of a turn, after the first, which is not counted")
     parser.add_argument("--give-back", action="store_true", help="leave ours the allocator as it is by default")
-    parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES])
+    parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], default=[c.name for c in CASES])
+    parser.add_argument("--one", choices=["ours", "TRL"], help="one turn of this side in this process")
     arguments = parser.parse_args()
-    if arguments.give_back:
-        training.keep_freed_memory = lambda: None
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    cases = [case for case in CASES if case.name in arguments.cases]
+    if arguments.one:
+        run_one(arguments.one, cases[0], arguments)
+        return
     print(
         f"torch {torch.__version__}, transformers {transformers.__version__}, trl {metadata.version('trl')}, one thread"
     )
     print("| case | mean tokens | of | step s | sampling | forward, backward | rest | rows trained |")
     print("|---|---|---|---|---|---|---|---|")
-    for case in (case for case in CASES if case.name in arguments.cases):
-        ours, peer = Measured(), Measured()
-        with tempfile.TemporaryDirectory() as scratch:
-            base = make_model(Path(scratch) / "model", case)
-            for turn in range(arguments.turns):
-                folder = Path(scratch) / str(turn)
-                folder.mkdir()
-                run_trl(peer, base, case, arguments.steps + 1, folder)
-                run_ours(ours, base, case, arguments.steps + 1, folder)
-        for name, measured in (("ours", ours), ("TRL", peer)):
-            parts = " | ".join(f"{measured.median(part):.2f}" for part in PARTS)
-            print(f"| {case.name} | {measured.length:.1f} | {name} | {parts} | {measured.rows_trained:.0f} |")
-        ratios = " | ".join(f"{peer.median(part) / max(ours.median(part), 1e-9):.2f} ×" for part in PARTS)
+    for case in cases:
+        turns = [{side: run_turn(side, case, arguments) for side in ("TRL", "ours")} for _ in range(arguments.turns)]
+        seconds = {side: medians([turn[side] for turn in turns]) for side in ("ours", "TRL")}
+        for side, found in seconds.items():
+            parts = " | ".join(f"{found[part]:.2f}" for part in PARTS)
+            last = turns[-1][side]
+            print(f"| {case.name} | {last['length']:.1f} | {side} | {parts} | {last['rows']:.0f} |")
+        ratios = " | ".join(f"{seconds['TRL'][part] / max(seconds['ours'][part], 1e-9):.2f} ×" for part in PARTS)
         print(f"| {case.name} | | ratio | {ratios} | |", flush=True)
 
 
 PARTS = ("step", "sampling", "forward and backward", "rest")
+
+
+def medians(turns: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Median seconds of each part over the steps of all turns."""
+    steps = [step for turn in turns for step in turn["steps"]]
+    return {part: statistics.median(step.get(part, 0.0) for step in steps) for part in PARTS}
+
 
 if __name__ == "__main__":
     main()
