@@ -58,7 +58,10 @@ def from_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _TokenLogProbs(torch.autograd.Function):
-    """With z = h·Wᵀ/τ, p = softmax z, H its entropy: ∂log p_y/∂z = 1_y − p and ∂H/∂z = −p·(log p + H)."""
+    """With z = h·Wᵀ/τ, p = softmax z, H its entropy: ∂log p_y/∂z = 1_y − p and ∂H/∂z = −p·(log p + H).
+
+    In terms of s = z − max z and Z = Σ exp s, of which log p = s − log Z and H = log Z − Σ s·exp s / Z.
+    """
 
     @staticmethod
     def forward(
@@ -71,32 +74,33 @@ class _TokenLogProbs(torch.autograd.Function):
         chunk_elements: int,
     ) -> tuple[Tensor, Tensor]:
         rows = max(1, chunk_elements // weight.shape[0])
-        log_probs, entropies, normalizers = [], [], []
-        kept = None
+        log_probs, entropies, tops, log_totals = [], [], [], []
+        kept: tuple[Tensor | None, Tensor | None] = (None, None)
         for part, target in zip(hidden.split(rows), targets.split(rows)):
-            logits = _logits(part, weight, bias, temperature)
-            top = logits.amax(-1)
-            logits -= top[:, None]
-            powers = logits.exp()
+            shifted = _logits(part, weight, bias, temperature)
+            top = shifted.amax(-1)
+            shifted -= top[:, None]
+            powers = shifted.exp()
             total = powers.sum(-1)
             log_total = total.log()
-            log_probs.append(logits.gather(-1, target[:, None]).squeeze(-1) - log_total)
-            entropies.append(log_total - torch.linalg.vecdot(powers, logits) / total)
-            normalizers.append(top + log_total)
-            del powers
+            log_probs.append(shifted.gather(-1, target[:, None]).squeeze(-1) - log_total)
+            entropies.append(log_total - torch.linalg.vecdot(powers, shifted) / total)
+            tops.append(top)
+            log_totals.append(log_total)
             if hidden.shape[0] <= rows:
-                kept = logits.sub_(log_total[:, None])
+                kept = shifted, powers
+            del shifted, powers
         entropy = torch.cat(entropies)
-        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(normalizers), entropy, kept)
+        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(tops), torch.cat(log_totals), entropy, *kept)
         ctx.temperature, ctx.rows = temperature, rows
         ctx.set_materialize_grads(False)
         return torch.cat(log_probs), entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, normalizers, entropy, kept = ctx.saved_tensors
-        grad_log_prob, grad_entropy = grads
-        if grad_log_prob is None and grad_entropy is None:
+        hidden, weight, bias, targets, tops, log_totals, entropy, shifted, powers = ctx.saved_tensors
+        by_log_prob, by_entropy = (None if grad is None else grad / ctx.temperature for grad in grads)
+        if by_log_prob is None and by_entropy is None:
             return (None,) * 6
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
@@ -105,20 +109,18 @@ class _TokenLogProbs(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias else None
         for start in range(0, hidden.shape[0], ctx.rows):
             span = slice(start, start + ctx.rows)
-            if kept is None:
-                log_softmax = _logits(hidden[span], weight, bias, ctx.temperature).sub_(normalizers[span, None])
-            else:
-                log_softmax = kept
+            if not whole:
+                shifted = _logits(hidden[span], weight, bias, ctx.temperature).sub_(tops[span, None])
             grad_logits = _grad_logits(
-                log_softmax,
+                shifted,
+                powers,
                 targets[span],
+                log_totals[span],
                 entropy[span],
-                None if grad_log_prob is None else grad_log_prob[span],
-                None if grad_entropy is None else grad_entropy[span],
-                use_up=kept is None,
+                None if by_log_prob is None else by_log_prob[span],
+                None if by_entropy is None else by_entropy[span],
             )
-            del log_softmax
-            grad_logits = grad_logits.div_(ctx.temperature)
+            del shifted
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(0)
             grad_logits = grad_logits.to(hidden.dtype)
@@ -147,24 +149,27 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: fl
 
 
 def _grad_logits(
-    log_softmax: Tensor,
+    shifted: Tensor,
+    powers: Tensor | None,
     targets: Tensor,
+    log_total: Tensor,
     entropy: Tensor,
-    grad_log_prob: Tensor | None,
-    grad_entropy: Tensor | None,
-    *,
-    use_up: bool,
+    by_log_prob: Tensor | None,
+    by_entropy: Tensor | None,
 ) -> Tensor:
-    """Gradient by z = logits/τ. use_up: the memory of `log_softmax` may be written over."""
-    by_log_prob = None if grad_log_prob is None else grad_log_prob[:, None]
-    if grad_entropy is None:
-        assert by_log_prob is not None
-        grad = (log_softmax.exp_() if use_up else log_softmax.exp()).mul_(-by_log_prob)
+    """Gradient by h·Wᵀ, (N, V): Σ over both results of their gradients (N,), those divided by τ already.
+
+    powers: exp(shifted), kept for another backward pass; None: `shifted` is used up for them.
+    """
+    inverse = torch.exp(-log_total)
+    constant = torch.zeros_like(log_total) if by_log_prob is None else -by_log_prob
+    if by_entropy is None:
+        factor = (constant * inverse)[:, None]
+        grad = shifted.exp_().mul_(factor) if powers is None else powers * factor
     else:
-        grad = (log_softmax + entropy[:, None]).mul_(-grad_entropy[:, None])
-        if by_log_prob is not None:
-            grad -= by_log_prob
-        grad *= log_softmax.exp_() if use_up else log_softmax.exp()
+        constant = constant + by_entropy * (log_total - entropy)
+        grad = (shifted * (-by_entropy * inverse)[:, None]).add_((constant * inverse)[:, None])
+        grad *= shifted.exp_() if powers is None else powers
     if by_log_prob is not None:
-        grad.scatter_add_(1, targets[:, None], by_log_prob)
+        grad.scatter_add_(1, targets[:, None], by_log_prob[:, None])
     return grad
