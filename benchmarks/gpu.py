@@ -362,6 +362,8 @@ def main() -> int:
     parser.add_argument("--changes", type=json.loads, default={}, help="settings of the one update, as JSON")
     options = parser.parse_args()
     device, size = torch.device(options.device), SMALL if options.small else LARGE
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no CUDA device; --device cpu --small tries the script out without one.")
     if options.one:
         SECTIONS[options.one](size, device, **options.changes)
         return 0
