@@ -155,8 +155,8 @@ def ceilings(size: Size, device: torch.device) -> None:
 
 
 def sameness(size: Size, device: torch.device) -> None:
-    """Losses and gradients here against float64 on the CPU, for rows apart and rows that share their prompt; greedy and
-    sampled log-probs of the engine against the forward pass."""
+    """Losses and gradients here against float64 on the CPU (in float32 from the head's logits on), for rows apart and
+    rows that share their prompt; log-probs of the engine's samples against that forward pass."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.manual_seed(0)
     exact = qwen2(SMALL, torch.device("cpu")).double()

@@ -51,6 +51,7 @@ from trainer.train import train
 PROMPTS, GROUP, PROMPT_TOKENS, TOKENS = 64, 8, 24, 64
 MICRO_ROWS = 64  # TRL's per_device_train_batch_size; ours holds as many padded tokens
 VOCABULARY = 802
+PARTS = ("step", "sampling", "forward and backward", "rest")
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,12 @@ def run_one(side: str, case: Case, arguments: argparse.Namespace) -> None:
         print(json.dumps(run(base, case, arguments.steps + 1, Path(scratch)).report()))
 
 
+def medians(turns: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Median seconds of each part over the steps of all turns."""
+    steps = [step for turn in turns for step in turn["steps"]]
+    return {part: statistics.median(step.get(part, 0.0) for step in steps) for part in PARTS}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", choices=["trl"], default="trl")
@@ -321,15 +328,6 @@ def main() -> None:
             print(f"| {case.name} | {last['length']:.1f} | {side} | {parts} | {last['rows']:.0f} |")
         ratios = " | ".join(f"{seconds['TRL'][part] / max(seconds['ours'][part], 1e-9):.2f} ×" for part in PARTS)
         print(f"| {case.name} | | ratio | {ratios} | |", flush=True)
-
-
-PARTS = ("step", "sampling", "forward and backward", "rest")
-
-
-def medians(turns: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Median seconds of each part over the steps of all turns."""
-    steps = [step for turn in turns for step in turn["steps"]]
-    return {part: statistics.median(step.get(part, 0.0) for step in steps) for part in PARTS}
 
 
 if __name__ == "__main__":

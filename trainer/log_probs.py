@@ -34,7 +34,7 @@ def token_log_probs(
     hidden: (N, H), the state that predicts each target. weight: (V, H) and bias: (V,) of the output layer.
     targets: (N,), token ids below V. temperature: > 0. Differentiable in hidden, weight and bias, both
     results. chunk_elements: logits that stand in memory at once, None for the device's CHUNK_ELEMENTS; where
-    N · V is within it they are kept for the backward pass, else made again chunk by chunk.
+    N · V is within it they and their exponentials are kept for the backward pass, else made again chunk by chunk.
     """
     if hidden.shape[0] == 0:  # no token: zeros that still hang on the graph
         nothing = hidden.float().sum(-1) + 0.0 * weight.float().sum()
