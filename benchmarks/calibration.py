@@ -19,13 +19,13 @@ import numpy as np
 import scipy
 from scipy import stats
 
-from probes.auc import fold_auc
-from probes.bootstrap import SCORED_DRAWS, draw_problems, score_draws
-from probes.equivalence import Effect, crossed_effect
-from probes.fits import fit_least_squares, linear_gram
-from probes.folds import Splits, make_splits
-from probes.least_squares import cross_validate, refit
-from probes.permutation import permutation_p, permute_blocks
+from probes.protocol.nested_fits import fit_least_squares, linear_gram
+from probes.statistics.auc import fold_auc
+from probes.statistics.bootstrap import SCORED_DRAWS, draw_problems, score_draws
+from probes.statistics.equivalence import Effect, crossed_effect
+from probes.statistics.folds import Splits, make_splits
+from probes.statistics.permutation import permutation_p, permute_blocks
+from probes.svm.least_squares import cross_validate, refit
 
 SEED = 20260214  # fixed before the first simulation
 FRESH = 20261125  # first used once the test of equivalence stood as it stands

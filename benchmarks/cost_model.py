@@ -2,12 +2,14 @@
 
     python benchmarks/cost_model.py [--only counter,seconds,paper]
 
-Counter: FLOPs by formula (`trainer.flops`) over what `torch.utils.flop_counter` counts, for forward, forward with
+Counter: FLOPs by formula (`trainer.planning.flops`) over what `torch.utils.flop_counter` counts, for forward,
+forward with
 backward, and a whole run of one GRPO round, at three sizes. On a CPU the counter leaves things out: SDPA's kernel,
 so attention is eager here, all pairs of tokens of which causal kernels compute half; and products added in place or
 made by oneDNN, which it is taught.
 
-Seconds: what `trainer.estimate` says of a run on one thread, whose peak is measured by a matrix product, over the CPU
+Seconds: what `trainer.planning.estimate` says of a run on one thread, whose peak is measured by a matrix product,
+over the CPU
 seconds that the run takes.
 
 Paper: hours by the formulas for Qwen2.5-Math on 8 GPUs, and which mean length of responses would give the paper's.
@@ -28,15 +30,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen2Config
 
-from tracekit.config import build_settings, load_settings
-from tracekit.tables import CURATED
-from tracekit.world import World, make_problems, teach, write_tokenizer
-from trainer.commands import find_recipe
-from trainer.config import TrainSettings
-from trainer.estimate import HARDWARE, HOUR, Estimate, Hardware, Workload, estimate
-from trainer.flops import model_cost
-from trainer.models import load_tokenizer, new_config
-from trainer.plan import measured
+from tracekit.cli.train import find_recipe
+from tracekit.core.settings import build_settings, load_settings
+from tracekit.core.tables import CURATED
+from tracekit.study.tasks.world import World, make_problems, teach, write_tokenizer
+from trainer.modeling.models import load_tokenizer, new_config
+from trainer.planning.estimate import HARDWARE, HOUR, Estimate, Hardware, Workload, estimate
+from trainer.planning.flops import model_cost
+from trainer.planning.plan import measured
+from trainer.settings import TrainSettings
 from trainer.train import train
 
 #: hidden, layers, heads, key and value heads
@@ -61,7 +63,7 @@ PAPER = {"luffy": 77, "sft": 24, "sft_grpo": 130, "rl_sft": 133}
 
 
 def counter() -> FlopCounterMode:
-    """torch's counter, taught the product that is added in place, and oneDNN's (`trainer.linear`)."""
+    """torch's counter, taught the product that is added in place, and oneDNN's (`trainer.modeling.linear`)."""
     taught = {torch.ops.aten.addmm_: _multiply_added, torch.ops.mkldnn._linear_pointwise: _by_onednn}
     return FlopCounterMode(display=False, custom_mapping=taught)
 

@@ -81,7 +81,7 @@ def scan(work: Path, peer_python: str | None) -> str:
     """Two starts, each the same for all: a Parquet file, and the text laid out as Arrow on disk before."""
     import datasets
 
-    from tracekit.measures import QUICK, measure_file
+    from tracekit.text.features import QUICK, measure_file
 
     table = make_table(work / "traces.parquet", TRACES)
     laid_out = work / "traces.arrow"
@@ -203,7 +203,7 @@ def memory(work: Path, peer_python: str | None) -> str:
     for shard in range(10):
         os.link(table, shards / f"{shard}.parquet")
     code = (
-        "import re, sys, time; from pathlib import Path; from tracekit.measures import measure_file, QUICK\n"
+        "import re, sys, time; from pathlib import Path; from tracekit.text.features import measure_file, QUICK\n"
         "began = time.perf_counter(); measure_file(Path(sys.argv[1]), Path(sys.argv[2]), QUICK)\n"
         # VmHWM and not ru_maxrss, which a child inherits from the process that started it
         "print(time.perf_counter() - began, re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])"
@@ -252,7 +252,7 @@ def jaccard(a: str, b: str) -> float:
 def duplicates(work: Path, peer_python: str | None) -> str:
     from datasketch import MinHash, MinHashLSH
 
-    from tracekit.duplicates import near_duplicates
+    from tracekit.text.duplicates import near_duplicates
 
     texts, truth = planted(10_000)
     column = pl.Series(texts)
@@ -288,7 +288,7 @@ def duplicates(work: Path, peer_python: str | None) -> str:
 
 
 def contamination(work: Path, peer_python: str | None) -> str:
-    from tracekit.contamination import contaminated
+    from tracekit.text.contamination import contaminated
 
     rng = random.Random(1)
     words = [f"w{i}" for i in range(20_000)]
@@ -319,8 +319,8 @@ def contamination(work: Path, peer_python: str | None) -> str:
 
 
 def verify(work: Path, peer_python: str | None) -> str:
-    from tracekit.sources import SourceSettings, read_source
-    from tracekit.verify import verify_traces
+    from tracekit.curation.verify import verify_traces
+    from tracekit.reading.readers import SourceSettings, read_source
 
     paths = ("gsm8k/train.jsonl", "gsm8k/example_model_solutions.jsonl", "math500/test.jsonl")
     tables = [read_source(SourceSettings(path=path), SHARED) for path in paths]
@@ -345,8 +345,8 @@ def verify(work: Path, peer_python: str | None) -> str:
 # ---- kills ---------------------------------------------------------------------------------------------------------
 
 _CURATE = (
-    "import sys; from pathlib import Path; from tracekit.config import load_settings\n"
-    "from tracekit.curate import CurateSettings, curate\n"
+    "import sys; from pathlib import Path; from tracekit.core.settings import load_settings\n"
+    "from tracekit.curation.curate import CurateSettings, curate\n"
     "curate(load_settings(CurateSettings, None, sys.argv[1:]))"
 )
 

@@ -9,7 +9,8 @@ the shape of Qwen2.5-1.5B and random weights.
 
 update: LUFFY's loss by the trainer's own `accumulate` and optimizer step on rows of 8,192 tokens, one a micro-batch, in
 bfloat16 with weights, gradients and optimizer in float32, with and without gradient checkpointing and `compile`. Model
-FLOPs are those of `trainer.flops` with nothing counted twice; MFU is their share of an H100's or H200's peak by data
+FLOPs are those of `trainer.planning.flops` with nothing counted twice; MFU is their share of an H100's or H200's
+peak by data
 sheet (989 TFLOP/s), beside it their share of the product measured here. sampling: the embedded engine against
 `model.generate`, 64 prompts × 8, in bfloat16.
 """
@@ -35,23 +36,23 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from tracekit.config import build_settings
-from tracekit.world import World, write_tokenizer
-from trainer.checkpoint import LoopState
-from trainer.config import TrainSettings
-from trainer.engines.embedded import EmbeddedEngine
-from trainer.engines.protocol import Sampling
-from trainer.estimate import HARDWARE
-from trainer.flops import causal_pairs, model_cost
-from trainer.log_probs import from_logits, token_log_probs
-from trainer.models import TokenScorer, compile_layers, load_tokenizer, with_own_kernels
-from trainer.objective import policy_loss
-from trainer.optimization import apply_update, make_optimizer
-from trainer.policy import accumulate, totals_of
-from trainer.run_log import Averages
-from trainer.sequences import Row, collate
-from trainer.shared_prompts import score_shared
-from trainer.training import Training
+from tracekit.core.settings import build_settings
+from tracekit.study.tasks.world import World, write_tokenizer
+from trainer.data.sequences import Row, collate
+from trainer.data.shared_prompts import score_shared
+from trainer.loops.checkpoint import LoopState
+from trainer.loops.optimization import apply_update, make_optimizer
+from trainer.loops.policy import accumulate, totals_of
+from trainer.loops.run_log import Averages
+from trainer.loops.run_state import Training
+from trainer.modeling.log_probs import from_logits, token_log_probs
+from trainer.modeling.models import TokenScorer, compile_layers, load_tokenizer, with_own_kernels
+from trainer.objectives.loss_from_settings import policy_loss
+from trainer.planning.estimate import HARDWARE
+from trainer.planning.flops import causal_pairs, model_cost
+from trainer.rollouts.engines.embedded import EmbeddedEngine
+from trainer.rollouts.engines.protocol import Sampling
+from trainer.settings import TrainSettings
 
 UPDATES = [
     {"gradient_checkpointing": checkpointing, "compile": compiled}
@@ -318,7 +319,7 @@ def qwen2(size: Size, device: torch.device) -> PreTrainedModel:
 
 
 def open_training(size: Size, device: torch.device, folder: Path, changes: dict[str, bool]) -> Training:
-    """A LUFFY training at its start, as `trainer.training.begin` makes it from a folder."""
+    """A LUFFY training at its start, as `trainer.loops.run_state.begin` makes it from a folder."""
     tree = {
         "method": "luffy",
         "output": folder / "run",

@@ -6,7 +6,8 @@
 of Qwen2-0.5B with random weights. Both sample at temperature 1, take one update a round and hold as many padded
 tokens in a micro-batch. Rewards are a function of the text alone, the same for both. Times are CPU seconds of this
 process, which on one thread are wall seconds of a quiet machine. Both take turns, since the machine's own speed drifts
-over minutes, each turn a process of its own, since ours changes how its allocator works (`trainer.memory`), which is
+over minutes, each turn a process of its own, since ours changes how its allocator works (`trainer.modeling.memory`),
+which is
 not TRL's to gain from. The first step of a turn does not count; of all others the median.
 
 Cases: `training`: an EOS ends completions, mean length about half of the longest, and problems are solved at rates
@@ -42,10 +43,12 @@ import transformers
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, TrainerCallback
 
 from evaluators.verdict import Outcome, Verdict
-from tracekit.config import build_settings
-from tracekit.tables import PROBLEMS, write_table
-from trainer import policy, rollout, training
-from trainer.config import TrainSettings
+from tracekit.core.settings import build_settings
+from tracekit.core.tables import PROBLEMS, write_table
+from trainer.loops import policy
+from trainer.loops import run_state as training
+from trainer.rollouts import rollout
+from trainer.settings import TrainSettings
 from trainer.train import train
 
 PROMPTS, GROUP, PROMPT_TOKENS, TOKENS = 64, 8, 24, 64

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainer.log_probs import from_logits, token_log_probs
+from trainer.modeling.log_probs import from_logits, token_log_probs
 
 WAYS = ("materialised", "chunked")
 

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import losses
-from trainer.advantage import centred, standardised
-from trainer.log_probs import from_logits
-from trainer.losses import masked_mean
-from trainer.sequences import until_eos
+from trainer.data.sequences import until_eos
+from trainer.modeling.log_probs import from_logits
+from trainer.objectives import losses
+from trainer.objectives.advantage import centred, standardised
+from trainer.objectives.losses import masked_mean
 
 LIMIT = 1e-5
 

@@ -23,9 +23,9 @@ import torch
 from grpo_step import CASES, GROUP, PROMPTS, TOKENS, VOCABULARY, Case, make_model
 from transformers import PreTrainedModel, Qwen2ForCausalLM
 
-from trainer.engines.embedded import EmbeddedEngine
-from trainer.engines.protocol import Sampling
-from trainer.models import load_model
+from trainer.modeling.models import load_model
+from trainer.rollouts.engines.embedded import EmbeddedEngine
+from trainer.rollouts.engines.protocol import Sampling
 
 EOS = PAD = 0
 Ids = list[list[int]]

@@ -23,7 +23,7 @@ from statistics import median
 import numpy as np
 import polars as pl
 
-from tracekit.tables import STEPS
+from tracekit.core.tables import STEPS
 
 RESULTS = Path(__file__).parent / "results" / "states.md"
 HIDDEN, LAYERS, WORDS = 256, 8, 32_000
@@ -70,7 +70,7 @@ def usual_loop(folder: Path, traces: pl.DataFrame, steps: pl.DataFrame) -> dict[
     import torch
     from transformers import AutoModelForCausalLM
 
-    from probes.positions import load_tokenizer, place, tokenise
+    from probes.states.positions import load_tokenizer, place, tokenise
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     sequences = tokenise(load_tokenizer(folder), traces)
@@ -100,8 +100,8 @@ def ours(
     folder: Path, traces: pl.DataFrame, steps: pl.DataFrame, layers: tuple[int, ...] | None
 ) -> dict[int, np.ndarray]:
     """The same rows by extract_states, its writing to disk included."""
-    from probes import states
-    from probes.states import Reading, extract_states
+    from probes.states import extract as states
+    from probes.states.extract import Reading, extract_states
 
     load = states._load
 

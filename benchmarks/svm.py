@@ -21,10 +21,10 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
-from probes import hinge, least_squares, smo
-from probes.folds import Splits, make_splits
-from probes.kernels import fit_kernel, gram
-from tracekit.runs import versions
+from probes.statistics.folds import Splits, make_splits
+from probes.svm import hinge, least_squares, smo
+from probes.svm.kernels import fit_kernel, gram
+from tracekit.core.runs import versions
 
 torch.set_num_threads(1)
 SIZES = (500, 1000, 2000, 4000)

@@ -25,19 +25,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracekit.config import build_settings
-from tracekit.world import World, write_tokenizer
-from trainer import models
-from trainer.advantage import centred
-from trainer.checkpoint import LoopState
-from trainer.config import TrainSettings
-from trainer.models import TokenScorer
-from trainer.objective import PolicyLoss, Totals, policy_loss
-from trainer.optimization import make_optimizer
-from trainer.policy import accumulate, totals_of, with_gradient
-from trainer.run_log import Averages
-from trainer.sequences import Batch, Row, collate, micro_batches
-from trainer.training import Training
+from tracekit.core.settings import build_settings
+from tracekit.study.tasks.world import World, write_tokenizer
+from trainer.data.sequences import Batch, Row, collate, micro_batches
+from trainer.loops.checkpoint import LoopState
+from trainer.loops.optimization import make_optimizer
+from trainer.loops.policy import accumulate, totals_of, with_gradient
+from trainer.loops.run_log import Averages
+from trainer.loops.run_state import Training
+from trainer.modeling import models
+from trainer.modeling.models import TokenScorer
+from trainer.objectives.advantage import centred
+from trainer.objectives.loss_from_settings import PolicyLoss, Totals, policy_loss
+from trainer.settings import TrainSettings
 
 GROUPS, GROUP_SIZE, PROMPT, LONGEST = 64, 8, 16, 192
 BUDGET = 4096

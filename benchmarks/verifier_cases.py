@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--peer", choices=["math-verify"], action="append", default=[])
     parser.add_argument("--failures", action="store_true", help="list what went wrong, with the reason")
     arguments = parser.parse_args()
-    from evaluators import deadline
+    from evaluators.workers import pool as deadline
 
     deadline.warm_up(wait=True)
     for path in arguments.file:

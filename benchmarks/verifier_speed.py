@@ -23,8 +23,8 @@ from math_verify import parse
 from math_verify import verify as peer_verify
 from verifier_gsm8k import DEFAULT_DATA, read_solutions
 
-from evaluators import deadline
 from evaluators.verify import verify
+from evaluators.workers import pool as deadline
 
 TURN = 50
 

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import polars as pl
 
-from tracekit.ids import content_id
-from tracekit.ledger import decide
-from tracekit.runs import versions
-from tracekit.segment import segment
-from tracekit.tables import CURATED, LEDGER, PROBLEMS, STEPS, TRACES, VERDICTS, conform, write_table
+from tracekit.core.ids import content_id
+from tracekit.core.runs import versions
+from tracekit.core.tables import CURATED, LEDGER, PROBLEMS, STEPS, TRACES, VERDICTS, conform, write_table
+from tracekit.curation.ledger import decide
+from tracekit.text.segment import segment
 from tracekit.viewer import build_view
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from evaluators.batch import Progress
-from evaluators.tree import Node
+from evaluators.parsing.tree import Node
 from evaluators.verdict import Outcome, Policy
 from evaluators.verify import read_gold, verify
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from evaluators.deadline import DeadlineExceeded, Worker, WorkerDied
 from evaluators.verdict import Outcome, Policy, Verdict
 from evaluators.verify import verify
+from evaluators.workers.pool import DeadlineExceeded, Worker, WorkerDied
 
 #: A list is begun in this process. What is left after the trial goes to workers where it would take longer than
 #: their start and the pipes cost: half a second and about 20 µs a pair, measured.

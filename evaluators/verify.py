@@ -8,11 +8,11 @@ from numbers import Number
 from time import perf_counter
 from typing import Any
 
-from evaluators.answer import Answer, read_answer
-from evaluators.compare import Comparison
-from evaluators.extract import LAST, Extracted, extract, last_boxes, second_reading
-from evaluators.normalize import words
-from evaluators.tree import DeadlineExceeded, Unreadable
+from evaluators.comparison.compare import Comparison
+from evaluators.extraction.extract import LAST, Extracted, extract, last_boxes, second_reading
+from evaluators.parsing.normalize import words
+from evaluators.parsing.read_answer import Answer, read_answer
+from evaluators.parsing.tree import DeadlineExceeded, Unreadable
 from evaluators.verdict import Outcome, Policy, Verdict
 
 DEFAULT = Policy()

@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probes.svc import KernelLeastSquares as KernelLeastSquares
-    from probes.svc import KernelSVC as KernelSVC
+    from probes.svm.svc import KernelLeastSquares as KernelLeastSquares
+    from probes.svm.svc import KernelSVC as KernelSVC
 
 #: Exported name → module; imported when first asked for, so that `import probes` stays light.
-_LAZY = {"KernelSVC": "probes.svc", "KernelLeastSquares": "probes.svc"}
+_LAZY = {"KernelSVC": "probes.svm.svc", "KernelLeastSquares": "probes.svm.svc"}
 
 __all__ = ["KernelLeastSquares", "KernelSVC"]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import polars as pl
 
-from tracekit.config import build_settings
-from tracekit.runs import write_text
-from tracekit.study import figures
-from tracekit.study.claims import MEASURES, QUESTIONS
+from tracekit.core.runs import write_text
+from tracekit.core.settings import build_settings
+from tracekit.study.analysis.claims import MEASURES, QUESTIONS
+from tracekit.study.report import figures
 from tracekit.study.settings import BASE, IN_DISTRIBUTION, StudySettings
 
 ROOT = Path(__file__).resolve().parent.parent

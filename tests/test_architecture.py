@@ -1,4 +1,4 @@
-"""Who may import whom, and how big a room may grow."""
+"""The dependency rule between layers, and where heavy packages may be imported."""
 
 from __future__ import annotations
 
@@ -12,35 +12,33 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("evaluators", "tracekit", "trainer", "probes")
-ROOF = (
-    "tracekit.cli",
-    "tracekit.collect_command",
-    "tracekit.evaluate_command",
-    "tracekit.evaluate_sets",
-    "tracekit.study",
-)
-
-#: What trainer and probes may take from tracekit.
-SHARED = ("tracekit.tables", "tracekit.config", "tracekit.runs", "tracekit.ids", "tracekit.progress")
-#: Package → the modules of ours that it may import, beside its own.
-MAY_IMPORT = {
+#: The dependency rule: a layer imports itself and the layers named beside it, and nothing else of ours.
+LAYERS = {
     "evaluators": (),
-    "tracekit": ("evaluators",),
-    "trainer": ("evaluators", *SHARED, "tracekit.world"),
-    "probes": (*SHARED, "tracekit.segment"),
+    "tracekit.core": (),
+    "tracekit.text": ("tracekit.core", "evaluators"),
+    "tracekit.reading": ("tracekit.core", "evaluators"),
+    "tracekit.curation": ("tracekit.core", "tracekit.text", "tracekit.reading", "evaluators"),
+    "tracekit.collection": ("tracekit.core", "evaluators"),
+    "trainer": ("tracekit.core", "tracekit.text", "evaluators"),
+    "probes": ("tracekit.core", "tracekit.text", "evaluators"),
+    "tracekit.viewer": ("tracekit.core", "tracekit.curation", "tracekit.text", "tracekit.reading", "evaluators"),
+    "tracekit.study": ("evaluators", "tracekit", "trainer", "probes"),
+    "tracekit.cli": ("evaluators", "tracekit", "trainer", "probes"),
 }
+
 
 #: Heavy package → the only places that may import it.
 ONLY_IN = {
-    "vllm": ("trainer/engines/",),
-    "ray": ("tracekit/ray_engine.py", "tracekit/curate_ray.py"),
+    "vllm": ("trainer/rollouts/engines/",),
+    "ray": ("tracekit/curation/ray_engine.py",),
     "matplotlib": ("probes/", "tracekit/study/"),
     "numba": ("probes/",),
     "sklearn": ("probes/",),
-    "peft": ("trainer/models.py", "trainer/checkpoint.py"),
+    "peft": ("trainer/modeling/models.py", "trainer/loops/checkpoint.py"),
     # OpenRLHF wants tensors: its adapter alone makes them
     "torch": ("trainer/", "probes/", "tracekit/study/", "evaluators/rewards.py"),
-    "transformers": ("trainer/", "probes/", "tracekit/study/", "tracekit/world.py"),
+    "transformers": ("trainer/", "probes/", "tracekit/study/", "tracekit/cli/probe.py"),
 }
 
 
@@ -66,15 +64,16 @@ def within(module: str, places: tuple[str, ...]) -> bool:
 
 
 @pytest.mark.parametrize(("module", "path"), list(modules()))
-def test_a_room_imports_only_what_the_plan_allows(module: str, path: Path) -> None:
-    package = module.partition(".")[0]
-    if within(module, ROOF):
-        return
-    allowed = (package, *MAY_IMPORT[package])
+def test_a_module_imports_only_its_own_layer_and_those_named_beside_it(module: str, path: Path) -> None:
+    layer = next((name for name in LAYERS if within(module, (name,))), None)
+    if layer is None:
+        return  # tracekit itself: the public names, loaded lazily from every layer
     for name in imports(path):
         if name.partition(".")[0] in PACKAGES:
-            assert within(name, allowed), f"{module} imports {name}; {package} may import {', '.join(allowed)}"
-            assert not within(name, ROOF), f"{module} imports the roof: {name}"
+            allowed = (layer, *LAYERS[layer])
+            assert within(name, allowed), f"{module} imports {name}; {layer} may import {', '.join(allowed)}"
+            if layer != "tracekit.cli":
+                assert not within(name, ("tracekit.cli",)), f"{module} imports the command line: {name}"
 
 
 @pytest.mark.parametrize("heavy", ONLY_IN)
@@ -86,7 +85,7 @@ def test_heavy_packages_stay_in_their_places(heavy: str) -> None:
             assert not users, f"{place} imports {heavy}; only {', '.join(ONLY_IN[heavy])} may"
 
 
-@pytest.mark.parametrize("package", ["evaluators", "tracekit", "tracekit.tables", "tracekit.cli"])
+@pytest.mark.parametrize("package", ["evaluators", "tracekit", "tracekit.core.tables", "tracekit.cli.app"])
 def test_importing_the_ground_floor_loads_no_heavy_package(package: str) -> None:
     heavy = "{'torch', 'transformers', 'sympy', 'matplotlib', 'numba', 'sklearn', 'datasets'}"
     code = f"import sys, {package}; print(sorted({heavy} & set(sys.modules)))"
@@ -101,7 +100,7 @@ def test_no_file_grows_past_five_hundred_lines() -> None:
 
 def test_every_settings_record_and_table_is_documented() -> None:
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    from tracekit.tables import SCHEMAS
+    from tracekit.core.tables import SCHEMAS
 
     for table, schema in SCHEMAS.items():
         assert f"## {table}" in page, f"docs/data.md does not describe {table}"

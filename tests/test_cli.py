@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tracekit.cli import COMMANDS, Command, build_app, explain, find_shadow
-from tracekit.config import Settings
-from tracekit.runs import RunError, start_run
+from tracekit.cli.app import COMMANDS, Command, build_app, explain, find_shadow
+from tracekit.core.runs import RunError, start_run
+from tracekit.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,7 +83,7 @@ def test_a_full_disk_is_told_plainly() -> None:
 def test_a_package_of_another_distribution_in_our_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "evaluators").mkdir()
     (tmp_path / "evaluators" / "__init__.py").touch()
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from tracekit.cli import main; main()"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from tracekit.cli.app import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert "the package evaluators is imported from" in done.stderr

@@ -41,7 +41,7 @@ def test_every_make_target_of_the_readme_exists() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_command_that_a_page_names_exists(page: Path) -> None:
-    from tracekit.cli import COMMANDS
+    from tracekit.cli.app import COMMANDS
 
     known = {command.name for command in COMMANDS} | {"COMMAND", "CMD"}
     named = set(re.findall(r"`tracekit ([\w-]+)", page.read_text(encoding="utf-8")))

@@ -17,17 +17,17 @@ from evaluators.batch import verify_batch
 from evaluators.metrics import Estimate, majority_at_k, pass_at_k
 from evaluators.rewards import reward_of
 from evaluators.verdict import Outcome, Policy, Verdict
-from tracekit.config import Settings
-from tracekit.runs import Progress, no_progress, start_run
-from tracekit.tables import COMPLETIONS, PROBLEMS, check, read_table, write_table
-from trainer.checkpoint import FINAL
-from trainer.config import ENGINE_CONNECTION, DataSettings, EngineSettings
-from trainer.engines.open import engine_of
-from trainer.engines.protocol import Engine, Rollout, Sampling
-from trainer.models import load_tokenizer
-from trainer.rollout import seed_of
-from trainer.sequences import encode_problems, eos_id
-from trainer.training import resolve_device
+from tracekit.core.runs import Progress, no_progress, start_run
+from tracekit.core.settings import Settings
+from tracekit.core.tables import COMPLETIONS, PROBLEMS, check, read_table, write_table
+from trainer.data.sequences import encode_problems, eos_id
+from trainer.loops.checkpoint import FINAL
+from trainer.loops.run_state import resolve_device
+from trainer.modeling.models import load_tokenizer
+from trainer.rollouts.engines.open import engine_of
+from trainer.rollouts.engines.protocol import Engine, Rollout, Sampling
+from trainer.rollouts.rollout import seed_of
+from trainer.settings import ENGINE_CONNECTION, DataSettings, EngineSettings
 
 COMPLETIONS_FILE = "completions.parquet"
 SUMMARY_FILE = "summary.parquet"

@@ -7,20 +7,20 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from tracekit.runs import Progress, no_progress
-from trainer.checkpoint import FINAL, damage
-from trainer.config import Method, TrainSettings
-from trainer.training import open_run
+from tracekit.core.runs import Progress, no_progress
+from trainer.loops.checkpoint import FINAL, damage
+from trainer.loops.run_state import open_run
+from trainer.settings import Method, TrainSettings
 
 #: Where each method's loop is; imported when it is called.
 LOOPS: dict[Method, str] = {
-    "pretrain": "trainer.supervised:run",
-    "cpt": "trainer.supervised:run",
-    "sft": "trainer.supervised:run",
-    "dpo": "trainer.supervised:run",
-    "grpo": "trainer.policy:run",
-    "luffy": "trainer.policy:run",
-    "rl_sft": "trainer.policy:run",
+    "pretrain": "trainer.loops.supervised:run",
+    "cpt": "trainer.loops.supervised:run",
+    "sft": "trainer.loops.supervised:run",
+    "dpo": "trainer.loops.supervised:run",
+    "grpo": "trainer.loops.policy:run",
+    "luffy": "trainer.loops.policy:run",
+    "rl_sft": "trainer.loops.policy:run",
 }
 
 

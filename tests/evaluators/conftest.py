@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluators import deadline
+from evaluators.workers import pool as deadline
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,9 +8,9 @@ import pytest
 
 from evaluators import batch
 from evaluators.batch import UnparsedGoldWarning, verify_batch
-from evaluators.deadline import Worker, WorkerDied
 from evaluators.verdict import Outcome, Policy
 from evaluators.verify import verify
+from evaluators.workers.pool import Worker, WorkerDied
 
 RESPONSES = [f"The answer is \\boxed{{{i}}}." for i in range(300)]
 GOLDS = [str(i if i % 3 else i + 1) for i in range(300)]

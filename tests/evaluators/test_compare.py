@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluators import Outcome, Policy, verify
-from evaluators.estimate import estimate
-from evaluators.numeric import exact, residue, value_at
-from evaluators.parse import parse
-from evaluators.scalars import shows
-from evaluators.symbolic import symbolic_equal, to_sympy
-from evaluators.tree import Node
+from evaluators.comparison.error_bounds import estimate
+from evaluators.comparison.expressions import shows
+from evaluators.comparison.numeric import exact, residue, value_at
+from evaluators.parsing.parser import parse
+from evaluators.parsing.tree import Node
+from evaluators.workers.symbolic import symbolic_equal, to_sympy
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_bad_input_is_an_outcome(bad):
     ],
 )
 def test_the_bound_on_floating_point_holds_for_equal_values(a, b):
-    from evaluators.estimate import surely_differ
-    from evaluators.numeric import point_of
+    from evaluators.comparison.error_bounds import surely_differ
+    from evaluators.comparison.numeric import point_of
 
     points = [point_of(frozenset("x"), index, "positive") for index in range(20)]
     assert not any(surely_differ(parse(a), parse(b), point) for point in points)

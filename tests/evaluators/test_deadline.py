@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from evaluators import Outcome, deadline, verify
-from evaluators.deadline import DeadlineExceeded, Worker, WorkerBroken, WorkerDied, run_symbolic
-from evaluators.tree import Node, to_json
+from evaluators import Outcome, verify
+from evaluators.parsing.tree import Node, to_json
+from evaluators.workers import pool as deadline
+from evaluators.workers.pool import DeadlineExceeded, Worker, WorkerBroken, WorkerDied, run_symbolic
 
 X = Node("sym", (), "x")
 ONE, TWO = Node("num", (), 1), Node("num", (), 2)
@@ -182,8 +183,8 @@ def test_a_forked_child_has_workers_of_its_own():
     assert ask(SQUARE_OF_SUM, EXPANDED) is True
     script = """
         import os
-        from evaluators.deadline import run_symbolic
-        from evaluators.tree import Node, to_json
+        from evaluators.workers.pool import run_symbolic
+        from evaluators.parsing.tree import Node, to_json
         one = to_json(Node("sym", (), "x"))
         assert run_symbolic(one, one, 30.0) is True
         child = os.fork()
@@ -197,7 +198,7 @@ def test_a_forked_child_has_workers_of_its_own():
 
 def test_no_worker_outlives_its_parent():
     script = """
-        from evaluators import deadline
+        from evaluators.workers import pool as deadline
         deadline.warm_up(wait=True)
         print(*(worker.process.pid for worker in deadline._pool.idle))
     """
@@ -213,7 +214,7 @@ def test_no_worker_outlives_its_parent():
 def test_a_worker_ends_when_its_parent_is_killed_in_the_midst():
     script = """
         import time
-        from evaluators import deadline
+        from evaluators.workers import pool as deadline
         deadline.warm_up(wait=True)
         print(*(worker.process.pid for worker in deadline._pool.idle), flush=True)
         time.sleep(60)

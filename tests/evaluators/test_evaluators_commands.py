@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from evaluators.commands import command_audit_gold, command_verify
+from tracekit.cli.verify import command_audit_gold, command_verify
 
 ROWS = [
     {"response": "\\boxed{72}", "gold": "72"},

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hostile_strings import GROUPS
 
-from evaluators import deadline
 from evaluators.verify import verify
+from evaluators.workers import pool as deadline
 
 #: Events of sys.audit that code execution, a shell, a file or the network cannot do without.
 WATCHED = (
@@ -113,16 +113,16 @@ def is_of_the_worker(event):
     """A worker that a slow case ended is replaced: its command is ours and holds nothing of the case."""
     name, arguments = event
     if name == "subprocess.Popen":
-        return "evaluators._worker" in arguments
+        return "evaluators.workers._worker" in arguments
     return name == "os.kill" or (name == "import" and "select" in arguments)
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_symbolic_tier_runs_nothing_either(group, tmp_path):
     """The worker's own work, done here where it can be watched: sympy gets a tree, never a string."""
-    symbolic = pytest.importorskip("evaluators.symbolic")
-    parse = pytest.importorskip("evaluators.parse")
-    from evaluators.tree import Unreadable
+    symbolic = pytest.importorskip("evaluators.workers.symbolic")
+    parse = pytest.importorskip("evaluators.parsing.parser")
+    from evaluators.parsing.tree import Unreadable
 
     sentinel = tmp_path / "sentinel"
     other = parse.parse("x^2+1")

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators.answer import read_answer
-from evaluators.numeric import exact
-from evaluators.parse import MAX_DEPTH, parse
-from evaluators.tree import Node, TooLarge, Unreadable, from_json, to_json, walk
+from evaluators.comparison.numeric import exact
+from evaluators.parsing.parser import MAX_DEPTH, parse
+from evaluators.parsing.read_answer import read_answer
+from evaluators.parsing.tree import Node, TooLarge, Unreadable, from_json, to_json, walk
 
 
 @pytest.mark.parametrize(

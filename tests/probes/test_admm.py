@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.svm import SVC
 
-from probes import admm, hinge, smo
-from probes.kernels import fit_kernel, gram
+from probes.svm import admm, hinge, smo
+from probes.svm.kernels import fit_kernel, gram
 
 
 def problems(count=6, n=150, kernel="linear"):

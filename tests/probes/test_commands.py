@@ -8,13 +8,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from probes.commands import command_probe
-from probes.kernels import StatesError
-from probes.positions import PositionError
+from probes.states.positions import PositionError
+from probes.svm.kernels import StatesError
 from tests.probes.test_states import save_model
-from tracekit.config import SettingsError
-from tracekit.tables import COMPLETIONS, TableError
-from tracekit.world import World, label_steps, make_problems, teach
+from tracekit.cli.probe import command_probe
+from tracekit.core.settings import SettingsError
+from tracekit.core.tables import COMPLETIONS, TableError
+from tracekit.study.tasks.world import World, label_steps, make_problems, teach
 
 WORLD = World(teacher_errors=0.5)
 QUICK = (

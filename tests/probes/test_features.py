@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from probes.features import FEATURES, FeatureError, find_feature, label_rows
-from tracekit.tables import STEPS
+from probes.protocol.features import FEATURES, FeatureError, find_feature, label_rows
+from tracekit.core.tables import STEPS
 
 TRACES = pl.DataFrame(
     {

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from probes.fits import linear_gram
-from probes.folds import make_splits
-from probes.geometry import (
+from probes.protocol.geometry import (
     alignment,
     angle,
     cka,
@@ -16,7 +14,9 @@ from probes.geometry import (
     margin,
     rotation,
 )
-from probes.smo import solve_batch
+from probes.protocol.nested_fits import linear_gram
+from probes.statistics.folds import make_splits
+from probes.svm.smo import solve_batch
 
 
 @pytest.fixture

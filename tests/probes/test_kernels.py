@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import pairwise
 
-from probes import kernels
-from probes.kernels import Kernel, StatesError, fit_kernel, gram, gram_diagonal, normalise_trace
+from probes.svm import kernels
+from probes.svm.kernels import Kernel, StatesError, fit_kernel, gram, gram_diagonal, normalise_trace
 
 REFERENCE = {
     "linear": lambda a, b, k: pairwise.linear_kernel(a, b),

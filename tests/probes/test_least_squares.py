@@ -5,9 +5,9 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
-from probes import least_squares as ls
-from probes.dual import ProblemError
-from probes.folds import Split, Splits
+from probes.statistics.folds import Split, Splits
+from probes.svm import least_squares as ls
+from probes.svm.dual import ProblemError
 
 RIDGES = (0.01, 0.1, 1.0, 10.0)
 

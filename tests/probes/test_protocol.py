@@ -9,16 +9,16 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
-from probes.auc import fold_auc
-from probes.bootstrap import draw_problems, score_draws, variance
-from probes.effects import contrast
-from probes.equivalence import Effect, crossed_effect, holm
-from probes.fits import fit_hinge, linear_gram, refit_hinge
-from probes.folds import FoldError, check_folds, group_problems, grouped_folds, make_splits
-from probes.least_squares import cross_validate
-from probes.least_squares import refit as refit_least_squares
-from probes.permutation import permutation_p, permute_blocks, swappable_blocks
-from probes.power import intraclass, plan, problems_needed
+from probes.protocol.effects import contrast
+from probes.protocol.nested_fits import fit_hinge, linear_gram, refit_hinge
+from probes.statistics.auc import fold_auc
+from probes.statistics.bootstrap import draw_problems, score_draws, variance
+from probes.statistics.equivalence import Effect, crossed_effect, holm
+from probes.statistics.folds import FoldError, check_folds, group_problems, grouped_folds, make_splits
+from probes.statistics.permutation import permutation_p, permute_blocks, swappable_blocks
+from probes.statistics.power import intraclass, plan, problems_needed
+from probes.svm.least_squares import cross_validate
+from probes.svm.least_squares import refit as refit_least_squares
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from probes.alignment import align, open_models
-from probes.features import FeatureError
-from probes.kernels import StatesError
-from probes.protocol import ProbeResult, Source, group_by_text, run_protocol
-from probes.report import as_html, findings, write_report
-from probes.settings import ProtocolSettings
-from probes.sources import rollouts_as_traces
-from probes.states import Reading, extract_states, open_states
+from probes.protocol.features import FeatureError
+from probes.protocol.run import ProbeResult, Source, group_by_text, run_protocol
+from probes.protocol.settings import ProtocolSettings
+from probes.protocol.trace_sources import rollouts_as_traces
+from probes.report.report import as_html, findings, write_report
+from probes.states.alignment import align, open_models
+from probes.states.extract import Reading, extract_states, open_states
+from probes.svm.kernels import StatesError
 from tests.probes.test_states import save_model
-from tracekit.world import World, label_steps, make_problems, teach
+from tracekit.study.tasks.world import World, label_steps, make_problems, teach
 
 WORLD = World(teacher_errors=0.6)
 SETTINGS = ProtocolSettings(

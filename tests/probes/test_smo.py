@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
-from probes import smo
-from probes.dual import ProblemError
-from probes.kernels import fit_kernel, gram
+from probes.svm import smo
+from probes.svm.dual import ProblemError
+from probes.svm.kernels import fit_kernel, gram
 
 
 def problem(n=240, d=30, seed=0, kernel="rbf"):

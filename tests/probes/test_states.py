@@ -9,9 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from probes.positions import load_tokenizer, tokenise
-from probes.states import Reading, StatesError, extract_states, open_states
-from tracekit.world import World, label_steps, make_problems, teach, vocabulary, write_tokenizer
+from probes.states.extract import Reading, StatesError, extract_states, open_states
+from probes.states.positions import load_tokenizer, tokenise
+from tracekit.study.tasks.world import World, label_steps, make_problems, teach, vocabulary, write_tokenizer
 
 WORLD = World()
 
@@ -156,8 +156,8 @@ def test_an_interrupted_extraction_resumes_without_repeating_a_batch(tmp_path, c
 
 
 def list_batches(states, traces, checkpoint, steps):
-    from probes.forward import make_batches
-    from probes.positions import POSITIONS, place
+    from probes.states.forward import make_batches
+    from probes.states.positions import POSITIONS, place
 
     sequences = tokenise(load_tokenizer(checkpoint), traces)
     return list(make_batches(sequences, place(sequences, traces, steps, POSITIONS), 150))

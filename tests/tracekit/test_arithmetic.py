@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracekit.arithmetic import UnreadableArithmetic, calculator_annotations, equations, evaluate
+from tracekit.text.arithmetic import UnreadableArithmetic, calculator_annotations, equations, evaluate
 
 
 @pytest.mark.parametrize(

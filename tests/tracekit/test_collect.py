@@ -19,11 +19,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tracekit.chat import CollectError, Generation, Server, read_answer, retry_after
-from tracekit.collect import CollectSettings, Question, collect, seed_of
-from tracekit.ids import problem_id
-from tracekit.runs import RunError
-from tracekit.tables import PROBLEMS, TRACES, read_table, write_table
+from tracekit.collection.collect import CollectSettings, Question, collect, seed_of
+from tracekit.collection.openai_client import CollectError, Generation, Server, read_answer, retry_after
+from tracekit.core.ids import problem_id
+from tracekit.core.runs import RunError
+from tracekit.core.tables import PROBLEMS, TRACES, read_table, write_table
 
 #: A fault is asked (body, how often this very request came before) and returns what to do, or None to answer.
 Fault = Callable[[dict, int], str | None]
@@ -261,7 +261,7 @@ COLLECT_ALL = """
 import sys
 from pathlib import Path
 import polars as pl
-from tracekit.collect import CollectSettings, collect
+from tracekit.collection.collect import CollectSettings, collect
 settings = CollectSettings.model_validate_json(Path(sys.argv[1]).read_text())
 collect(settings, pl.read_parquet(settings.problems))
 """

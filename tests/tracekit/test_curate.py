@@ -15,12 +15,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from tracekit import ledger, measuring
-from tracekit.config import build_settings, load_settings
-from tracekit.curate import CurateSettings, CurationError, curate, restore
-from tracekit.sources import SourceError
-from tracekit.stages import Stages
-from tracekit.tables import CURATED, LEDGER, STEPS, VERDICTS, read_table
+from tracekit.core.settings import build_settings, load_settings
+from tracekit.core.tables import CURATED, LEDGER, STEPS, VERDICTS, read_table
+from tracekit.curation import ledger
+from tracekit.curation import measurements as measuring
+from tracekit.curation.curate import CurateSettings, CurationError, curate, restore
+from tracekit.curation.stage_cache import Stages
+from tracekit.reading.readers import SourceError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -259,8 +260,8 @@ def test_a_share_of_the_problems_is_held_back_for_validation(tmp_path: Path) -> 
 
 
 _CURATE = (
-    "import sys; from pathlib import Path; from tracekit.config import load_settings\n"
-    "from tracekit.curate import CurateSettings, curate\n"
+    "import sys; from pathlib import Path; from tracekit.core.settings import load_settings\n"
+    "from tracekit.curation.curate import CurateSettings, curate\n"
     "curate(load_settings(CurateSettings, Path(sys.argv[1]), sys.argv[2:]))"
 )
 
@@ -299,7 +300,7 @@ def test_a_full_disk_leaves_what_was_done_and_a_clear_error(
         raise fault
 
     with monkeypatch.context() as patched:
-        patched.setattr("tracekit.measuring.audit_golds", full)
+        patched.setattr("tracekit.curation.measurements.audit_golds", full)
         with pytest.raises(OSError, match="No space left"):
             curate(recipe)
     standing = {p.name.rpartition("-")[0] for p in (recipe.output / "stages").iterdir()}
@@ -344,7 +345,7 @@ def test_a_file_that_stands_in_two_sources_is_told(recipe: CurateSettings) -> No
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data folder")
 def test_the_gsm8k_recipe_curates_real_solutions(tmp_path: Path) -> None:
-    package = Path(measuring.__file__).parent
+    package = Path(measuring.__file__).parents[1]
     for name in ("train", "test", "example_model_solutions"):
         lines = (SHARED / "gsm8k" / f"{name}.jsonl").read_text().splitlines()[:300]
         (tmp_path / "gsm8k").mkdir(exist_ok=True)

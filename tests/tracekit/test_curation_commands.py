@@ -3,8 +3,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tracekit import commands, stage_commands
-from tracekit.layouts import LayoutError
+from tracekit.cli import curate as commands
+from tracekit.cli import stages as stage_commands
+from tracekit.reading.formats import LayoutError
 
 
 @pytest.fixture

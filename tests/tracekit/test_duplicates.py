@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracekit.contamination import contaminated
-from tracekit.duplicates import exact_duplicates, keep_first, near_duplicates
-from tracekit.shingles import ngrams, normalise, words
+from tracekit.text.contamination import contaminated
+from tracekit.text.duplicates import exact_duplicates, keep_first, near_duplicates
+from tracekit.text.shingles import ngrams, normalise, words
 
 
 def grams(text: str, n: int) -> set[str]:

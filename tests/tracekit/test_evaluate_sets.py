@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 import torch
 
-from tracekit.config import SettingsError, load_settings
-from tracekit.evaluate_command import command_evaluate
-from tracekit.evaluate_sets import EvaluationRecipe, read_sets
-from tracekit.tables import COMPLETIONS, read_table
-from tracekit.world import World, make_problems, write_tokenizer
-from trainer.config import NewModelSettings
-from trainer.models import load_tokenizer, new_model
+from tracekit.cli.evaluate import command_evaluate
+from tracekit.core.settings import SettingsError, load_settings
+from tracekit.core.tables import COMPLETIONS, read_table
+from tracekit.study.problem_sets import EvaluationRecipe, read_sets
+from tracekit.study.tasks.world import World, make_problems, write_tokenizer
+from trainer.modeling.models import load_tokenizer, new_model
+from trainer.settings import NewModelSettings
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "tracekit" / "recipes" / "benchmarks.toml"

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tracekit.export import ARROW_SCHEMAS, ExportSettings, anchored, export
-from tracekit.tables import CURATED, conform
+from tracekit.core.tables import CURATED, conform
+from tracekit.curation.export import ARROW_SCHEMAS, ExportSettings, anchored, export
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 FORMATS = ("luffy", "verl", "trl-sft", "trl-prompt-completion", "trl-grpo", "trl-dpo", "openrlhf")

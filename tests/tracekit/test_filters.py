@@ -3,8 +3,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tracekit.filters import RULES, FilterSettings, apply_filters
-from tracekit.tables import LEDGER, check
+from tracekit.core.tables import LEDGER, check
+from tracekit.curation.filters import RULES, FilterSettings, apply_filters
 
 GOOD: dict[str, Any] = {
     "row_id": "t",

@@ -3,7 +3,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tracekit.measures import FULL, QUICK, TAIL, measure, measure_file
+from tracekit.text.features import FULL, QUICK, TAIL, measure, measure_file
 
 
 def measured(*responses: str) -> list[dict]:

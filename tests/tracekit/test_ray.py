@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tracekit.config import build_settings
-from tracekit.curate import CurateSettings, curate
-from tracekit.ray_engine import for_each_on_ray
+from tracekit.core.settings import build_settings
+from tracekit.curation.curate import CurateSettings, curate
+from tracekit.curation.ray_engine import for_each_on_ray
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracekit.segment import first_wrong_step, segment, segment_traces, split_response
-from tracekit.tables import STEP_KINDS, STEPS, check
+from tracekit.core.tables import STEP_KINDS, STEPS, check
+from tracekit.text.segment import first_wrong_step, segment, segment_traces, split_response
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -94,7 +94,7 @@ def test_a_table_of_traces_becomes_a_table_of_steps() -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data folder")
 def test_every_annotation_of_gsm8k_is_exact_and_some_of_its_prose_is_not() -> None:
-    from tracekit.arithmetic import calculator_annotations
+    from tracekit.text.arithmetic import calculator_annotations
 
     answers = [json.loads(line)["answer"] for line in (SHARED / "gsm8k" / "train.jsonl").open()][:2000]
     statuses = {c.status for answer in answers for c in calculator_annotations(answer)}
@@ -103,7 +103,7 @@ def test_every_annotation_of_gsm8k_is_exact_and_some_of_its_prose_is_not() -> No
 
 
 def test_several_interpreters_give_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tracekit import segment_worker
+    from tracekit.text import segment_worker
 
     traces = pl.DataFrame(
         {"trace_id": [f"t{i}" for i in range(7)], "response": [f"a\n{i}+1={i + 1}" for i in range(7)]}

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from tracekit.select import SelectSettings, pair, select, validation_groups
+from tracekit.curation.select import SelectSettings, pair, select, validation_groups
 
 TRACES = pl.DataFrame(
     {

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 import zstandard
 
-from tracekit.layouts import LayoutError, boxed, detect, named, to_long
-from tracekit.sources import SourceError, SourceSettings, iterate_source, read_source
-from tracekit.tables import PROBLEMS, TRACES, check
+from tracekit.core.tables import PROBLEMS, TRACES, check
+from tracekit.reading.formats import LayoutError, boxed, detect, named, to_long
+from tracekit.reading.readers import SourceError, SourceSettings, iterate_source, read_source
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -80,7 +80,7 @@ def test_a_public_layout_is_known_by_its_columns(
 
 def test_levels_and_flags_come_along() -> None:
     frame = pl.DataFrame([{"problem": "P", "answer": "7", "llama8b_solve_rate": 0.25}])
-    from tracekit.layouts import to_long
+    from tracekit.reading.formats import to_long
 
     assert to_long(frame, detect(frame, "x"), "x")["level"].to_list() == [0.75]
 

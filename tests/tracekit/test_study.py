@@ -20,23 +20,23 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 from evaluators import verify
-from tracekit.config import SettingsError, build_settings, load_settings
-from tracekit.runs import no_progress
-from tracekit.study.claims import Evidence, claims_table
-from tracekit.study.embedded import EmbeddedWorld, text_of
-from tracekit.study.exploration import path_metrics, path_table
+from tracekit.core.runs import no_progress
+from tracekit.core.settings import SettingsError, build_settings, load_settings
+from tracekit.core.tables import COMPLETIONS, CURATED, read_table
+from tracekit.study.analysis.claims import Evidence, claims_table
+from tracekit.study.analysis.results import STAGES, Gate, crossings, deep_unsolved
+from tracekit.study.analysis.statistics import difference, difference_of_runs, upper_bound_of_none
 from tracekit.study.grid import run_grid
 from tracekit.study.jobs import Board, Job, JobError, work
-from tracekit.study.page import Page
+from tracekit.study.paths import curated
 from tracekit.study.pipeline import jobs_of
-from tracekit.study.places import curated
-from tracekit.study.results import STAGES, Gate, crossings, deep_unsolved
+from tracekit.study.report.html_page import Page
 from tracekit.study.run import QUICK, _keep_what_it_grew_from
 from tracekit.study.settings import StudySettings
-from tracekit.study.statistics import difference, difference_of_runs, upper_bound_of_none
-from tracekit.study.training import train_settings
-from tracekit.tables import COMPLETIONS, CURATED, read_table
-from tracekit.world import box
+from tracekit.study.steps.exploration import path_metrics, path_table
+from tracekit.study.steps.training import train_settings
+from tracekit.study.tasks.embedded import EmbeddedWorld, text_of
+from tracekit.study.tasks.world import box
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = [QUICK, *sorted((ROOT / "studies").glob("*.toml"))]

@@ -20,19 +20,19 @@ from public_data import write_recipe
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from tracekit.config import SettingsError, build_settings, load_settings
-from tracekit.contamination import contaminated
-from tracekit.runs import no_progress
-from tracekit.study.exploration import RANK_BINS, measure_teacher_tokens
+from tracekit.core.runs import no_progress
+from tracekit.core.settings import SettingsError, build_settings, load_settings
+from tracekit.core.tables import COMPLETIONS, CURATED, PROBLEMS, read_table
 from tracekit.study.pipeline import jobs_of
 from tracekit.study.plan import plan_study
-from tracekit.study.public import PublicStudy, StudyDataError, lay_base
 from tracekit.study.run import check_study
 from tracekit.study.settings import GivenBase, StudySettings
-from tracekit.study.training import LaunchError, as_toml, launch_run, train_settings
-from tracekit.tables import COMPLETIONS, CURATED, PROBLEMS, read_table
-from trainer.config import DataSettings, TrainSettings
-from trainer.sequences import encode_curated
+from tracekit.study.steps.exploration import RANK_BINS, measure_teacher_tokens
+from tracekit.study.steps.training import LaunchError, as_toml, launch_run, train_settings
+from tracekit.study.tasks.public import PublicStudy, StudyDataError, lay_base
+from tracekit.text.contamination import contaminated
+from trainer.data.sequences import encode_curated
+from trainer.settings import DataSettings, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB_STUDIES = ("qwen7b", "qwen1.5b")

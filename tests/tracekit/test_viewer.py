@@ -13,7 +13,7 @@ from chromium import PROGRAM, Chromium, Page, chromium
 from hostile_traces import HOSTILE
 from view_runs import curation, training
 
-from tracekit.tables import TableError
+from tracekit.core.tables import TableError
 from tracekit.viewer import ViewError, build_view
 from tracekit.viewer.scripts import as_script
 

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from evaluators import verify
-from tracekit.tables import CURATED, PROBLEMS, STEPS, TRACES, check
-from tracekit.world import (
+from tracekit.core.tables import CURATED, PROBLEMS, STEPS, TRACES, check
+from tracekit.study.tasks.world import (
     World,
     box,
     corpus,
@@ -133,7 +133,7 @@ def test_the_tokenizer_gives_every_word_one_token(tmp_path) -> None:
     pytest.importorskip("transformers")
     from transformers import AutoTokenizer
 
-    from tracekit.world import write_tokenizer
+    from tracekit.study.tasks.world import write_tokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(write_tokenizer(WORLD, tmp_path))
     text = next(corpus(WORLD, 1, seed=0))
@@ -157,7 +157,7 @@ def test_a_guess_scores_next_to_nothing() -> None:
 
 
 def test_slips_are_never_the_right_value() -> None:
-    from tracekit.world import _slip
+    from tracekit.study.tasks.world import _slip
 
     rng = random.Random(0)
     assert all(_slip(rng, v, 30) != v for v in range(30) for _ in range(20))

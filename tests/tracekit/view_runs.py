@@ -7,9 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from tracekit.segment import segment_traces
-from tracekit.tables import COMPLETIONS, CURATED, LEDGER, PROBLEMS, STEPS, TRACES, VERDICTS, conform, write_table
-from tracekit.viewer.material import CONTAMINATION, DISAGREEMENTS, DUPLICATES
+from tracekit.core.tables import COMPLETIONS, CURATED, LEDGER, PROBLEMS, STEPS, TRACES, VERDICTS, conform, write_table
+from tracekit.text.segment import segment_traces
+from tracekit.viewer.run_data import CONTAMINATION, DISAGREEMENTS, DUPLICATES
 
 
 def curation(folder: Path, responses: list[str], *, words: str = "", per_problem: int = 2) -> Path:

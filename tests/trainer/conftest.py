@@ -4,10 +4,10 @@ import polars as pl
 import pytest
 import torch
 
-from tracekit.tables import CURATED, check
-from tracekit.world import World, corpus, make_problems, teach, write_tokenizer
-from trainer.config import NewModelSettings
-from trainer.models import load_tokenizer, new_model
+from tracekit.core.tables import CURATED, check
+from tracekit.study.tasks.world import World, corpus, make_problems, teach, write_tokenizer
+from trainer.modeling.models import load_tokenizer, new_model
+from trainer.settings import NewModelSettings
 
 
 @pytest.fixture(scope="session")

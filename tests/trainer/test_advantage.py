@@ -4,7 +4,7 @@ import statistics
 import pytest
 import torch
 
-from trainer.advantage import centred, groups_with_signal, standardised
+from trainer.objectives.advantage import centred, groups_with_signal, standardised
 
 
 def slow(rewards, groups, baseline, std, epsilon=1e-6, unit_when_constant=False):

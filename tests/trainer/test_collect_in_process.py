@@ -4,15 +4,15 @@ import polars as pl
 import pytest
 import torch
 
-from tracekit import collect_command
-from tracekit.chat import CollectError
-from tracekit.collect import seed_of
-from tracekit.collect_command import CommandSettings, command_collect
-from tracekit.runs import RunError
-from tracekit.tables import TRACES, read_table
-from trainer.config import DataSettings
-from trainer.models import load_model, load_tokenizer
-from trainer.sequences import encode_problems
+from tracekit.cli import collect as collect_command
+from tracekit.cli.collect import CommandSettings, command_collect
+from tracekit.collection.collect import seed_of
+from tracekit.collection.openai_client import CollectError
+from tracekit.core.runs import RunError
+from tracekit.core.tables import TRACES, read_table
+from trainer.data.sequences import encode_problems
+from trainer.modeling.models import load_model, load_tokenizer
+from trainer.settings import DataSettings
 
 
 @pytest.fixture(scope="module")

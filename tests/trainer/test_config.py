@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tracekit.config import SettingsError, build_settings, load_settings
-from trainer.config import TrainSettings
+from tracekit.core.settings import SettingsError, build_settings, load_settings
+from trainer.settings import TrainSettings
 
 RECIPES = sorted((Path(__file__).parents[2] / "trainer" / "recipes").glob("*.toml"))
 

@@ -16,12 +16,12 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from trainer import attention
-from trainer.engines import kv_cache
-from trainer.engines.embedded import EmbeddedEngine, EngineError, waves
-from trainer.engines.protocol import Sampling
-from trainer.engines.sampling import invert, keep_top_k, keep_top_p
-from trainer.models import with_own_kernels
+from trainer.modeling import attention
+from trainer.modeling.models import with_own_kernels
+from trainer.rollouts.engines import kv_cache
+from trainer.rollouts.engines.embedded import EmbeddedEngine, EngineError, waves
+from trainer.rollouts.engines.protocol import Sampling
+from trainer.rollouts.engines.sampling import invert, keep_top_k, keep_top_p
 
 VOCABULARY = 60
 SIZES = {"vocab_size": VOCABULARY, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": None}

@@ -25,17 +25,17 @@ import polars as pl
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tracekit.collect_command import command_collect
-from tracekit.world import World, make_problems, vocabulary, write_tokenizer
-from trainer.config import DataSettings, TrainSettings
-from trainer.engines import vllm_server
-from trainer.engines.embedded import EmbeddedEngine
-from trainer.engines.protocol import Engine, Rollout, Sampling
-from trainer.engines.vllm_server import ServerError, VllmServerEngine
-from trainer.engines.weight_transfer import Way, chunks, described
+from tracekit.cli.collect import command_collect
+from tracekit.study.tasks.world import World, make_problems, vocabulary, write_tokenizer
+from trainer.data.sequences import encode_problems
 from trainer.evaluate import EvaluateSettings, evaluate_model
-from trainer.models import load_tokenizer
-from trainer.sequences import encode_problems
+from trainer.modeling.models import load_tokenizer
+from trainer.rollouts.engines import vllm_server
+from trainer.rollouts.engines.embedded import EmbeddedEngine
+from trainer.rollouts.engines.protocol import Engine, Rollout, Sampling
+from trainer.rollouts.engines.vllm_server import ServerError, VllmServerEngine
+from trainer.rollouts.engines.weight_transfer import Way, chunks, described
+from trainer.settings import DataSettings, TrainSettings
 from trainer.train import train
 
 TOLERANCE = 1e-4
@@ -94,7 +94,7 @@ def check(engine: Engine, model: LlamaForCausalLM) -> None:
 
 
 def test_vllm_in_process_samples_what_the_model_says_before_and_after_an_update(folder: Path) -> None:
-    from trainer.engines.vllm import VllmEngine
+    from trainer.rollouts.engines.vllm import VllmEngine
 
     engine = VllmEngine(folder, max_length=128, eager=True)
     try:
@@ -117,7 +117,7 @@ def server(folder: Path) -> Iterator[str]:
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "128"),
         *("--logprobs-mode", "processed_logprobs", "--enforce-eager"),
         *("--weight-transfer-config", '{"backend": "gloo"}'),
-        *("--worker-extension-cls", "trainer.engines.vllm_worker.WorkerExtension"),
+        *("--worker-extension-cls", "trainer.rollouts.engines.vllm_worker.WorkerExtension"),
     ]
     environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1"}
     log = (folder / "server.log").open("wb")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from tracekit.config import build_settings, load_settings
-from trainer.commands import find_recipe
-from trainer.config import TrainSettings
-from trainer.estimate import Hardware, Workload, estimate, layer_bytes, shape_of
+from tracekit.cli.train import find_recipe
+from tracekit.core.settings import build_settings, load_settings
+from trainer.planning.estimate import Hardware, Workload, estimate, layer_bytes, shape_of
+from trainer.settings import TrainSettings
 
 NAMES = {"bos_token_id": None, "eos_token_id": None}
 QWEN_7B = Qwen2Config(

@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 from json_server import serving
 
-from tracekit.cli import explain
-from tracekit.runs import RunError
-from tracekit.tables import COMPLETIONS, check
-from trainer.config import EngineSettings
-from trainer.engines.vllm_server import ServerError
+from tracekit.cli.app import explain
+from tracekit.core.runs import RunError
+from tracekit.core.tables import COMPLETIONS, check
 from trainer.evaluate import Asker, EvaluateError, EvaluateSettings, evaluate_model, name_of, summarise
+from trainer.rollouts.engines.vllm_server import ServerError
+from trainer.settings import EngineSettings
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from tracekit.config import build_settings
-from trainer.config import TrainSettings
-from trainer.flops import ModelCost, config_cost, model_cost
-from trainer.models import TokenScorer
+from tracekit.core.settings import build_settings
+from trainer.modeling.models import TokenScorer
+from trainer.planning.flops import ModelCost, config_cost, model_cost
+from trainer.settings import TrainSettings
 from trainer.train import train
 
 NAMES = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
@@ -76,8 +76,8 @@ def test_forward_and_backward_are_what_torch_counts(config):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_what_a_backward_pass_computes_again_is_counted(config, checkpointing, chunked, monkeypatch):
-    from trainer import log_probs
-    from trainer.flops import Again
+    from trainer.modeling import log_probs
+    from trainer.planning.flops import Again
 
     if chunked:
         monkeypatch.setitem(log_probs.CHUNK_ELEMENTS, "cpu", 16 * config.vocab_size)

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainer import linear
-from trainer.linear import WideLinear, product, wide_products, widen
+from trainer.modeling import linear
+from trainer.modeling.linear import WideLinear, product, wide_products, widen
 
 WIDE = pytest.mark.skipif(not wide_products(), reason="oneDNN is taken on x86 with AVX-512 alone")
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainer.log_probs import from_logits, token_log_probs
+from trainer.modeling.log_probs import from_logits, token_log_probs
 
 
 def draw(tokens=23, hidden=8, vocabulary=41, bias=True):

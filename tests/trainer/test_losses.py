@@ -6,10 +6,10 @@ import random
 import pytest
 import torch
 
-from trainer import losses
-from trainer.config import LossSettings, OnPolicySettings, ShapeSettings, TeacherSettings, TrainSettings
-from trainer.objective import Totals, policy_loss
-from trainer.sequences import Batch
+from trainer.data.sequences import Batch
+from trainer.objectives import losses
+from trainer.objectives.loss_from_settings import Totals, policy_loss
+from trainer.settings import LossSettings, OnPolicySettings, ShapeSettings, TeacherSettings, TrainSettings
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 
 _PASSES = """
 import resource, torch
-from trainer.memory import keep_freed_memory
+from trainer.modeling.memory import keep_freed_memory
 keep_freed_memory()
 for repeat in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

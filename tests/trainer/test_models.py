@@ -3,11 +3,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Gemma2Config, Qwen2Config
 
-from trainer.attention import ROWS
-from trainer.config import LogSettings, OptimizerSettings
-from trainer.models import ModelError, TokenScorer, load_model, load_tokenizer, with_own_kernels
-from trainer.optimization import DivergedError, apply_update, learning_rate, make_optimizer
-from trainer.run_log import RunLog
+from trainer.loops.optimization import DivergedError, apply_update, learning_rate, make_optimizer
+from trainer.loops.run_log import RunLog
+from trainer.modeling.attention import ROWS
+from trainer.modeling.models import ModelError, TokenScorer, load_model, load_tokenizer, with_own_kernels
+from trainer.settings import LogSettings, OptimizerSettings
 
 SIZES = {
     "vocab_size": 31,

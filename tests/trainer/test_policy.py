@@ -16,20 +16,22 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from evaluators.verdict import Outcome, Verdict
-from tracekit.tables import COMPLETIONS, read_table
-from trainer import policy, rollout, shared_prompts
-from trainer.config import TrainSettings
-from trainer.engines.embedded import EmbeddedEngine
-from trainer.models import TokenScorer
-from trainer.objective import policy_loss
-from trainer.policy import accumulate, totals_of, with_gradient
-from trainer.problems import load_problems
-from trainer.rollout import GroupSampler, training_row
-from trainer.round_metrics import importance_statistics
-from trainer.run_log import Averages
-from trainer.scoring import open_scoring
+from tracekit.core.tables import COMPLETIONS, read_table
+from trainer.data import shared_prompts
+from trainer.data.problems import load_problems
+from trainer.loops import policy
+from trainer.loops.policy import accumulate, totals_of, with_gradient
+from trainer.loops.round_metrics import importance_statistics
+from trainer.loops.run_log import Averages
+from trainer.loops.run_state import begin
+from trainer.modeling.models import TokenScorer
+from trainer.objectives.loss_from_settings import policy_loss
+from trainer.rollouts import rollout
+from trainer.rollouts.engines.embedded import EmbeddedEngine
+from trainer.rollouts.log_prob_scoring import open_scoring
+from trainer.rollouts.rollout import GroupSampler, training_row
+from trainer.settings import TrainSettings
 from trainer.train import train
-from trainer.training import begin
 
 LUFFY = {"on_policy": {"clip": False}, "loss": {"entropy": 0.001}, "teacher": {"rows": 1}}
 
@@ -221,7 +223,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_policy
-from trainer import rollout
+from trainer.rollouts import rollout
 from trainer.train import train
 
 rollout.verify_batch = test_policy.scripted_verdicts

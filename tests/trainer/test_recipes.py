@@ -10,13 +10,13 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from tracekit.config import load_settings
-from tracekit.curate import CurateSettings, curate
-from trainer.commands import find_recipe
-from trainer.config import SUPERVISED, ModelChanges, TrainSettings
-from trainer.models import ModelError, load, load_config, load_model, load_tokenizer
-from trainer.plan import plan_run, plan_table
-from trainer.sequences import prompt_text
+from tracekit.cli.train import find_recipe
+from tracekit.core.settings import load_settings
+from tracekit.curation.curate import CurateSettings, curate
+from trainer.data.sequences import prompt_text
+from trainer.modeling.models import ModelError, load, load_config, load_model, load_tokenizer
+from trainer.planning.plan import plan_run, plan_table
+from trainer.settings import SUPERVISED, ModelChanges, TrainSettings
 from trainer.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -211,7 +211,7 @@ def test_what_cannot_be_changed_is_told(hub):
         load_tokenizer(hub / "model", changes=ModelChanges(chat_template="luffi"))
     from transformers import GPT2Config
 
-    from trainer.models import config_changes
+    from trainer.modeling.models import config_changes
 
     with pytest.raises(ModelError, match="rotary"):
         config_changes(GPT2Config(), LUFFY)

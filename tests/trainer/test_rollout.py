@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from evaluators.verdict import Outcome, Verdict
-from trainer import rollout
-from trainer.config import PrefixSettings, ReplaySettings, TrainSettings
-from trainer.engines.protocol import Rollout
-from trainer.models import load_tokenizer
-from trainer.problems import Problem, ProblemError, Trace, endless_order, load_problems
-from trainer.replay import ReplayBuffer
-from trainer.rollout import Group, GroupSampler, Sample, prefix_fraction, training_row, with_advantages
+from trainer.data.problems import Problem, ProblemError, Trace, endless_order, load_problems
+from trainer.data.replay import ReplayBuffer
+from trainer.modeling.models import load_tokenizer
+from trainer.rollouts import rollout
+from trainer.rollouts.engines.protocol import Rollout
+from trainer.rollouts.rollout import Group, GroupSampler, Sample, prefix_fraction, training_row, with_advantages
+from trainer.settings import PrefixSettings, ReplaySettings, TrainSettings
 
 END = 2  # <eos> of the world's tokenizer
 

@@ -5,10 +5,8 @@ import polars as pl
 import pytest
 import torch
 
-from tracekit.tables import CURATED
-from trainer.config import DataSettings
-from trainer.models import load_tokenizer
-from trainer.sequences import (
+from tracekit.core.tables import CURATED
+from trainer.data.sequences import (
     Encoded,
     Row,
     SequenceError,
@@ -23,6 +21,8 @@ from trainer.sequences import (
     until_eos,
     without_padding,
 )
+from trainer.modeling.models import load_tokenizer
+from trainer.settings import DataSettings
 
 PLAIN = DataSettings(chat_template=False)
 THINKING = "{% for m in messages %}{{ m['content'] }} {% endfor %}<think>\n"

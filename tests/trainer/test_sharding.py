@@ -16,24 +16,24 @@ from test_supervised import metrics, settings_for
 from torch import distributed, nn
 from torch.distributed.tensor import DTensor
 
-from tracekit.config import build_settings
-from trainer import rollout
-from trainer.checkpoint import checkpoints
-from trainer.config import ReplaySettings, TrainSettings
-from trainer.engines.open import open_engine
-from trainer.engines.protocol import Sampling
-from trainer.objective import policy_loss
-from trainer.optimization import apply_update
-from trainer.policy import accumulate, totals_of
-from trainer.problems import Problem
-from trainer.ranks import rank, world_size
-from trainer.replay import ReplayBuffer
-from trainer.rollout import Group, Sample
-from trainer.run_log import Averages
-from trainer.sequences import Row
-from trainer.sharding import full_tensors, on_first_rank
+from tracekit.core.settings import build_settings
+from trainer.data.problems import Problem
+from trainer.data.replay import ReplayBuffer
+from trainer.data.sequences import Row
+from trainer.distributed.fsdp import full_tensors, on_first_rank
+from trainer.distributed.ranks import rank, world_size
+from trainer.loops.checkpoint import checkpoints
+from trainer.loops.optimization import apply_update
+from trainer.loops.policy import accumulate, totals_of
+from trainer.loops.run_log import Averages
+from trainer.loops.run_state import begin
+from trainer.objectives.loss_from_settings import policy_loss
+from trainer.rollouts import rollout
+from trainer.rollouts.engines.open import open_engine
+from trainer.rollouts.engines.protocol import Sampling
+from trainer.rollouts.rollout import Group, Sample
+from trainer.settings import ReplaySettings, TrainSettings
 from trainer.train import train
-from trainer.training import begin
 
 STEP = {"steps": 1, "optimizer": {"lr": 1e-3}, "checkpoint": {"every": 1}}
 SAMPLING = Sampling(max_tokens=6, stop_token_ids=(2,), seed=7)

@@ -16,10 +16,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from trainer import shared_prompts
-from trainer.models import TokenScorer, with_own_kernels
-from trainer.sequences import Row, collate
-from trainer.shared_prompts import by_prompt, can_share, score_shared, shared_micro_batches
+from trainer.data import shared_prompts
+from trainer.data.sequences import Row, collate
+from trainer.data.shared_prompts import by_prompt, can_share, score_shared, shared_micro_batches
+from trainer.modeling.models import TokenScorer, with_own_kernels
 
 SIZES = {"vocab_size": 40, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": None}
 SMALL = {**SIZES, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tracekit.config import build_settings
-from tracekit.runs import RunError
-from tracekit.tables import CURATED, read_table
-from trainer.checkpoint import checkpoints, newest_checkpoint
-from trainer.config import TrainSettings
-from trainer.models import ModelError, TokenScorer, load_tokenizer
-from trainer.sequences import collate, encode_curated, encode_text, join
-from trainer.supervised import Totals, language_objective, rows_of_step
+from tracekit.core.runs import RunError
+from tracekit.core.settings import build_settings
+from tracekit.core.tables import CURATED, read_table
+from trainer.data.sequences import collate, encode_curated, encode_text, join
+from trainer.loops.checkpoint import checkpoints, newest_checkpoint
+from trainer.loops.supervised import Totals, language_objective, rows_of_step
+from trainer.modeling.models import ModelError, TokenScorer, load_tokenizer
+from trainer.settings import TrainSettings
 from trainer.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -101,8 +101,8 @@ def test_micro_batches_and_packing_do_not_change_the_result(world_folder, tmp_pa
 def run_in_background(settings, environment=None):
     code = (
         "import sys, json\n"
-        "from tracekit.config import build_settings\n"
-        "from trainer.config import TrainSettings\n"
+        "from tracekit.core.settings import build_settings\n"
+        "from trainer.settings import TrainSettings\n"
         "from trainer.train import train\n"
         "train(build_settings(TrainSettings, json.loads(sys.argv[1]), 'test'))\n"
     )

@@ -10,8 +10,8 @@ import pytest
 import torch
 from json_server import serving
 
-from trainer.engines.vllm_server import ServerError, VllmServerEngine
-from trainer.engines.weight_transfer import GlooGroup, Meeting, address_towards, chunks, described
+from trainer.rollouts.engines.vllm_server import ServerError, VllmServerEngine
+from trainer.rollouts.engines.weight_transfer import GlooGroup, Meeting, address_towards, chunks, described
 
 WEIGHTS = {
     "embed": torch.arange(12.0).reshape(3, 4),

@@ -17,13 +17,13 @@ from typing import Any
 
 import polars as pl
 
-from tracekit.config import SettingsError, load_settings
-from tracekit.runs import Progress, no_progress, write_text
-from tracekit.study import figures
-from tracekit.study.page import Page
+from tracekit.core.runs import Progress, no_progress, write_text
+from tracekit.core.settings import SettingsError, load_settings
+from tracekit.core.tables import write_table
+from tracekit.study.report import figures
+from tracekit.study.report.html_page import Page
 from tracekit.study.run import run_study
 from tracekit.study.settings import StudySettings
-from tracekit.tables import write_table
 
 #: What a point of the grid tells of an arm: its name there, its key in result.json.
 SHOWN = {"greedy accuracy": "greedy", "accuracy at temperature 1": "pass@1"}

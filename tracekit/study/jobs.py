@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracekit.runs import Progress, commit, write_text
+from tracekit.core.runs import Progress, commit, write_text
 
 HEARTBEAT_SECONDS = 2.0
 STALE_SECONDS = 30.0  # a claim untouched for so long belongs to a worker that died elsewhere

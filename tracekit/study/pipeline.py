@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tracekit.runs import Progress
-from tracekit.study.domain import domain_of
-from tracekit.study.embedded import EmbeddedWorld
+from tracekit.core.runs import Progress
 from tracekit.study.jobs import Job
-from tracekit.study.materials import make_pairs, roll_out
-from tracekit.study.measure import evaluate_run
-from tracekit.study.places import measures_folder, model_folder, states_folder
-from tracekit.study.probing import probe_runs, probing_sources, probing_traces
+from tracekit.study.paths import measures_folder, model_folder, states_folder
 from tracekit.study.settings import BASE, StudySettings
-from tracekit.study.training import train_arm
+from tracekit.study.steps.evaluation import evaluate_run
+from tracekit.study.steps.generated_data import make_pairs, roll_out
+from tracekit.study.steps.probing import probe_runs, probing_sources, probing_traces
+from tracekit.study.steps.training import train_arm
+from tracekit.study.tasks.embedded import EmbeddedWorld
+from tracekit.study.tasks.task import domain_of
 
 #: Stages in the order in which their ready jobs are taken: what others wait for first, and the one long job of
 #: probing before the many of evaluation.
@@ -82,7 +82,7 @@ def _train(settings: StudySettings, arm: str, seed: int, progress: Progress) -> 
 
 
 def _tokens(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
-    from tracekit.study.exploration import measure_teacher_tokens
+    from tracekit.study.steps.exploration import measure_teacher_tokens
 
     measure_teacher_tokens(
         model_folder(settings, arm, seed),
@@ -93,7 +93,7 @@ def _tokens(settings: StudySettings, arm: str, seed: int, progress: Progress) ->
 
 
 def _states(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
-    from probes.states import Reading, extract_states
+    from probes.states.extract import Reading, extract_states
 
     asked = settings.data.reading if settings.data is not None else {}
     reading = Reading(**{"positions": (settings.probing.position,), "log_probs": arm == BASE, **asked})

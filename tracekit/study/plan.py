@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from tracekit.config import SettingsError, load_settings
-from tracekit.study.domain import domain_of
+from tracekit.core.settings import SettingsError, load_settings
 from tracekit.study.pipeline import jobs_of
 from tracekit.study.settings import BASE, StudySettings
-from tracekit.study.training import train_settings
-from trainer.estimate import HARDWARE, Estimate, Hardware, Workload, estimate
+from tracekit.study.steps.training import train_settings
+from tracekit.study.tasks.task import domain_of
+from trainer.planning.estimate import HARDWARE, Estimate, Hardware, Workload, estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class StudyPlan:
 def plan_study(settings: StudySettings, overrides: Sequence[str] = (), hardware: str | None = None) -> StudyPlan:
     """Plan a study without making or training anything; of a model that stands only the configuration is read.
 
-    overrides: `work.KEY=…` and `hardware.KEY=…`. hardware: a name in trainer.estimate.HARDWARE; None: 8 H100 for
+    overrides: `work.KEY=…` and `hardware.KEY=…`. hardware: a name in trainer.planning.estimate.HARDWARE; None: 8
+    H100 for
     public data, one core for the embedded world. Raises SettingsError, and ModelError where there is no configuration.
     """
     outlook = domain_of(settings).outlook()

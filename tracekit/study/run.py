@@ -8,14 +8,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tracekit.config import SettingsError, build_settings
-from tracekit.runs import RUN_FILE, Progress, no_progress, start_run
-from tracekit.study.domain import domain_of
+from tracekit.core.runs import RUN_FILE, Progress, no_progress, start_run
+from tracekit.core.settings import SettingsError, build_settings
 from tracekit.study.jobs import Board, lead
 from tracekit.study.pipeline import jobs_of
-from tracekit.study.report import write_study_report, write_views
+from tracekit.study.report.report import write_study_report, write_views
 from tracekit.study.settings import StudySettings
-from tracekit.study.training import train_settings
+from tracekit.study.steps.training import train_settings
+from tracekit.study.tasks.task import domain_of
 
 #: The recipe of `tracekit study` without one.
 QUICK = Path(__file__).with_name("quick.toml")

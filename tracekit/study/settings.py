@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from tracekit.config import Settings, SettingsError, build_settings, read_toml
-from tracekit.evaluate_sets import ProblemSet
-from tracekit.world import World
-from trainer.config import ModelChanges
+from tracekit.core.settings import Settings, SettingsError, build_settings, read_toml
+from tracekit.study.problem_sets import ProblemSet
+from tracekit.study.tasks.world import World
+from trainer.settings import ModelChanges
 
 BASE = "base"  # the untrained-further arm, and what every arm starts from unless it says otherwise
 TEACHER = "teacher"  # who wrote the traces: a row of its own where an arm is compared with it

@@ -12,8 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-from tracekit.config import build_settings
-from tracekit.runs import RUN_FILE
+from tracekit.core.runs import RUN_FILE
+from tracekit.core.settings import build_settings
 from tracekit.study.jobs import Board, work
 from tracekit.study.pipeline import jobs_of, perform
 from tracekit.study.settings import StudySettings

@@ -13,12 +13,12 @@ from typing import Any
 
 import polars as pl
 
-from tracekit.runs import Progress, no_progress
-from tracekit.segment import segment, split_response
-from tracekit.tables import STEP_KINDS
+from tracekit.core.runs import Progress, no_progress
+from tracekit.core.tables import STEP_KINDS
+from tracekit.text.segment import segment, split_response
 from tracekit.viewer.index import index_of
-from tracekit.viewer.material import Material, ViewError, join_materials, read_material
 from tracekit.viewer.pairs import write_pairs
+from tracekit.viewer.run_data import Material, ViewError, join_materials, read_material
 from tracekit.viewer.scripts import write_script
 
 PAGE = Path(__file__).parent / "page"

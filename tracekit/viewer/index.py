@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from tracekit.tables import STEP_KINDS
-from tracekit.viewer.material import Material
+from tracekit.core.tables import STEP_KINDS
+from tracekit.viewer.run_data import Material
 
 #: Characters of a problem that a list shows and the quick search reads.
 PREVIEW = 200

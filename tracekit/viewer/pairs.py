@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tracekit.viewer.material import Material
+from tracekit.viewer.run_data import Material
 from tracekit.viewer.scripts import write_script
 
 SHARD_PAIRS = 200

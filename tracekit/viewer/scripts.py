@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tracekit.runs import write_text
+from tracekit.core.runs import write_text
 
 # JSON allows these raw; HTML (`</script`, `<!--`) and JavaScript before 2019 (the line separators) do not.
 _ESCAPES = (("<", "\\u003c"), (">", "\\u003e"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))

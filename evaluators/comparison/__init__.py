@@ -1,0 +1,1 @@
+"""Decide whether two parsed answers are equal."""

@@ -1,0 +1,89 @@
+"""The ladder: text, exact rational, structure, numeric, symbolic; the cheapest tier that can decide does.
+
+Every comparison here is symmetric: `equal(a, b)` is `equal(b, a)`.
+"""
+
+from __future__ import annotations
+
+from evaluators.comparison.canonical import COLLECTIONS, elements, family, plain_form
+from evaluators.comparison.collections_ import Collected
+from evaluators.comparison.expressions import Scalars
+from evaluators.comparison.ladder import MAX_STEPS
+from evaluators.comparison.piecewise import Piecewise
+from evaluators.comparison.quantities import Measures
+from evaluators.comparison.relations import Relations, has_relations
+from evaluators.parsing.normalize import words
+from evaluators.parsing.tree import Node, TooLarge, contains
+
+
+class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
+    """Compares two answers of any kind."""
+
+    __slots__ = ()
+
+    def equal(self, a: Node, b: Node) -> bool | None:
+        """Whether two answers are the same; None where no tier can tell."""
+        if a == b:
+            return True
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise TooLarge("the comparison takes too many steps")
+        a, b = plain_form(a), plain_form(b)
+        ops = (a.op, b.op)
+        if "text" in ops:
+            return self.texts(a, b)
+        if "choice" in ops:
+            return self.choices(a, b)
+        if has_relations(a) or has_relations(b):
+            return self.relations(a, b)
+        if "class" in ops:
+            return self.classes(a, b)
+        if "builder" in ops:
+            a, b = (family(a), family(b)) if ops[0] != ops[1] else (a, b)
+            ops = (a.op, b.op)
+        if "list" in ops and "mul" in ops and all(is_letter(part) for node in (a, b) for part in node.args):
+            return set(a.args) == set(b.args)  # A, B, C as ABC
+        if "quantity" in ops and not (COLLECTIONS & {*ops}):
+            return self.quantities(a, b)
+        if "clock" in ops or "ratio" in ops:
+            return self.clocks(a, b)
+        if contains(a, "pm", "mp") or contains(b, "pm", "mp"):
+            self.reach(2)
+            return self.unordered(elements(a), elements(b), distinct=True)
+        if "cases" in ops:
+            return self.piecewise(a, b)
+        if COLLECTIONS & {*ops} or self.is_line(a) or self.is_line(b):
+            return self.collections(a, b)
+        return self.scalars(a, b)
+
+    def is_line(self, node: Node) -> bool:
+        """Whether a tree names a set of numbers, such as the reals."""
+        return node.op == "const" and len(node.value) == 1 and node.value.isupper()
+
+    def texts(self, a: Node, b: Node) -> bool | None:
+        """Words against words; letters that make a word also against a product of letters."""
+        if a.op == b.op:
+            return a.value == b.value
+        word, other = (a, b) if a.op == "text" else (b, a)
+        if other.op == "sym" and " " in other.value:
+            return words(other.value) == word.value  # triangle ABC
+        return self.equal(word.args[0], other) if word.args else False
+
+    def choices(self, a: Node, b: Node) -> bool | None:
+        """A letter against a letter, with or without what it labels; a labelled answer also against the answer."""
+        self.reach(0)
+        if a.op == b.op:
+            if a.value != b.value:
+                return False
+            return self.equal(a.args[0], b.args[0]) if a.args and b.args else True
+        letter, other = (a, b) if a.op == "choice" else (b, a)
+        if letter.args:
+            return self.equal(letter.args[0], other)
+        if other.op == "sym" or other.op == "const":
+            return str(other.value).upper() == letter.value
+        return False
+
+
+def is_letter(node: Node) -> bool:
+    """Whether a tree is a letter that could name a choice."""
+    return node.op == "sym" and node.value in "ABCDEFGHIJ"

@@ -1,0 +1,382 @@
+"""Numbers and expressions: exact, modulo a prime, at random points, and by sympy."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from time import monotonic
+from typing import Any
+
+from evaluators.comparison.canonical import is_infinite
+from evaluators.comparison.error_bounds import surely_differ
+from evaluators.comparison.ladder import Ladder
+from evaluators.comparison.numeric import (
+    DIGITS,
+    Rational,
+    Undefined,
+    digits_needed,
+    exact,
+    point_of,
+    residue,
+    value_at,
+)
+from evaluators.parsing.tree import PI, DeadlineExceeded, Node, TooLarge, Unreadable, contains, symbols, to_json, walk
+
+_ROUNDING = ("floor", "ceil")
+_COUNTS = frozenset("nmkjlNMK")
+_DISCRETE = frozenset(("sum", "product", "factorial", "factorial2", "binomial", "floor", "ceil", "mod", "gcd", "lcm"))
+_WRITTEN = frozenset(("dec", "deg"))  # what equals more than its own value
+_SCALAR = frozenset(
+    ["dummy", "num", "dec", "sym", "const", "add", "mul", "pow", "root", "fn", "percent", "deg", "base"]
+)
+_DUMMIES = frozenset("klmnjpqrstKNMZ")
+_TINY = 1e-25
+
+MAX_SYMBOLIC_PARTS = 150  # nodes of both sides
+MAX_SYMBOLIC_POWER = 100
+MAX_SYMBOLIC_BITS = 512
+MAX_BOUND = 4  # sums, products, integrals and limits of both sides
+_KINKED = frozenset(("abs", "max", "min", "floor", "ceil", "sign", "mod"))
+_FAR = 10**6
+_BOUND = frozenset(("sum", "product", "integral", "limit"))
+_warming = False
+
+
+class Scalars(Ladder):
+    """Compares single values."""
+
+    __slots__ = ()
+
+    def scalars(self, a: Node, b: Node) -> bool | None:
+        """Two values, by the cheapest tier that can tell."""
+        infinite = (is_infinite(a), is_infinite(b))
+        if any(infinite):
+            return infinite[0] == infinite[1]
+        left, right = exact(a), exact(b)
+        if left is not None and right is not None:
+            self.reach(1)
+            return self.rationals(a, left, b, right)
+        if a.op == "percent" or b.op == "percent":
+            return self.percentages(a, b)
+        self.reach(3)
+        if a.op not in _WRITTEN and b.op not in _WRITTEN and surely_differ(a, b):
+            return False
+        if a.op == "deg" or b.op == "deg":
+            return self.degrees(a, b)
+        if a.op == "dec" or b.op == "dec":
+            written, other = (a, b) if a.op == "dec" else (b, a)
+            return self.rounded(written, other)
+        return self.expressions(a, b)
+
+    def rationals(self, a: Node, left: Rational, b: Node, right: Rational) -> bool:
+        """Two exact values, of which one may be a decimal or percentage."""
+        if left == right:
+            return True
+        if a.op == "percent" or b.op == "percent":
+            scaled = left * 100 == right if a.op == "percent" else right * 100 == left
+            if scaled and self.policy.percent_as_number and a.op != b.op:
+                return True
+            a, b = shifted(a), shifted(b)
+        if a.op == "dec" and b.op == "dec":
+            coarse, fine = (a, right) if a.value[1] < b.value[1] else (b, left)
+            return a.value[1] != b.value[1] and shows(coarse, fine, self.policy.significant_digits + 2)
+        if a.op == "dec" and Fraction(right).denominator != 1:
+            return shows(a, right, self.policy.significant_digits)
+        if b.op == "dec" and Fraction(left).denominator != 1:
+            return shows(b, left, self.policy.significant_digits)
+        return False
+
+    def percentages(self, a: Node, b: Node) -> bool | None:
+        """A percentage against an irrational value."""
+        if a.op == b.op:
+            return self.scalars(a.args[0], b.args[0])
+        inside, other = (a.args[0], b) if a.op == "percent" else (b.args[0], a)
+        same = self.scalars(Node("mul", (inside, Node("num", (), Fraction(1, 100)))), other)
+        if same or not self.policy.percent_as_number:
+            return same
+        return self.scalars(inside, other)
+
+    def degrees(self, a: Node, b: Node) -> bool | None:
+        """An angle in degrees against an angle in degrees, radians, or a bare number."""
+        if a.op == b.op:
+            return self.scalars(a.args[0], b.args[0])
+        inside, other = (a.args[0], b) if a.op == "deg" else (b.args[0], a)
+        if self.policy.unit_on_one_side and self.equal(inside, other):
+            return True
+        return self.expressions(a, b)
+
+    def rounded(self, written: Node, other: Node) -> bool | None:
+        """A decimal against an exact value that is no rational."""
+        if symbols(other):
+            return False if not symbols(written) else None
+        if self.at_points(written, other, frozenset()):
+            return True
+        value = value_at(other, {}, DIGITS + abs(written.value[1]))
+        if abs(value.imag) > abs(value) * 10 ** (-DIGITS + 10):
+            return False
+        return shows(written, value.real, self.policy.significant_digits)
+
+    def expressions(self, a: Node, b: Node) -> bool | None:
+        """Two expressions: modulo a prime where both are rational functions, else at random points."""
+        self.reach(3)
+        names = symbols(a) | symbols(b)
+        pair = residue(a, 0), residue(b, 0)
+        if None not in pair:
+            same: bool | None = pair[0] == pair[1] and residue(a, 1) == residue(b, 1)
+        else:
+            same = self.at_points(a, b, names)
+        if not same and names and same_family(a, b):
+            return True
+        if not same and names and has_constant(a) and has_constant(b):
+            return self.expressions(without_constant(a), without_constant(b))
+        if same is False and (has_plain_log(a) or has_plain_log(b)):
+            return self.expressions(in_tens(a), in_tens(b))  # log is to base e or 10
+        if same is None and self.too_large is not None:
+            raise self.too_large  # sympy would take longer than we did, not less
+        if same is None and self.policy.symbolic:
+            return self.symbolically(a, b)
+        return same
+
+    def at_points(self, a: Node, b: Node, names: frozenset[str]) -> bool | None:
+        """Whether two expressions agree to 40 digits, or more where their numbers are long, at random points."""
+        self.too_large = None
+        if surely_differ(a, b, point_of(names, 0, "positive")):
+            return False
+        if self.policy.symbolic and not _warming:
+            begin_warming()
+        digits = digits_needed(a, b)
+        if not names:
+            try:
+                return agree(a, b, {}, DIGITS) and agree(a, b, {}, digits)
+            except (TooLarge, Undefined):
+                raise
+            except Unreadable:
+                return None
+        if is_discrete(a) or is_discrete(b):
+            same = self.agree_at([point_of(names, index, "integer") for index in range(6)], a, b, digits, 3)
+            if same and has_kink(a, b) and self.agree_at(far_points(names, a, b), a, b, digits, 4) is False:
+                return False
+            if not same or names <= _COUNTS or not contains_function(a, b, *_ROUNDING):
+                return same
+        positive = self.agree_at([point_of(names, index, "positive") for index in range(6)], a, b, digits, 3)
+        if positive is False or (has_kink(a, b) and self.agree_at(far_points(names, a, b), a, b, digits, 4) is False):
+            return False
+        negative = self.agree_at([point_of(names, index, "negative") for index in range(3)], a, b, digits, 2)
+        return False if negative is False else positive or negative
+
+    def agree_at(self, points: list[dict[str, Rational]], a: Node, b: Node, digits: int, enough: int) -> bool | None:
+        """Whether both are equal at the points where both are real, or at all where neither is real anywhere."""
+        real, complex_ = 0, 0
+        for point in points:
+            try:
+                left, right = value_at(a, point, digits), value_at(b, point, digits)
+            except TooLarge as error:
+                self.too_large = error
+                continue
+            except Unreadable:
+                continue
+            if left.imag != 0 or right.imag != 0:
+                complex_ += close(left, right, digits)
+                if point_is_positive(point) and not close(left, right, digits):
+                    return False
+                continue
+            if not close(left, right, digits):
+                return False
+            real += 1
+            if real == enough:
+                return True
+        return True if real or complex_ >= 2 else None
+
+    def symbolically(self, a: Node, b: Node) -> bool | None:
+        """Whether sympy finds two expressions equal, in its worker."""
+        from evaluators.workers.pool import run_symbolic
+
+        if not (is_scalar(a) and is_scalar(b)):
+            return None
+        check_symbolic_size(a, b)
+        self.reach(4)
+        seconds = self.until - monotonic()
+        if seconds <= 0:
+            raise DeadlineExceeded("the deadline passed")
+        return run_symbolic(to_json(a), to_json(b), seconds)
+
+
+def has_kink(*nodes: Node) -> bool:
+    """Whether a tree may be one expression here and another elsewhere, as |x - 100| is."""
+    for part in (part for node in nodes for part in walk(node)):
+        if part.op == "fn" and part.value in _KINKED:
+            return True
+        rooted = part.op == "pow" and part.args[1].op == "num" and Fraction(part.args[1].value).denominator > 1
+        if (part.op == "root" or rooted) and any(inner.op == "pow" and symbols(inner) for inner in walk(part.args[0])):
+            return True
+    return False
+
+
+def far_points(names: frozenset[str], a: Node, b: Node) -> list[dict[str, Rational]]:
+    """Whole points on both sides of every number in two trees, where a kink could be."""
+    numbers = [abs(part.value) for node in (a, b) for part in walk(node) if part.op == "num"]
+    reach = min(int(max(numbers, default=0)) + 1, _FAR)
+    spread = sorted(names)
+    return [
+        {name: sign * (factor * reach + 7 * place + 1) for place, name in enumerate(spread)}
+        for factor in (2, 5)
+        for sign in (1, -1)
+    ]
+
+
+def begin_warming() -> None:
+    """Let a symbolic worker start in the background, before a first case needs it: its start takes half a second."""
+    global _warming
+    _warming = True
+    from evaluators.workers import pool as deadline
+
+    try:
+        deadline.warm_up(count=1)
+    except OSError as error:  # said again, and loudly, by the first case that needs a worker
+        deadline.logger.warning("no symbolic worker could be started ahead of need: %s", error)
+
+
+def check_symbolic_size(*nodes: Node) -> None:
+    """Refuse what sympy would only run into its deadline with. Raises TooLarge."""
+    nested = 0
+    for count, part in enumerate((part for node in nodes for part in walk(node)), start=1):
+        if part.op == "num" and Fraction(part.value).numerator.bit_length() > MAX_SYMBOLIC_BITS:
+            raise TooLarge("a number here has more than 512 bits")
+        if part.op == "pow" and part.args[1].op == "num" and abs(part.args[1].value) > MAX_SYMBOLIC_POWER:
+            raise TooLarge(f"a power here is over {MAX_SYMBOLIC_POWER}")
+        nested += part.op == "fn" and part.value in _BOUND
+        if count > MAX_SYMBOLIC_PARTS or nested > MAX_BOUND:
+            raise TooLarge("the comparison has too many parts for the symbolic tier")
+
+
+def is_scalar(node: Node) -> bool:
+    """Whether sympy has a counterpart for all of a tree."""
+    return all(part.op in _SCALAR for part in walk(node))
+
+
+def shows(written: Node, value: Rational, digits: int) -> bool:
+    """Whether a decimal is a value rounded, or from one digit more cut off, and shows enough digits."""
+    mantissa, places, shown = written.value
+    if shown < digits or (places > 0 and mantissa % 10**places == 0):  # 22.0 is the integer 22
+        return False
+    scaled = value * 10**places if places >= 0 else value / 10**-places
+    off = abs(scaled - mantissa)
+    if off * 2 <= 1:
+        return True
+    return shown > digits and off < 1 and abs(scaled) > abs(mantissa)
+
+
+def close(left: Any, right: Any, digits: int) -> bool:
+    """Whether two numbers agree to all but the last ten digits."""
+    difference = abs(left - right)
+    if difference == 0:
+        return True
+    size = max(abs(left), abs(right), 1e-300)
+    return bool(difference < size * type(size)(10) ** (10 - digits))
+
+
+def agree(a: Node, b: Node, point: dict[str, Rational], digits: int) -> bool:
+    """Whether two constants agree to so many digits."""
+    return close_or_zero(value_at(a, point, digits + 15), value_at(b, point, digits + 15), digits)
+
+
+def close_or_zero(left: Any, right: Any, digits: int) -> bool:
+    """Whether two numbers agree, or both vanish."""
+    return close(left, right, digits) or max(abs(left), abs(right)) < 10.0 ** (-digits)
+
+
+def point_is_positive(point: dict[str, Rational]) -> bool:
+    """Whether every variable is positive at a point."""
+    return all(value > 0 for value in point.values())
+
+
+def is_discrete(node: Node) -> bool:
+    """Whether the tree counts: factorials, floors, and powers of a negative number."""
+    for part in walk(node):
+        if part.op == "fn" and part.value in _DISCRETE:
+            return True
+        if part.op == "pow" and symbols(part.args[1]) and not symbols(part.args[0]):
+            base = part.args[0]
+            if (base.op == "num" and base.value < 0) or (
+                base.op == "mul" and base.args[0].op == "num" and base.args[0].value < 0
+            ):
+                return True
+    return False
+
+
+def same_family(a: Node, b: Node) -> bool:
+    """Whether two arithmetic progressions such as 2πk and 2πn hold the same numbers.
+
+    One letter of each must be able to stand for any integer: it multiplies an angle, and occurs nowhere else.
+    """
+    one, two = symbols(a), symbols(b)
+    if not (contains(a, "const", "deg") and contains(b, "const", "deg")):
+        return False
+    mine, yours = one & _DUMMIES, two & _DUMMIES
+    if len(mine) != 1 or len(yours) != 1 or one - mine != two - yours:
+        return False
+    try:
+        first, second = _progression(a, *mine), _progression(b, *yours)
+    except Unreadable:
+        return False
+    if first is None or second is None or first[1] == 0:
+        return False
+    step = second[1] / first[1]
+    shift = (second[0] - first[0]) / first[1]
+    return bool(abs(abs(step) - 1) < _TINY and near_integer(shift))
+
+
+_CONSTANT = frozenset(("C", "c", "C_0", "C_1", "c_1"))
+
+
+def has_constant(node: Node) -> bool:
+    """Whether a constant of integration is added to the rest of the tree, and stands nowhere else in it."""
+    letters = [part.value for part in walk(node) if part.op == "sym" and part.value in _CONSTANT]
+    return node.op == "add" and len(letters) == 1 and Node("sym", (), letters[0]) in node.args
+
+
+def without_constant(node: Node) -> Node:
+    """The tree without its constant of integration."""
+    return Node("add", tuple(part for part in node.args if part.op != "sym" or part.value not in _CONSTANT))
+
+
+def near_integer(value: Any) -> bool:
+    """Whether a number is an integer to 25 digits."""
+    return bool(abs(value) < 1e12 and abs(value - round(value.real)) < _TINY)
+
+
+def _progression(node: Node, letter: str) -> tuple[Any, Any] | None:
+    """First term and step where the tree is linear in a letter and its step an angle; else None."""
+    point = point_of(symbols(node) - {letter}, 0, "positive")
+    terms = [value_at(node, {**point, letter: count}, DIGITS) for count in (0, 1, 2, 7)]
+    step = terms[1] - terms[0]
+    linear = abs(terms[2] - terms[0] - 2 * step) < _TINY and abs(terms[3] - terms[0] - 7 * step) < _TINY
+    other = point_of(symbols(node) - {letter}, 1, "positive")
+    steady = value_at(node, {**other, letter: 1}, DIGITS) - value_at(node, {**other, letter: 0}, DIGITS)
+    turns = step / value_at(PI, {}, DIGITS) * 360
+    return (terms[0], step) if linear and near_integer(turns) and abs(steady - step) < _TINY else None
+
+
+def has_plain_log(node: Node) -> bool:
+    """Whether a tree has a logarithm of no stated base."""
+    return any(part.op == "fn" and part.value == "log" and len(part.args) == 1 for part in walk(node))
+
+
+def in_tens(node: Node) -> Node:
+    """The tree with logarithms of no stated base to base 10."""
+    if not node.args:
+        return node
+    name = "lg" if node.op == "fn" and node.value == "log" and len(node.args) == 1 else node.value
+    return Node(node.op, tuple(map(in_tens, node.args)), name)
+
+
+def shifted(node: Node) -> Node:
+    """A percentage of a decimal as the decimal that it is."""
+    if node.op == "percent" and node.args[0].op == "dec":
+        mantissa, places, digits = node.args[0].value
+        return Node("dec", (), (mantissa, places + 2, digits))
+    return node
+
+
+def contains_function(a: Node, b: Node, *names: str) -> bool:
+    """Whether one of two trees has one of these functions."""
+    return any(part.op == "fn" and part.value in names for node in (a, b) for part in walk(node))

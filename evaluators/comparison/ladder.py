@@ -1,0 +1,69 @@
+"""The tiers of a comparison, and the state that its parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+from evaluators.comparison.numeric import fresh_budget
+from evaluators.parsing.tree import Node, TooLarge
+from evaluators.verdict import Policy
+
+TIERS = ("text", "rational", "structure", "numeric", "symbolic")
+MAX_STEPS = 2000  # pairs of parts looked at in one comparison
+
+
+class Ladder:
+    """One comparison of two trees; `tier` is the most expensive tier it came to.
+
+    All symbolic parts of it share one deadline, `until` on the clock of `time.monotonic`.
+    """
+
+    __slots__ = ("policy", "relating", "steps", "tier", "too_large", "until")
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.tier = 0
+        self.steps = 0
+        self.relating = 0
+        self.too_large: TooLarge | None = None  # why no point could be computed
+        self.until = monotonic() + policy.deadline_seconds
+        fresh_budget()
+
+    @property
+    def method(self) -> str:
+        """Name of the most expensive tier."""
+        return TIERS[self.tier]
+
+    def reach(self, tier: int) -> None:
+        """Note that a tier was needed."""
+        self.tier = max(self.tier, tier)
+
+    def all(self, pairs: Sequence[tuple[Node, Node]]) -> bool | None:
+        """Whether every pair is equal; False decides before None."""
+        found: bool | None = True
+        for a, b in pairs:
+            same = self.equal(a, b)
+            if same is False:
+                return False
+            if same is None:
+                found = None
+        return found
+
+    # What the parts of the comparison call in each other; `evaluators.comparison.compare.Comparison` joins them.
+
+    def equal(self, a: Node, b: Node) -> bool | None:
+        """`Comparison.equal`."""
+        raise NotImplementedError
+
+    def classes(self, a: Node, b: Node) -> bool | None:
+        """`Measures.classes`."""
+        raise NotImplementedError
+
+    def regions(self, a: Node, b: Node) -> bool | None:
+        """`Collected.regions`."""
+        raise NotImplementedError
+
+    def unordered(self, a: Sequence[Node], b: Sequence[Node], distinct: bool) -> bool | None:
+        """`Collected.unordered`."""
+        raise NotImplementedError

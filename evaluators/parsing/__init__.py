@@ -1,0 +1,1 @@
+"""Read an answer's text into an expression tree."""

@@ -1,0 +1,1 @@
+"""Worker processes that can be killed, for work without a time bound."""

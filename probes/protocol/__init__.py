@@ -1,0 +1,1 @@
+"""The probing protocol: features, cells, effects and the run that joins them."""

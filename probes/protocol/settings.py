@@ -1,0 +1,41 @@
+"""The protocol as one record: everything that was decided before a state was looked at."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from probes.states.positions import Position
+from tracekit.core.settings import Settings
+
+
+class ProtocolSettings(Settings):
+    """The probing protocol. Written into the report as it stands."""
+
+    base: str = Field("base", description="the model that the arms are compared with")
+    untrained: str = Field("untrained", description="name of the untrained control, where it is among the models")
+    features: tuple[str, ...] = Field(("step_correct",), min_length=1, description="features, or columns of your own")
+    position: Position | None = Field(None, description="where features are probed; each one's own where not given")
+    band: tuple[int, ...] | None = Field(
+        None, description="layers of the primary estimand; not given: from half to three quarters of the depth"
+    )
+    contrasts: tuple[tuple[str, str], ...] = Field(
+        (), description="pairs (A, B) for AUC(A) - AUC(B); not given: every arm against base, and every two arms"
+    )
+    fit: Literal["hinge", "least_squares"] = Field("hinge", description="the headline fits")
+    outer_folds: int = Field(5, ge=2, description="folds that hold problems out")
+    inner_folds: int = Field(3, ge=2, description="folds that choose C and gamma")
+    repeats: int = Field(3, ge=1, description="fold seeds")
+    costs: tuple[float, ...] = Field((0.01, 0.1, 1.0, 10.0), min_length=1, description="C of the hinge SVMs")
+    gammas: tuple[float, ...] = Field((0.25, 1.0, 4.0), min_length=1, description="widths of the RBF kernel")
+    permutations: int = Field(999, ge=19, description="block permutations")
+    draws: int = Field(200, ge=20, description="bootstrap draws over problems, refitted")
+    max_rows: int = Field(1500, ge=20, description="rows a feature at most; whole problems are left out at random")
+    margin: float = Field(0.02, gt=0, lt=0.5, description="AUC differences within ± this count as no change")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="level of every test")
+    power: float = Field(0.8, gt=0, lt=1, description="power of the power analysis")
+    saturated: float = Field(0.98, gt=0.5, le=1, description="base AUC above which a cell gets no verdict")
+    least_blocks: int = Field(20, ge=2, description="swappable blocks below which a cell is inconclusive")
+    degenerate: float = Field(0.2, ge=0, le=1, description="share of degenerate fits above which a cell is left out")
+    seed: int = Field(0, ge=0, description="of folds, permutations and draws")

@@ -1,0 +1,1 @@
+"""The probing report and its figures."""

@@ -1,0 +1,1 @@
+"""Batched kernel SVM and least-squares solvers."""

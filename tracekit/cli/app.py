@@ -1,0 +1,159 @@
+"""The command line. A command is "module:function", imported when it is called, so that `--help` costs no torch."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from cyclopts import App, CycloptsError
+
+DISTRIBUTION = "reasoning-tracekit"
+PACKAGES = ("evaluators", "tracekit", "trainer", "probes")
+
+#: Third-party packages of an extra, and the extra that installs them.
+EXTRA_OF = {
+    "torch": "train",
+    "transformers": "train",
+    "tokenizers": "train",
+    "accelerate": "train",
+    "safetensors": "train",
+    "tensorboard": "train",
+    "matplotlib": "probe",
+    "numba": "probe",
+    "sklearn": "probe",
+    "scipy": "probe",
+    "vllm": "vllm",
+    "ray": "ray",
+    "peft": "peft",
+}
+
+USER_ERROR, GATE_FAILED = 2, 3
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: where it stands and what the overview says of it."""
+
+    name: str
+    target: str
+    help: str
+
+
+COMMANDS = (
+    Command(
+        "curate", "tracekit.cli.curate:command_curate", "Curate teacher traces: verify, filter, deduplicate, export."
+    ),
+    Command("why", "tracekit.cli.curate:command_why", "Tell the whole story of one problem or trace of a curation."),
+    Command("restore", "tracekit.cli.curate:command_restore", "Bring a dropped trace back into a curated set."),
+    Command("diff", "tracekit.cli.curate:command_diff", "Compare two curations row by row."),
+    Command("segment", "tracekit.cli.stages:command_segment", "Cut responses into steps and tag them."),
+    Command("duplicates", "tracekit.cli.stages:command_duplicates", "Find exact and near duplicates."),
+    Command(
+        "contamination",
+        "tracekit.cli.stages:command_contamination",
+        "Find benchmark problems in a set of problems.",
+    ),
+    Command("export", "tracekit.cli.stages:command_export", "Write a curated set in a trainer's format."),
+    Command("verify", "tracekit.cli.verify:command_verify", "Verify responses against golds, row by row."),
+    Command(
+        "audit-gold", "tracekit.cli.verify:command_audit_gold", "Tell which golds cannot be verified or are hackable."
+    ),
+    Command("collect", "tracekit.cli.collect:command_collect", "Ask a teacher for traces."),
+    Command(
+        "train",
+        "tracekit.cli.train:command_train",
+        "Train: pretrain, cpt, sft, dpo, grpo, luffy, rl_sft.",
+    ),
+    Command(
+        "evaluate", "tracekit.cli.evaluate:command_evaluate", "Evaluate checkpoints: greedy, pass@k, majority vote."
+    ),
+    Command("probe", "tracekit.cli.probe:command_probe", "Test which reasoning features became linearly separable."),
+    Command("study", "tracekit.cli.study:command_study", "Run the whole experiment and write its report."),
+    Command("view", "tracekit.cli.view:command_view", "Write a page to read traces, decisions and rollouts."),
+)
+
+
+def build_app(called: str | None) -> App:
+    """The command line. called: the command that is asked for; its help is its own docstring.
+
+    The others carry the overview's line, so that no module of theirs is imported to draw it.
+    """
+    app = App(
+        name="tracekit",
+        help="Curate and verify reasoning traces, train by imitation and RL, probe what changed.",
+        version=lambda: metadata.version(DISTRIBUTION),
+        help_epilogue="A fault ends with one line and code 2; TRACEKIT_TRACEBACK=1 shows where it arose.",
+    )
+    for command in COMMANDS:
+        line = {} if command.name == called else {"help": command.help}
+        app.command(command.target, name=command.name, **line)
+    return app
+
+
+def main() -> None:
+    """Entry point of the `tracekit` script: 0 done, 2 what the user can mend, 3 a failed gate of a study."""
+    try:
+        shadow = find_shadow()
+        if shadow:
+            raise ValueError(shadow)
+        build_app(sys.argv[1] if len(sys.argv) > 1 else None)(
+            exit_on_error=False
+        )  # CycloptsError: it has printed its own panel, the nearest known name in it
+    except CycloptsError:
+        sys.exit(USER_ERROR)
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("TRACEKIT_TRACEBACK"):
+            raise
+        print(f"tracekit: {explain(error)}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        print("tracekit: interrupted; run the same command again to go on.", file=sys.stderr)
+        sys.exit(130)
+
+
+def explain(error: Exception) -> str:
+    """One line: what was found, what was expected, what to do."""
+    for cause in _causes(error):
+        package = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
+        if extra := EXTRA_OF.get(package):
+            return f"this command needs {package}, which is not installed: pip install '{DISTRIBUTION}[{extra}]'."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        said = os.strerror(error.errno).lower()
+        return f"{said} while writing {error.filename or 'a file'}; make room and run again, it goes on from there."
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename} does not exist."
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def find_shadow() -> str | None:
+    """What stands in the way where another distribution's package is imported in place of ours; None where none is.
+
+    `tracekit`, `trainer`, `evaluators` and `probes` are names of other people's packages on the index too.
+    """
+    home = Path(__file__).resolve().parents[2]
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        if found != home:
+            return (
+                f"the package {package} is imported from {found or 'nowhere'}, not from {DISTRIBUTION} in {home}: "
+                f"uninstall that one or take it off PYTHONPATH, then install {DISTRIBUTION} again."
+            )
+    return None
+
+
+if __name__ == "__main__":
+    main()

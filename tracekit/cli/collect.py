@@ -1,0 +1,176 @@
+"""The command `collect`: part of the roof, since a teacher in this process is an engine of another room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import polars as pl
+from pydantic import PositiveInt
+from rich.console import Console
+
+from tracekit.collection.collect import Collected, CollectSettings, Question, collect
+from tracekit.collection.openai_client import CollectError, Generation, RefusedError
+from tracekit.core.progress import draw_progress
+from tracekit.core.runs import Progress
+from tracekit.core.settings import Settings, load_settings
+from tracekit.core.tables import PROBLEMS, read_table
+from trainer.settings import DataSettings, EngineSettings
+
+if TYPE_CHECKING:  # torch is loaded for a teacher in this process alone
+    from trainer.rollouts.engines.protocol import Engine
+
+
+class TeacherSettings(Settings):
+    """A teacher in this process, in place of a server."""
+
+    model: str | None = None  # a Hugging Face folder or hub name; None: question.model
+    engine: EngineSettings = EngineSettings()  # engine = "vllm" is short for engine.kind
+    batch: PositiveInt = 64  # answers asked for at once, then written: what a kill costs
+    prompt_tokens: PositiveInt = 1024  # longest prompt; a longer one is refused and counted
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"  # of the embedded engine
+    trust_remote_code: bool = False
+
+
+class CommandSettings(CollectSettings):
+    """A collection, and the teacher where it is no server."""
+
+    teacher: TeacherSettings | None = None
+
+
+def command_collect(recipe: Path | None = None, *overrides: str) -> None:
+    """Ask a teacher for traces: any OpenAI-compatible server, or with teacher.model and teacher.engine a model in this
+    process. Interrupted, it goes on and pays for no answer twice.
+
+    The key is read from the environment (OPENAI_API_KEY, or server.key_variable) and never written.
+
+    Example: tracekit collect problems=problems.parquet output=runs/r1 samples=4 question.model=DeepSeek-R1
+    server.base_url=http://127.0.0.1:8000/v1
+
+    Parameters
+    ----------
+    recipe
+        A TOML file.
+    overrides
+        Settings laid over it, as key.sub=value.
+    """
+    if recipe is not None and "=" in str(recipe):  # no recipe, overrides alone
+        recipe, overrides = None, (str(recipe), *overrides)
+    settings = load_settings(CommandSettings, recipe, overrides)
+    problems = read_table(settings.problems, PROBLEMS)
+    with draw_progress() as progress:
+        if settings.teacher is None:
+            done = collect(settings, problems, progress=progress)
+        else:
+            done = collect_in_process(settings, settings.teacher, problems, progress)
+    console = Console()
+    console.print(
+        f"{done.folder}: {done.answers:,} answers, {done.asked:,} of them new; {done.tokens:,} tokens"
+        + (f", cost {done.cost:,.2f}" if done.cost else "")
+        + f"; {done.retried} retried, {done.refused} refused, {done.failed} failed",
+        soft_wrap=True,
+    )
+    if done.failed:
+        console.print(f"{done.failed} requests failed on every try; run the same command to ask them again.")
+
+
+def collect_in_process(
+    settings: CollectSettings, teacher: TeacherSettings, problems: pl.DataFrame, progress: Progress
+) -> Collected:
+    """A collection whose teacher is a model in this process. Its weights cannot change within one collection."""
+    from trainer.evaluate import model_digest
+
+    if teacher.engine.kind == "vllm-server":
+        raise CollectError("teacher.engine is vllm-server; a server is asked by server.base_url, without [teacher].")
+    model = teacher.model or settings.question.model
+    answers = InProcess(model, teacher, settings.output)
+    try:
+        return collect(
+            settings,
+            problems,
+            generate=answers,
+            batch=teacher.batch,
+            inputs={"model": model_digest(model)},
+            progress=progress,
+        )
+    finally:
+        answers.close()
+
+
+class InProcess:
+    """A `tracekit.collection.collect.Generate`: a model in this process, loaded when it is first asked."""
+
+    def __init__(self, model: str, teacher: TeacherSettings, folder: Path) -> None:
+        from trainer.modeling.models import load_tokenizer
+
+        self.model, self.teacher, self.folder = model, teacher, folder
+        self.tokenizer = load_tokenizer(model, trust_remote_code=teacher.trust_remote_code)
+        self.engine: Engine | None = None
+
+    def __call__(
+        self, problems: Sequence[str], question: Question, seeds: Sequence[int]
+    ) -> list[Generation | RefusedError]:
+        """One answer a problem, drawn with its own seed; a prompt over its limit is refused."""
+        from trainer.data.sequences import encode_problems, eos_id
+        from trainer.rollouts.engines.protocol import Sampling
+
+        data = DataSettings(
+            system_prompt=question.system_prompt or None,
+            prompt_tokens=self.teacher.prompt_tokens,
+            response_tokens=question.max_tokens,
+        )
+        asked = encode_problems(list(problems), self.tokenizer, data)
+        sampling = Sampling(
+            max_tokens=question.max_tokens,
+            stop_token_ids=(eos_id(self.tokenizer),),
+            temperature=question.temperature,
+            top_p=question.top_p,
+            top_k=_top_k(question),
+            seeds=tuple(seeds[place] for place in asked.origin),
+        )
+        prompts = [row.token_ids for row in asked.rows]
+        refusal = RefusedError(f"the prompt is over {self.teacher.prompt_tokens} tokens; raise teacher.prompt_tokens.")
+        found: list[Generation | RefusedError] = [refusal] * len(problems)
+        for place, prompt, (rollout,) in zip(
+            asked.origin, prompts, self._engine(question).generate(prompts, 1, sampling)
+        ):
+            found[place] = Generation(
+                response=str(self.tokenizer.decode(rollout.token_ids, skip_special_tokens=True)),
+                token_log_probs=rollout.log_probs if question.log_probs else None,
+                token_count=len(rollout.token_ids),
+                finish_reason=rollout.finish_reason,
+                prompt_tokens=len(prompt),
+            )
+        return found
+
+    def close(self) -> None:
+        """Free the model, where it was loaded."""
+        if self.engine is not None:
+            self.engine.close()
+
+    def _engine(self, question: Question) -> Engine:
+        from trainer.loops.run_state import resolve_device
+        from trainer.rollouts.engines.open import engine_of
+
+        if self.engine is None:
+            self.engine = engine_of(
+                self.model,
+                self.tokenizer,
+                self.teacher.engine,
+                max_length=self.teacher.prompt_tokens + question.max_tokens,
+                dtype=self.teacher.dtype,
+                device=resolve_device(self.teacher.device),
+                trust_remote_code=self.teacher.trust_remote_code,
+                exchange=self.folder / "weights",
+            )
+        return self.engine
+
+
+def _top_k(question: Question) -> int:
+    """The one further field of a request that an engine in process knows; 0 keeps every token."""
+    unknown = sorted(question.extra.keys() - {"top_k"})
+    if unknown:
+        raise CollectError(f"question.extra has {', '.join(unknown)}; an engine in process takes top_k alone.")
+    return int(question.extra.get("top_k", 0))

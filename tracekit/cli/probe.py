@@ -1,0 +1,224 @@
+"""The command `probe`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from probes.protocol.features import find_feature
+from probes.protocol.result import ProbeResult
+from probes.protocol.run import run_protocol
+from probes.protocol.settings import ProtocolSettings
+from probes.protocol.trace_sources import Source, rollouts_as_traces
+from probes.report.report import answer, write_report
+from probes.states.extract import Reading, extract_states
+from probes.states.positions import POSITIONS, Position
+from probes.svm.kernels import StatesError
+from tracekit.core import runs
+from tracekit.core.progress import draw_progress
+from tracekit.core.settings import SettingsError, load_settings
+from tracekit.core.tables import COMPLETIONS, STEPS, TableError, read_table
+from tracekit.text.segment import segment_traces
+
+#: Names become folders: no separator, and no lone dots.
+_NAME = re.compile(r"\w[\w.+-]*")
+
+
+def command_probe(
+    recipe: Path | None = None,
+    *overrides: str,
+    model: list[str],
+    traces: Path,
+    feature: list[str] | None = None,
+    steps: Path | None = None,
+    source: list[str] | None = None,
+    source_steps: list[str] | None = None,
+    out: Path = Path("probe"),
+    token_budget: int = 8192,
+    untrained: bool = True,
+) -> None:
+    """Test which features became linearly separable in which model, on identical traces, and write the report.
+
+    Run again after a kill, it goes on where it stood. On several GPUs: accelerate launch -m tracekit.cli probe … .
+
+    Example: tracekit probe --model base=models/base --model sft=runs/sft/final --model rl=runs/luffy/final
+    --traces curated.parquet --feature step_correct --feature next_operator --out probe
+
+    Parameters
+    ----------
+    recipe
+        Protocol settings as TOML.
+    overrides
+        Protocol settings as key=value, such as band=[12,13,14] or permutations=199.
+    model
+        NAME=FOLDER of a causal LM with its tokenizer; the same name again for another seed. One is called base.
+    traces
+        Parquet with problem_id, trace_id, problem and response, and the columns that features are read from.
+    feature
+        A feature, or a column of your own in traces or steps.
+    steps
+        A STEPS table in Parquet; without it the responses are segmented and tagged by rules.
+    source
+        NAME=FILE of traces by another author, or of a model's own rollouts as `tracekit evaluate` writes them
+        (completions.parquet); NAME is then the model's. Every model reads every source.
+    source_steps
+        NAME=FILE of that source's steps.
+    out
+        Folder of the states, the tables and the report.
+    token_budget
+        Padded tokens a forward pass.
+    untrained
+        Also probe the base's architecture with untrained weights, as a control.
+    """
+    if recipe is not None and "=" in str(recipe):  # no recipe, overrides alone
+        recipe, overrides = None, (str(recipe), *overrides)
+    settings = load_settings(ProtocolSettings, recipe, overrides)
+    if feature:
+        settings = settings.model_copy(update={"features": tuple(feature)})
+    models = name_models(model, settings.base)
+    others, their_steps = name_files(source or (), "--source"), name_files(source_steps or (), "--source-steps")
+    if unknown := [name for name in their_steps if name not in others]:
+        raise SettingsError(
+            f"--source-steps {unknown[0]}: no --source has this name; name it --source {unknown[0]}=FILE."
+        )
+    # All files are read before the first pass through a model: a mistake in the last one costs no hours.
+    read = [(traces.name, *read_source(traces, steps), out / "states")]
+    read += [(n, *read_source(path, their_steps.get(n)), out / "states" / f"on-{n}") for n, path in others.items()]
+    needed_positions(settings, *read[0][1:3])
+    check_depths(models)
+    with draw_progress() as progress:
+        neutral, *own = (
+            Source(name, t, s, extract_models(models, t, s, folder, settings, token_budget, untrained, progress))
+            for name, t, s, folder in read
+        )
+        result = run_protocol(neutral, settings, others=own, progress=progress)
+    page = write_report(result, out)
+    console = Console()
+    console.print(effects_drawn(result))
+    console.print(answer(result), markup=False)
+    console.print(f"{page}", markup=False)
+
+
+def name_models(arguments: Sequence[str], base: str) -> dict[str, list[Path]]:
+    """NAME=FOLDER arguments → name → one folder for each training seed. Raises SettingsError."""
+    models: dict[str, list[Path]] = {}
+    for argument in arguments:
+        name, equals, folder = argument.partition("=")
+        if not equals or not folder or not _NAME.fullmatch(name):
+            raise SettingsError(
+                f"--model {argument!r}; expected NAME=FOLDER, such as base=models/base, the name of letters, digits "
+                "and . _ + - alone."
+            )
+        models.setdefault(name, []).append(Path(folder))
+    if base not in models:
+        raise SettingsError(f"no --model is named {base}; name the one to compare with: --model {base}=FOLDER.")
+    return models
+
+
+def name_files(arguments: Sequence[str], option: str) -> dict[str, Path]:
+    """NAME=FILE arguments → name → file. Raises SettingsError."""
+    files: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        if not equals or not path or not _NAME.fullmatch(name) or name in files:
+            raise SettingsError(
+                f"{option} {argument!r}; expected NAME=FILE, each name once, of letters, digits and . _ + - alone."
+            )
+        files[name] = Path(path)
+    return files
+
+
+def check_depths(models: dict[str, list[Path]]) -> None:
+    """Raise StatesError where models are of different depth: before their states are read, not after."""
+    from transformers import AutoConfig
+
+    depths: dict[int, list[str]] = {}
+    for folder in (folder for folders in models.values() for folder in folders):
+        if not (folder / "config.json").is_file():
+            raise StatesError(f"{folder} is no checkpoint: it has no config.json.")
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+        depths.setdefault(config.num_hidden_layers, []).append(str(folder))
+    if len(depths) > 1:
+        found = "; ".join(f"{depth}: {', '.join(names)}" for depth, names in depths.items())
+        raise StatesError(f"models of different depth ({found}) have no common layers; compare models of one depth.")
+
+
+def read_source(path: Path, steps: Path | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Traces and their steps: as given, or segmented and tagged by rules. Raises TableError."""
+    traces = read_traces(path)
+    return traces, read_table(steps, STEPS) if steps is not None else segment_traces(traces)
+
+
+def read_traces(path: Path) -> pl.DataFrame:
+    """Traces with their problems: any Parquet with the four columns, or COMPLETIONS. Raises TableError."""
+    if not path.is_file():
+        raise TableError(f"{path} does not exist; expected traces as Parquet.")
+    try:
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise TableError(f"{path} is not readable as Parquet ({error}).") from error
+    if "trace_id" not in frame.columns and set(COMPLETIONS) <= set(frame.columns):
+        return rollouts_as_traces(frame)
+    absent = [c for c in ("problem_id", "trace_id", "problem", "response") if c not in frame.columns]
+    if absent:
+        raise TableError(f"{path} has no column {', '.join(absent)}; a curated set has all four.")
+    for column in ("problem_id", "trace_id", "problem", "response"):
+        if missing := frame[column].null_count():
+            raise TableError(f"{path}: {column} is null in {missing} of {len(frame)} rows; drop those rows.")
+    if doubled := int(frame["trace_id"].is_duplicated().sum()):
+        raise TableError(f"{path}: trace_id repeats in {doubled} rows; keep one row a trace.")
+    return frame
+
+
+def extract_models(
+    models: dict[str, list[Path]],
+    traces: pl.DataFrame,
+    steps: pl.DataFrame,
+    out: Path,
+    settings: ProtocolSettings,
+    token_budget: int,
+    untrained: bool,
+    progress: runs.Progress,
+) -> dict[str, list[Path]]:
+    """States of every model and seed at the positions that the features need, into `out`; name → folders."""
+    positions = needed_positions(settings, traces, steps)
+    states: dict[str, list[Path]] = {}
+    for name, folders in models.items():
+        for seed, folder in enumerate(folders):
+            reading = Reading(positions, token_budget=token_budget, log_probs=name == settings.base and seed == 0)
+            target = out / f"{name}-{seed}"
+            states.setdefault(name, []).append(target)
+            extract_states(folder, traces, steps, target, reading, progress=progress)
+    if untrained and settings.untrained not in models:
+        reading = Reading(positions, token_budget=token_budget, untrained=settings.seed)
+        target = out / settings.untrained
+        extract_states(models[settings.base][0], traces, steps, target, reading, progress=progress)
+        states[settings.untrained] = [target]
+    return states
+
+
+def needed_positions(settings: ProtocolSettings, traces: pl.DataFrame, steps: pl.DataFrame) -> tuple[Position, ...]:
+    """The positions that the features are probed at, in their usual order."""
+    if settings.position is not None:
+        return (settings.position,)
+    wanted = {find_feature(name, traces, steps).position for name in settings.features}
+    return tuple(p for p in POSITIONS if p in wanted)
+
+
+def effects_drawn(result: ProbeResult) -> Table:
+    """The primary estimand as a table for the terminal."""
+    drawn = Table("feature", "contrast", "Δ AUC", "95 % interval", "verdict")
+    for row in result.tables["effects"].filter(pl.col("estimand") == "delta").iter_rows(named=True):
+        drawn.add_row(
+            row["feature"],
+            f"{row['a']} − {row['b']}",
+            f"{row['effect']:+.3f}",
+            f"{row['low']:+.3f} … {row['high']:+.3f}",
+            row["verdict"],
+        )
+    return drawn

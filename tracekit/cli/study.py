@@ -1,0 +1,93 @@
+"""`tracekit study`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tracekit.cli.app import GATE_FAILED
+from tracekit.core.progress import draw_progress
+from tracekit.core.settings import SettingsError, load_settings
+from tracekit.study.grid import PHASE, run_grid
+from tracekit.study.run import QUICK, run_study
+from tracekit.study.settings import StudySettings
+
+
+def command_study(
+    recipe: Path | None = None, *overrides: str, dry_run: bool = False, hardware: str | None = None
+) -> None:
+    """Run a study: world, curation, base, arms, evaluation, probes, report.
+
+    Without a recipe: the quick study, one seed and three arms, under ten minutes on two cores. Killed, the same
+    command goes on. Ends with code 3 where a gate failed.
+
+    With --dry-run nothing is made or trained: the jobs are counted, hours and memory of each arm told by formula. What
+    that assumes can be set: work.response_tokens=3000, hardware.devices=16.
+
+    Example: tracekit study studies/luffy.toml seeds='[0, 1]' output=runs/luffy
+
+    Parameters
+    ----------
+    recipe
+        A TOML file; its keys are those of StudySettings.
+    overrides
+        key=value or key.sub=value, laid over the recipe.
+    dry_run
+        Plan, and print the plan.
+    hardware
+        For the dry run: a100, h100, h800, h200 (8 of them unless hardware.devices says otherwise) or core.
+    """
+    if recipe is not None and "=" in str(recipe) and not recipe.exists():  # `tracekit study output=…`
+        recipe, overrides = None, (str(recipe), *overrides)
+    assumed = [word for word in overrides if word.startswith(("work.", "hardware."))]
+    if not dry_run and assumed:
+        raise SettingsError(f"{assumed[0]}: what is assumed of a run belongs to --dry-run.")
+    settings = load_settings(StudySettings, recipe or QUICK, [word for word in overrides if word not in assumed])
+    if dry_run:
+        _print_plan(settings, assumed, hardware)
+        return
+    if settings.grid:
+        with draw_progress() as progress:
+            run_grid(recipe or QUICK, overrides, settings.grid, progress=progress)
+        print(f"phase diagram: {settings.output / PHASE}")
+        return
+    with draw_progress() as progress:
+        result = run_study(settings, progress=progress)
+    _print(settings, result)
+    if not all(gate["passed"] for gate in result["gates"]):
+        sys.exit(GATE_FAILED)
+
+
+def _print_plan(settings: StudySettings, assumed: list[str], hardware: str | None) -> None:
+    from rich.console import Console
+
+    from tracekit.study.plan import plan_study, plan_table, told
+
+    console, plan = Console(), plan_study(settings, assumed, hardware)
+    console.print(plan_table(settings, plan))
+    for line in told(plan):
+        console.print(line, markup=False, highlight=False)
+
+
+def _print(settings: StudySettings, result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title="greedy accuracy / pass@k / maj@k, %", title_justify="left")
+    splits = list(next(iter(result["arms"].values())))
+    for column in ("arm", *splits):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for arm, by_split in result["arms"].items():
+        cells = []
+        for split, found in by_split.items():
+            k = settings.samples_of(split)
+            shown = [found[key] for key in ("greedy", f"pass@{k}", f"majority@{k}") if key in found]
+            cells.append(" / ".join(f"{100 * one['value']:.0f}" for one in shown))
+        table.add_row(arm, *cells)
+    console.print(table)
+    for gate in result["gates"]:
+        word = "passed" if gate["passed"] else "FAILED"
+        console.print(f"{word}  {gate['name']}: {gate['value']:.3f}, {gate['needs']} {gate['threshold']:g}")
+    console.print(f"report: {settings.output / 'report.html'}", markup=False, highlight=False)

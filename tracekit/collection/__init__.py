@@ -1,0 +1,1 @@
+"""Collect traces from a teacher."""

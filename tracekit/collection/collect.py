@@ -1,0 +1,353 @@
+"""Traces from a teacher, asked over HTTP or in process.
+
+Every answer is on disk before the next is counted: `requests.jsonl` takes one line an answer and is never
+rewritten. A collection that was killed goes on from there. Only what was in flight then is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import polars as pl
+from pydantic import Field
+
+from tracekit.collection.openai_client import (
+    Chat,
+    CollectError,
+    ExhaustedError,
+    Generation,
+    RefusedError,
+    Server,
+    connect,
+)
+from tracekit.core.ids import content_id, trace_id
+from tracekit.core.runs import Progress, no_progress, start_run
+from tracekit.core.settings import Settings
+from tracekit.core.tables import PROBLEMS, TRACES, Schema, check, write_table
+
+LEDGER_FILE = "requests.jsonl"
+
+#: One row an answer, beside TRACES: what it cost.
+ANSWERS: Schema = {
+    "trace_id": pl.String,
+    "problem_id": pl.String,
+    "sample": pl.Int32,
+    "finish_reason": pl.String,
+    "prompt_tokens": pl.Int32,
+    "token_count": pl.Int32,
+    "seconds": pl.Float64,
+}
+
+#: After so many requests in a row ran out of retries, the server is taken to be down.
+DOWN_AFTER = 10
+
+
+class Question(Settings):
+    """What is asked, and so what an answer depends on. It cannot change within one collection.
+
+    model: as the server names it; it becomes the traces' author. system_prompt: "" sends none. seed: the k-th
+    sample of a problem is drawn with its own seed, made of this one, the problem and k. log_probs: keep the
+    teacher's log-probs. extra: further fields of the request, as {top_k = 20}.
+    """
+
+    model: str = "teacher"
+    system_prompt: str = ""
+    temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: int = Field(16384, ge=1)
+    seed: int = 0
+    log_probs: bool = True
+    extra: dict[str, Any] = {}
+
+
+class CollectSettings(Settings):
+    """A collection.
+
+    problems: a PROBLEMS table. output: the folder that takes problems, traces and answers (.parquet) and the
+    request ledger. samples: answers a problem; raise it and run again for more. price_in, price_out: of a million
+    tokens, in any one currency; they make the cost that progress shows.
+    """
+
+    problems: Path = Path("problems.parquet")
+    output: Path = Path("runs/collection")
+    samples: int = Field(1, ge=1)
+    question: Question = Question()
+    server: Server = Server()
+    price_in: float = Field(0.0, ge=0)
+    price_out: float = Field(0.0, ge=0)
+
+
+class Generate(Protocol):
+    """An engine in process: answers to problems, in their order. The caller of `collect` provides it."""
+
+    def __call__(
+        self, problems: Sequence[str], question: Question, seeds: Sequence[int]
+    ) -> Sequence[Generation | RefusedError]:
+        """One answer a problem, or why it cannot be asked; the i-th is drawn with seeds[i]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection came to: answers in all and of this call, refused and failed requests, tokens, cost."""
+
+    folder: Path
+    answers: int
+    asked: int
+    refused: int
+    failed: int
+    retried: int
+    prompt_tokens: int
+    tokens: int
+    cost: float
+
+
+def collect(
+    settings: CollectSettings,
+    problems: pl.DataFrame,
+    *,
+    generate: Generate | None = None,
+    batch: int = 64,
+    inputs: dict[str, str] | None = None,
+    progress: Progress = no_progress,
+) -> Collected:
+    """Ask for what is missing of `samples` answers to each of `problems` (PROBLEMS), and write the tables.
+
+    generate: an engine in process, asked `batch` answers at a time; the server of the settings where not given.
+    inputs: what else answers depend on, name → digest: an engine's model. It cannot change within one collection.
+    Raises CollectError where the server cannot be used; what was answered until then is kept.
+    """
+    problems = check(problems, PROBLEMS, "problems")
+    folder = start_run(settings.output, settings.question, seed=settings.question.seed, inputs=inputs)
+    with _Ledger(folder / LEDGER_FILE) as ledger:
+        meter = _Meter(settings, ledger, problems.height * settings.samples, progress)
+        todo = [
+            (problem, text, sample)
+            for sample in range(settings.samples)
+            for problem, text in problems.select("problem_id", "problem").iter_rows()
+            if (problem, sample) not in ledger.known
+        ]
+        meter.show()
+        try:
+            if generate is None:
+                asyncio.run(_ask_server(settings, todo, meter))
+            else:
+                _ask_engine(settings.question, todo, generate, batch, meter)
+        finally:
+            answers = publish(folder, settings.question.model, problems)
+    return meter.total(folder, answers)
+
+
+def publish(folder: Path, model: str, problems: pl.DataFrame) -> int:
+    """Write problems, traces and answers from the request ledger, in the order of problem and sample."""
+    place = {name: at for at, name in enumerate(problems["problem_id"])}
+    found = [one for one in _lines(folder / LEDGER_FILE) if "response" in one and one["problem_id"] in place]
+    found.sort(key=lambda one: (place[one["problem_id"]], one["sample"]))
+    copies: Counter[str] = Counter()
+    traces, answers = [], []
+    for one in found:
+        name = trace_id(one["problem_id"], model, one["response"])
+        copies[name] += 1
+        if copies[name] > 1:  # the same words twice are two traces
+            name = content_id(name, str(copies[name]))
+        traces.append(
+            (name, one["problem_id"], model, one["response"], one["token_count"], one["token_log_probs"], None)
+        )
+        answers.append((name, *(one[column] for column in list(ANSWERS)[1:])))
+    write_table(problems, folder / "problems.parquet", PROBLEMS)
+    write_table(pl.DataFrame(answers, schema=ANSWERS, orient="row"), folder / "answers.parquet", ANSWERS)
+    write_table(pl.DataFrame(traces, schema=TRACES, orient="row"), folder / "traces.parquet", TRACES)
+    return len(traces)
+
+
+def seed_of(question: Question, problem_id: str, sample: int) -> int:
+    """The seed of one sample: 31 bits of a hash, so that neither order nor concurrency matters."""
+    return int(content_id("seed", str(question.seed), problem_id, str(sample)), 16) & 0x7FFFFFFF
+
+
+async def _ask_server(settings: CollectSettings, todo: list[tuple[str, str, int]], meter: _Meter) -> None:
+    queue = iter(todo)
+    async with connect(settings.server) as client:
+        chat = Chat(settings.server, client)
+
+        async def work() -> None:
+            for problem, text, sample in queue:  # shared: each takes the next
+                began = time.perf_counter()
+                try:
+                    generation = await chat.ask(
+                        _body(settings.question, text, seed_of(settings.question, problem, sample))
+                    )
+                except RefusedError as error:
+                    meter.refuse(problem, sample, str(error))
+                except ExhaustedError as error:
+                    meter.fail(str(error))
+                else:
+                    meter.answer(problem, sample, generation, time.perf_counter() - began)
+                meter.retried = chat.retried
+
+        workers = [asyncio.create_task(work()) for _ in range(min(settings.server.concurrency, len(todo)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+
+def _ask_engine(
+    question: Question, todo: list[tuple[str, str, int]], generate: Generate, batch: int, meter: _Meter
+) -> None:
+    for start in range(0, len(todo), batch):
+        part = todo[start : start + batch]
+        began = time.perf_counter()
+        seeds = [seed_of(question, problem, sample) for problem, _, sample in part]
+        generations = generate([text for _, text, _ in part], question, seeds)
+        seconds = (time.perf_counter() - began) / len(part)
+        for (problem, _, sample), generation in zip(part, generations, strict=True):
+            if isinstance(generation, RefusedError):
+                meter.refuse(problem, sample, str(generation))
+            else:
+                meter.answer(problem, sample, generation, seconds)
+
+
+def _body(question: Question, problem: str, seed: int) -> dict[str, Any]:
+    system = [{"role": "system", "content": question.system_prompt}] if question.system_prompt else []
+    return {
+        "model": question.model,
+        "messages": [*system, {"role": "user", "content": problem}],
+        "temperature": question.temperature,
+        "top_p": question.top_p,
+        "max_tokens": question.max_tokens,
+        "seed": seed,
+        "n": 1,
+        **({"logprobs": True} if question.log_probs else {}),
+        **question.extra,
+    }
+
+
+class _Ledger:
+    """`requests.jsonl`, open for one process: a line an answer or refusal, on disk before it counts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> _Ledger:
+        self._file: IO[bytes] = self._path.open("ab+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise CollectError(
+                f"{self._path} is being written by another collection; wait for it or stop it."
+            ) from error
+        _cut_torn_line(self._file)
+        self.known: set[tuple[str, int]] = set()
+        self.prompt_tokens = self.tokens = 0
+        for line in _lines(self._path):
+            self._count(line)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._count(line)
+
+    def _count(self, line: dict[str, Any]) -> None:
+        if "response" not in line:  # refused: costs nothing, and another run may be served
+            return
+        self.known.add((line["problem_id"], line["sample"]))
+        self.prompt_tokens += line["prompt_tokens"] or 0
+        self.tokens += line["token_count"] or 0
+
+
+def _cut_torn_line(file: IO[bytes]) -> None:
+    """A kill in the middle of a write leaves a line without its end: that answer never counted."""
+    file.seek(0)
+    data_end = whole_end = 0
+    for line in file:
+        data_end += len(line)
+        if line.endswith(b"\n"):
+            whole_end = data_end
+    if whole_end < data_end:
+        file.truncate(whole_end)
+    file.seek(0, os.SEEK_END)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise CollectError(
+                    f"{path}, line {number} is no JSON ({error}); remove that line and run again."
+                ) from error
+
+
+class _Meter:
+    """Counts, tells progress, and gives up where the server is down."""
+
+    def __init__(self, settings: CollectSettings, ledger: _Ledger, wanted: int, progress: Progress) -> None:
+        self._settings, self._ledger, self._wanted, self._progress = settings, ledger, wanted, progress
+        self._began = time.perf_counter()
+        self._tokens_before = ledger.tokens
+        self._in_a_row = 0
+        self.asked = self.refused = self.failed = self.retried = 0
+
+    def answer(self, problem: str, sample: int, generation: Generation, seconds: float) -> None:
+        self._ledger.write(
+            {"problem_id": problem, "sample": sample, "seconds": round(seconds, 4), **asdict(generation)}
+        )
+        self.asked += 1
+        self._in_a_row = 0
+        self.show()
+
+    def refuse(self, problem: str, sample: int, said: str) -> None:
+        self._ledger.write({"problem_id": problem, "sample": sample, "refused": said})
+        self.refused += 1
+        self.show()
+
+    def fail(self, said: str) -> None:
+        self.failed += 1
+        self._in_a_row += 1
+        if self._in_a_row >= DOWN_AFTER:
+            raise CollectError(
+                f"{self._settings.server.base_url}: {self._in_a_row} requests in a row failed on every try, the last "
+                f"by {said}. Answers so far are kept; run the same command when the server is up."
+            )
+
+    def show(self) -> None:
+        rate = (self._ledger.tokens - self._tokens_before) / max(time.perf_counter() - self._began, 1e-9)
+        note = f"{rate:,.0f} tokens/s"
+        if self.cost:
+            note += f", cost {self.cost:,.2f}"
+        for count, word in ((self.retried, "retried"), (self.refused, "refused"), (self.failed, "failed")):
+            note += f", {count} {word}" if count else ""
+        self._progress("collect", len(self._ledger.known), self._wanted, note)
+
+    @property
+    def cost(self) -> float:
+        """Of all answers in the ledger, in the currency of the prices."""
+        paid_in, paid_out = self._settings.price_in, self._settings.price_out
+        return (self._ledger.prompt_tokens * paid_in + self._ledger.tokens * paid_out) / 1e6
+
+    def total(self, folder: Path, answers: int) -> Collected:
+        return Collected(
+            folder, answers, self.asked, self.refused, self.failed, self.retried,
+            self._ledger.prompt_tokens, self._ledger.tokens, self.cost,
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What every package uses: schemas, settings, run folders, ids and progress."""

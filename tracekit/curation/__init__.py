@@ -1,0 +1,1 @@
+"""Verify, filter, deduplicate, select and export traces."""

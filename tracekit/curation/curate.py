@@ -1,0 +1,198 @@
+"""Sources → curated set: stages that measure, decisions that can be questioned, one folder at the end.
+
+Measuring (segment, verify, count, pair, match) is slow and does not depend on thresholds: each is a
+content-addressed stage. Deciding is fast and made anew each time, so a changed threshold costs seconds.
+
+The run folder: run.json, problems, traces, steps, measures, golds, verdicts, disagreements, duplicates,
+contamination, ledger, pairs and curated (.parquet), funnel.json, export/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+from pydantic import Field
+
+from tracekit.core.runs import Progress, commit, no_progress, versions, write_text
+from tracekit.core.settings import Settings
+from tracekit.core.tables import CURATED, LEDGER, full_disk_told, write_table
+from tracekit.curation import measurements as measuring
+from tracekit.curation.decisions import Decisions, decide_all
+from tracekit.curation.export import ExportSettings, export
+from tracekit.curation.filters import FilterSettings
+from tracekit.curation.ledger import find
+from tracekit.curation.select import SelectSettings
+from tracekit.curation.stage_cache import Stages, digest, sweep
+from tracekit.curation.verify import VerifySettings, disagreements
+from tracekit.reading.readers import SourceSettings
+
+
+class DuplicateSettings(Settings):
+    """Near duplicates by the Jaccard index of word n-grams; a threshold of None is off, exact ones always go.
+
+    problems: threshold between problem texts, over the whole set.
+    traces: threshold between responses to one problem.
+    n: words of a shingle.
+    """
+
+    problems: float | None = 0.9
+    traces: float | None = 0.9
+    n: int = 5
+
+
+class ContaminationSettings(Settings):
+    """benchmarks: sets that no curated problem may share n words in a row with, nor be near to.
+
+    near: least Jaccard index of word 5-grams to a benchmark row that counts as near; None is off.
+    """
+
+    benchmarks: tuple[SourceSettings, ...] = ()
+    n: int = 8
+    near: float | None = 0.8
+
+
+class CurateSettings(Settings):
+    """A recipe.
+
+    output: the run folder. stages: where measured stages are kept, to be shared between runs; output/stages
+    where not given. data: the folder that relative source paths begin at. seed: of draws and of the split.
+    tokenizer: a folder or file with tokenizer.json, or a hub name; without one, tokens are words.
+    audit_golds: drop problems whose gold cannot be verified, before anything is held against it.
+    pass_rate_author: whose samples the pass rate counts; everybody's where empty.
+    workers: processes that segment and verify; 0: one a core.
+    engine: "ray" shares the batches of these stages out over a Ray cluster; the results are the same.
+    validation: share of problems held back, duplicates of one problem on one side.
+    """
+
+    output: Path = Path("runs/curation")
+    stages: Path | None = None
+    data: Path = Path()
+    seed: int = 0
+    sources: tuple[SourceSettings, ...] = Field(default=(), min_length=0)
+    workers: int = 0
+    engine: Literal["local", "ray"] = "local"
+    tokenizer: str | None = None
+    audit_golds: bool = True
+    verify: VerifySettings = VerifySettings()
+    filters: FilterSettings = FilterSettings()
+    pass_rate_author: str = ""
+    duplicates: DuplicateSettings = DuplicateSettings()
+    contamination: ContaminationSettings = ContaminationSettings()
+    select: SelectSettings = SelectSettings()
+    validation: float = 0.0
+    export: ExportSettings = ExportSettings()
+
+    @property
+    def local_workers(self) -> int:
+        """Processes a batch may use: under Ray one, for the batches themselves run side by side."""
+        return 1 if self.engine == "ray" else self.workers
+
+
+class CurationError(ValueError):
+    """A curation cannot start: the message says what is missing."""
+
+
+def curate(settings: CurateSettings, *, progress: Progress = no_progress) -> Path:
+    """Make the run folder `settings.output`, or bring it up to date; returns it.
+
+    Killed at any point, the same call goes on from the last whole stage and ends with the same bytes.
+    """
+    if not settings.sources:
+        raise CurationError("the recipe names no source; add [[sources]] with path = … .")
+    run = settings.output
+    stages = Stages(settings.stages or run / "stages")
+    sweep(run)
+    sweep(stages.folder)
+    measured = measuring.measure_all(settings, stages, progress)
+    progress("decide", 0, 1, "")
+    decisions = decide_all(settings, measured, restored(run))
+    progress("decide", 1, 1, "")
+    with full_disk_told(run):
+        _publish(settings, run, measured, decisions)
+        export(run, decisions.curated, decisions.pairs, settings.export, card_facts(settings, decisions.funnel))
+    progress("export", 1, 1, "")
+    return run
+
+
+def recipe_hash(settings: CurateSettings) -> str:
+    """What decides the curated set: every setting but where it is written to."""
+    return digest(settings.model_dump(mode="json", exclude={"output", "stages", "data", "workers", "engine"}))
+
+
+def card_facts(settings: CurateSettings, funnel: dict[str, Any]) -> dict[str, Any]:
+    """What a data set card tells: recipe hash, sources with licences, funnel."""
+    return {
+        "recipe": recipe_hash(settings),
+        "sources": [source.model_dump(mode="json") for source in settings.sources],
+        "funnel": funnel,
+    }
+
+
+def restored(run: Path) -> dict[str, str]:
+    """Rows taken back in by hand: id → reason."""
+    path = run / "restored.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def restore(run: Path, row_id: str, reason: str, *, progress: Progress = no_progress) -> Path:
+    """Take a trace, or a problem with its traces, back in, and curate again. The ledger says why."""
+    settings = settings_of(run)
+    trace, problem = find(run, row_id)
+    row_id = trace or problem
+    write_text(
+        run / "restored.json", json.dumps({**restored(run), row_id: reason}, indent=2, ensure_ascii=False) + "\n"
+    )
+    return curate(settings.model_copy(update={"output": run}), progress=progress)
+
+
+def settings_of(run: Path) -> CurateSettings:
+    """The recipe a run folder was made by. Raises CurationError."""
+    path = run / "run.json"
+    if not path.is_file():
+        raise CurationError(f"{run} is no run of `tracekit curate`: it holds no run.json.")
+    return CurateSettings.model_validate(json.loads(path.read_text(encoding="utf-8"))["settings"])
+
+
+def _publish(settings: CurateSettings, run: Path, measured: measuring.Measured, decisions: Decisions) -> None:
+    """Everything a reader of the run wants, under its plain name; curated.parquet comes last."""
+    record = {
+        "settings": settings.model_dump(mode="json"),
+        "recipe": recipe_hash(settings),
+        "seed": settings.seed,
+        "inputs": {name: path.parent.name for name, path in measured.files.items()},
+        "versions": versions(),
+        "commit": commit(),
+    }
+    write_text(run / "run.json", json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    for name, path in measured.files.items():
+        _link(path, run / f"{name}.parquet")
+    flags = pl.read_parquet(measured.files["traces"], columns=["trace_id", "flagged_correct"])
+    differing = disagreements(pl.read_parquet(measured.files["verdicts"]), flags)
+    write_table(differing, run / "disagreements.parquet")
+    write_table(decisions.pairs, run / "pairs.parquet")
+    write_table(decisions.ledger, run / "ledger.parquet", LEDGER)
+    funnel = {**decisions.funnel, "disagreements": _counts(differing, "other")}
+    write_text(run / "funnel.json", json.dumps(funnel, indent=2, ensure_ascii=False) + "\n")
+    write_table(decisions.curated, run / "curated.parquet", CURATED)
+
+
+def _counts(frame: pl.DataFrame, column: str) -> dict[str, int]:
+    return dict(frame.group_by(column).len().sort(column).iter_rows())
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the stage's file, a copy where the file system has no links."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
+    if target.exists() and target.samefile(source):
+        return  # a rename between two names of one file does nothing, and would leave both
+    try:
+        os.link(source, partial)
+    except OSError:
+        shutil.copyfile(source, partial)
+    os.replace(partial, target)

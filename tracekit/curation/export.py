@@ -1,0 +1,220 @@
+"""Curated set → the trainers' formats, with exact nested types.
+
+Types are Arrow's `list` and `string`, never `large_list` and `large_string`: `datasets` cannot concatenate
+the two kinds. A target that is too long is dropped and counted, never cut.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tracekit.core.runs import write_text
+from tracekit.core.settings import Settings
+
+Format = Literal["luffy", "verl", "trl-sft", "trl-prompt-completion", "trl-grpo", "trl-dpo", "openrlhf"]
+
+
+class ExportSettings(Settings):
+    """What is written to RUN/export, one folder a format, one file a split.
+
+    max_target_tokens: longer responses stay out of the formats that train on them, counted in the card;
+        None keeps them whole.
+    system_prompt: first message of every prompt; none where empty.
+    ability: verl's column of that name.
+    """
+
+    formats: tuple[Format, ...] = ("luffy",)
+    max_target_tokens: int | None = None
+    system_prompt: str = ""
+    ability: str = "math"
+
+
+Row = dict[str, Any]
+
+_MESSAGES = pa.list_(pa.struct([("content", pa.string()), ("role", pa.string())]))
+_VERL = [
+    ("data_source", pa.string()),
+    ("prompt", _MESSAGES),
+    ("ability", pa.string()),
+    ("reward_model", pa.struct([("ground_truth", pa.string()), ("style", pa.string())])),
+    ("extra_info", pa.struct([("index", pa.int64()), ("split", pa.string())])),
+]
+
+#: Column types of each Parquet format. LUFFY's are those of its published validation file, and `target`.
+ARROW_SCHEMAS: dict[str, pa.Schema] = {
+    "luffy": pa.schema([*_VERL[:2], ("target", _MESSAGES), *_VERL[2:]]),
+    "verl": pa.schema(_VERL),
+    "trl-sft": pa.schema([("messages", _MESSAGES)]),
+    "trl-prompt-completion": pa.schema([("prompt", _MESSAGES), ("completion", _MESSAGES)]),
+    "trl-grpo": pa.schema([("prompt", _MESSAGES), ("solution", pa.string())]),
+    "trl-dpo": pa.schema([("prompt", _MESSAGES), ("chosen", _MESSAGES), ("rejected", _MESSAGES)]),
+}
+
+
+def export(
+    run: Path, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings, facts: dict[str, Any]
+) -> Path:
+    """Write every format and the card into run/export; the folder is replaced whole. `facts`: what the card tells."""
+    final, partial = run / "export", run / f".export.{os.getpid()}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        written: dict[str, dict[str, int]] = {
+            name: _write_format(name, curated, pairs, settings, partial) for name in settings.formats
+        }
+        partial.mkdir(parents=True, exist_ok=True)
+        too_long = _too_long(curated, settings).height
+        write_text(partial / "README.md", _card(facts, written, too_long, settings))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return final
+
+
+def _write_format(
+    name: Format, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings, folder: Path
+) -> dict[str, int]:
+    """Split → rows written, one file each."""
+    rows = rows_of(name, curated, pairs, settings)
+    splits = Counter(row["split"] for row in rows)
+    for split in splits:
+        _write(name, [row["row"] for row in rows if row["split"] == split], folder / name, split)
+    return dict(splits)
+
+
+def rows_of(name: str, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings) -> list[Row]:
+    """A format's rows as plain values, each with the split it belongs to: {"split": …, "row": …}."""
+    fitting = curated.join(_too_long(curated, settings).select("trace_id"), on="trace_id", how="anti")
+    good = fitting.filter(pl.col("correct").fill_null(True) | ~pl.col("trace_id").is_in(pairs["rejected"].implode()))
+    if name == "trl-dpo":
+        return list(_dpo(fitting, pairs, settings))
+    if name in ("verl", "trl-grpo"):
+        good = curated.unique("problem_id", keep="first", maintain_order=True)
+    make = _MAKERS[name]
+    return [{"split": row["split"], "row": make(row, index, settings)} for index, row in enumerate(good.to_dicts())]
+
+
+def anchored(gold: str) -> str:
+    r"""A gold in the form that answer parsers read for certain: `\boxed{…}`, unless it holds a box already."""
+    return gold if "\\boxed" in gold else f"\\boxed{{{gold}}}"
+
+
+def _prompt(problem: str, settings: ExportSettings) -> list[Row]:
+    system = [_message("system", settings.system_prompt)] if settings.system_prompt else []
+    return [*system, _message("user", problem)]
+
+
+def _message(role: str, content: str) -> Row:
+    return {"content": content, "role": role}
+
+
+def _verl(row: Row, index: int, settings: ExportSettings) -> Row:
+    return {
+        "data_source": row["source"],
+        "prompt": _prompt(row["problem"], settings),
+        "ability": settings.ability,
+        "reward_model": {"ground_truth": row["gold"], "style": "rule"},
+        "extra_info": {"index": index, "split": row["split"]},
+    }
+
+
+def _luffy(row: Row, index: int, settings: ExportSettings) -> Row:
+    return {**_verl(row, index, settings), "target": [_message("assistant", row["response"])]}
+
+
+def _sft(row: Row, index: int, settings: ExportSettings) -> Row:
+    return {"messages": [*_prompt(row["problem"], settings), _message("assistant", row["response"])]}
+
+
+def _prompt_completion(row: Row, index: int, settings: ExportSettings) -> Row:
+    return {"prompt": _prompt(row["problem"], settings), "completion": [_message("assistant", row["response"])]}
+
+
+def _grpo(row: Row, index: int, settings: ExportSettings) -> Row:
+    return {"prompt": _prompt(row["problem"], settings), "solution": anchored(row["gold"])}
+
+
+def _openrlhf(row: Row, index: int, settings: ExportSettings) -> Row:
+    prompt = "\n\n".join(part for part in (settings.system_prompt, row["problem"]) if part)
+    return {"input": prompt, "output": row["response"], "label": row["gold"]}
+
+
+def _dpo(curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings) -> Iterable[Row]:
+    by_id = {row["trace_id"]: row for row in curated.to_dicts()}
+    for chosen, rejected in pairs.select("chosen", "rejected").iter_rows():
+        if chosen in by_id and rejected in by_id:
+            row = by_id[chosen]
+            yield {
+                "split": row["split"],
+                "row": {
+                    "prompt": _prompt(row["problem"], settings),
+                    "chosen": [_message("assistant", row["response"])],
+                    "rejected": [_message("assistant", by_id[rejected]["response"])],
+                },
+            }
+
+
+_MAKERS: dict[str, Callable[[Row, int, ExportSettings], Row]] = {
+    "luffy": _luffy,
+    "verl": _verl,
+    "trl-sft": _sft,
+    "trl-prompt-completion": _prompt_completion,
+    "trl-grpo": _grpo,
+    "openrlhf": _openrlhf,
+}
+
+
+def _too_long(curated: pl.DataFrame, settings: ExportSettings) -> pl.DataFrame:
+    limit = settings.max_target_tokens
+    return curated.filter(pl.col("token_count") > limit) if limit is not None else curated.clear()
+
+
+def _write(name: str, rows: list[Row], folder: Path, split: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if name == "openrlhf":
+        with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return
+    pq.write_table(pa.Table.from_pylist(rows, schema=ARROW_SCHEMAS[name]), folder / f"{split}.parquet")
+
+
+def _card(facts: dict[str, Any], written: dict[str, dict[str, int]], too_long: int, settings: ExportSettings) -> str:
+    configs = "\n".join(
+        f"- config_name: {name}\n  data_files:\n"
+        + "\n".join(f"  - split: {split}\n    path: {name}/{split}.*" for split in splits)
+        for name, splits in written.items()
+        if splits and name in ARROW_SCHEMAS  # `datasets` reads one kind of file a folder: JSONL is loaded by its path
+    )
+    funnel = facts["funnel"]
+    stages = "\n".join(
+        f"| {s['stage']} | {s['traces']:,} | {s['problems']:,} | {s['dropped']:,} | "
+        f"{', '.join(f'{k}: {v:,}' for k, v in s['reasons'].items())} |"
+        for s in funnel["funnel"]
+    )
+    sources = "\n".join(f"| {s['name'] or s['path']} | {s['licence'] or 'not stated'} |" for s in facts["sources"])
+    rows = "\n".join(
+        f"| {n} | {split} | {count:,} |" for n, splits in written.items() for split, count in splits.items()
+    )
+    limit = settings.max_target_tokens
+    long = (
+        f"{too_long:,} responses of more than {limit:,} tokens were left out whole."
+        if limit
+        else "None was left out for its length."
+    )
+    return (
+        f"---\nconfigs:\n{configs}\n---\n\n# Curated reasoning traces\n\nRecipe `{facts['recipe']}`. "
+        f"Tokens are counted by: {funnel['token_unit']}. {long}\n\n"
+        f"| format | split | rows |\n|---|---|---|\n{rows}\n\n"
+        f"| source | licence |\n|---|---|\n{sources}\n\n"
+        f"| stage | traces | problems | dropped | reasons |\n|---|---|---|---|---|\n{stages}\n"
+    )

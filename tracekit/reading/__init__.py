@@ -1,0 +1,1 @@
+"""Read foreign data sets into problems and traces."""

@@ -1,0 +1,1 @@
+"""Statistics and claims of a study."""

@@ -1,0 +1,68 @@
+"""An evaluation recipe: several problem sets, each with its own number of samples. Part of the roof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from pydantic import Field, PositiveInt
+
+from tracekit.core.settings import SettingsError, load_settings
+from tracekit.core.tables import PROBLEMS, read_table
+from tracekit.reading.readers import SourceSettings, read_source
+from trainer.evaluate import EvaluateSettings
+
+
+class ProblemSet(SourceSettings):
+    """One set. kind: PROBLEMS.kind of its problems among the source's; "": all. samples: None: the recipe's."""
+
+    kind: str = ""
+    samples: PositiveInt | None = None
+
+    def read(self, data: Path) -> pl.DataFrame:
+        """PROBLEMS of the set; relative paths begin at `data`. Raises SettingsError where the source has none of it."""
+        source = SourceSettings.model_validate(self.model_dump(include=set(SourceSettings.model_fields)))
+        problems = read_source(source, data).problems
+        chosen = problems.filter(pl.col("kind") == self.kind) if self.kind else problems
+        if chosen.is_empty():
+            kinds = ", ".join(sorted(set(problems["kind"].drop_nulls())))
+            raise SettingsError(f"{self.path} has no problem of kind {self.kind}; it has {kinds}.")
+        return chosen
+
+
+class EvaluationRecipe(EvaluateSettings):
+    """How models are asked, and which sets. data: the folder that relative paths begin at."""
+
+    data: Path = Path()
+    sets: tuple[ProblemSet, ...] = Field(min_length=1)
+
+    def asked(self, of: ProblemSet) -> EvaluateSettings:
+        """The settings of one set."""
+        tree = self.model_dump(exclude={"data", "sets"}, exclude_unset=True)
+        return EvaluateSettings.model_validate(tree | ({} if of.samples is None else {"samples": of.samples}))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A set's name ("" for a table that is alone), its PROBLEMS, and how they are asked."""
+
+    name: str
+    problems: pl.DataFrame
+    settings: EvaluateSettings
+
+
+def read_sets(problems: str, overrides: list[str]) -> list[Asked]:
+    """The sets of an evaluation recipe (a TOML file, or the name of one that comes along), or one table or source."""
+    own = Path(__file__).parents[1] / "recipes" / f"{problems}.toml"
+    if not problems.endswith(".toml") and not own.is_file():
+        return [Asked("", read_problems(problems), load_settings(EvaluateSettings, None, overrides))]
+    recipe = load_settings(EvaluationRecipe, own if own.is_file() else problems, overrides)
+    return [Asked(one.name or Path(one.path).stem, one.read(recipe.data), recipe.asked(one)) for one in recipe.sets]
+
+
+def read_problems(path: str) -> pl.DataFrame:
+    """PROBLEMS from a table of ours, or from a set in a public layout."""
+    if path.endswith(".parquet") and Path(path).is_file() and "problem_id" in pl.read_parquet_schema(path):
+        return read_table(path, PROBLEMS, "problems")
+    return read_source(SourceSettings(path=path)).problems

@@ -1,0 +1,1 @@
+"""Analyse response text: segments, features, duplicates and contamination."""

@@ -1,0 +1,92 @@
+"""Which problems stand in a benchmark: shared word n-grams, shown side by side.
+
+The same matches as a Python set of lower-cased n-grams gives (n = 8 as in s1 and Open-R1), by hash join;
+every hit's words are compared before it is reported.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from tracekit.text.shingles import Words, ngrams, normalise, words
+
+#: problem and benchmark are row numbers; `ngram` is the first words they share; `shared` counts distinct n-grams.
+MATCHES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "problem": pl.Int64,
+    "benchmark": pl.Int64,
+    "shared": pl.Int64,
+    "ngram": pl.String,
+}
+
+
+def contaminated(problems: pl.Series, benchmark: pl.Series, n: int = 8) -> pl.DataFrame:
+    """Pairs (problem, benchmark row) that share an n-gram of words → MATCHES, ordered by both.
+
+    problems, benchmark: texts. A benchmark text of fewer than n words matches a problem that is the same words.
+    """
+    problems, benchmark = normalise(problems), normalise(benchmark)
+    left, right = words(problems), words(benchmark)
+    pairs = pl.concat([_shared_ngrams(left, right, n), _whole_texts(left, right, n)])
+    shared = pairs.group_by("problem", "benchmark").agg(
+        pl.col("hash").n_unique().cast(pl.Int64).alias("shared"), pl.col("first", "benchmark_first", "length").first()
+    )
+    shared = shared.sort("problem", "benchmark")
+    rows = []
+    for problem, row, count, first, other, length in shared.iter_rows():
+        mine = _text_of(problems, left, problem, first, length)
+        if mine == _text_of(benchmark, right, row, other, length):  # a collision of hashes is no match
+            rows.append((problem, row, count, mine))
+    return pl.DataFrame(rows, schema=MATCHES, orient="row")
+
+
+def _shared_ngrams(left: Words, right: Words, n: int) -> pl.DataFrame:
+    mine, mine_first = ngrams(left, n)
+    theirs, theirs_first = ngrams(right, n)
+    sorted_theirs = np.unique(theirs)
+    place = np.searchsorted(sorted_theirs, mine)
+    place[place == len(sorted_theirs)] = 0
+    hit = sorted_theirs[place] == mine if len(sorted_theirs) else np.zeros(len(mine), bool)
+    return _join(mine[hit], left, mine_first[hit], theirs, right, theirs_first).with_columns(
+        pl.lit(n, dtype=pl.Int64).alias("length")
+    )
+
+
+def _whole_texts(left: Words, right: Words, n: int) -> pl.DataFrame:
+    """Texts of fewer than n words, whole against whole."""
+    parts = [pl.DataFrame(schema={**_JOINED, "length": pl.Int64})]
+    left_count, right_count = np.bincount(left.text), np.bincount(right.text)
+    for length in range(1, n):
+        mine, mine_first = ngrams(left, length)
+        theirs, theirs_first = ngrams(right, length)
+        mine_whole = left_count[left.text[mine_first]] == length
+        theirs_whole = right_count[right.text[theirs_first]] == length
+        if mine_whole.any() and theirs_whole.any():
+            joined = _join(
+                mine[mine_whole], left, mine_first[mine_whole], theirs[theirs_whole], right, theirs_first[theirs_whole]
+            )
+            parts.append(joined.with_columns(pl.lit(length, dtype=pl.Int64).alias("length")))
+    return pl.concat(parts)
+
+
+_JOINED: dict[str, type[pl.DataType]] = {
+    "hash": pl.UInt64,
+    "problem": pl.Int64,
+    "first": pl.Int64,
+    "benchmark": pl.Int64,
+    "benchmark_first": pl.Int64,
+}
+
+
+def _join(
+    mine: np.ndarray, left: Words, mine_first: np.ndarray, theirs: np.ndarray, right: Words, theirs_first: np.ndarray
+) -> pl.DataFrame:
+    a = pl.DataFrame({"hash": mine, "problem": left.text[mine_first], "first": mine_first})
+    b = pl.DataFrame({"hash": theirs, "benchmark": right.text[theirs_first], "benchmark_first": theirs_first})
+    b = b.filter(pl.col("hash").is_in(a["hash"].unique().implode()))
+    return a.join(b, on="hash", how="inner", maintain_order="left_right").select(_JOINED.keys())
+
+
+def _text_of(texts: pl.Series, found: Words, row: int, first: int, length: int) -> str:
+    raw: bytes = texts[row].encode()
+    return b" ".join(raw[found.start[w] : found.end[w]] for w in range(first, first + length)).decode()

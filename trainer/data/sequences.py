@@ -1,0 +1,402 @@
+"""Table rows → token rows → micro-batches.
+
+A row is prompt and response in one, padded on the right only: attention is then plainly causal, no mask
+is needed, and the fast kernels are taken.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from trainer.settings import DataSettings
+
+THINK = "<think>"
+
+
+class SequenceError(ValueError):
+    """A row cannot be made into tokens: the message says which, why, and which setting decides it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence: prompt and response tokens, and what RL knows of the response.
+
+    token_ids: prompt, then response with EOS. prompt_length: tokens of the prompt, BOS counted; 0 < it for
+    all but language modelling, where token 0 has nothing before it and is never scored.
+    off_policy: leading response tokens that the policy did not write (a teacher's or a replayed row: all of them).
+    replayed: the off-policy tokens are an earlier policy's own, whose log-probs are old_log_probs.
+    advantage: of the row. Log-probs: one a response token, None where not known; a teacher's row has no old ones.
+    documents: of a packed row, (start, first scored token) of each; () for one document.
+    """
+
+    token_ids: Sequence[int]
+    prompt_length: int
+    off_policy: int = 0
+    advantage: float = 0.0
+    old_log_probs: Sequence[float] | None = None
+    ref_log_probs: Sequence[float] | None = None
+    recorded_log_probs: Sequence[float] | None = None  # the teacher's own
+    importance: Sequence[float] | None = None  # weight of each response token: truncated trainer ÷ engine probability
+    replayed: bool = False
+    documents: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def response_length(self) -> int:
+        """Tokens of the response, EOS counted."""
+        return len(self.token_ids) - self.prompt_length
+
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens that a loss can see: the response's, less those with nothing before them."""
+        return len(self.token_ids) - sum(scored - start for start, scored in self.parts)
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """(start, first scored token) of each document; token 0 has nothing before it and is never scored."""
+        return self.documents or ((0, max(self.prompt_length, 1)),)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows side by side, L the longest of them; everything (B, L) and aligned with input_ids.
+
+    completion_mask: True on scored tokens; prompt and padding False. off_policy_mask: True on tokens the
+    policy did not write. replay_mask: (B, 1), True on replayed rows. advantage: (B, 1). position_ids: given for
+    packed rows alone, restarting with each document. Log-probs and importance are 0 off the
+    completion and on rows that have none; None where no row has them.
+    """
+
+    input_ids: Tensor
+    completion_mask: Tensor
+    off_policy_mask: Tensor
+    replay_mask: Tensor
+    advantage: Tensor
+    position_ids: Tensor | None = None
+    old_log_prob: Tensor | None = None
+    ref_log_prob: Tensor | None = None
+    recorded_log_prob: Tensor | None = None
+    importance: Tensor | None = None
+
+
+# Text → tokens
+
+
+def prompts_ids(
+    tokenizer: PreTrainedTokenizerBase, problems: Sequence[str], data: DataSettings
+) -> tuple[list[str], list[list[int]]]:
+    """Each prompt's printed text and its tokens: through the tokenizer's chat template where it has one (and
+    data.chat_template), else BOS (where the tokenizer has one) and the problem's plain text."""
+    printed = [prompt_text(tokenizer, problem, data) for problem in problems]
+    before = [] if _templated(tokenizer, data) else _bos(tokenizer)
+    return printed, [[*before, *ids] for ids in _plain(tokenizer, printed)]
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, problem: str, data: DataSettings) -> str:
+    """The prompt as the chat template prints it, up to where the response begins; the problem itself without one."""
+    if not _templated(tokenizer, data):
+        return problem
+    messages = [{"role": "user", "content": problem}]
+    if data.system_prompt is not None:
+        messages.insert(0, {"role": "system", "content": data.system_prompt})
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def responses_ids(
+    tokenizer: PreTrainedTokenizerBase, responses: Sequence[str], printed: Sequence[str]
+) -> list[list[int]]:
+    """Each response's tokens with one EOS at the end.
+
+    printed: the prompts' texts. Where one ends in an opening <think>, its response's own is stripped, once.
+    """
+    end = eos_id(tokenizer)
+    found = []
+    for ids in _plain(tokenizer, [_unopened(*pair) for pair in zip(responses, printed)]):
+        while ids and ids[-1] == end:
+            ids.pop()
+        found.append([*ids, end])
+    return found
+
+
+def _unopened(response: str, printed: str) -> str:
+    if not (printed.rstrip().endswith(THINK) and response.lstrip().startswith(THINK)):
+        return response
+    opened = printed[len(printed.rstrip()) :]  # the newline, say, that the template prints after <think>
+    return response.lstrip()[len(THINK) :].removeprefix(opened)
+
+
+def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that ends a response. Raises SequenceError where the tokenizer has none."""
+    if tokenizer.eos_token_id is None:
+        raise SequenceError("the tokenizer has no eos_token; set one, or no response can end.")
+    return int(tokenizer.eos_token_id)
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills rows up; the EOS where the tokenizer has no own. No loss ever sees it."""
+    return int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else eos_id(tokenizer)
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, data: DataSettings) -> bool:
+    if data.chat_template and tokenizer.chat_template:
+        return True
+    if data.system_prompt is not None:
+        raise SequenceError("data.system_prompt is set, but no chat template is used; put it into the problems.")
+    return False
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """One call for all: the tokenizer's own threads and no overhead a row."""
+    return list(tokenizer(list(texts), add_special_tokens=False)["input_ids"]) if texts else []
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    bos = tokenizer.bos_token_id
+    return [] if bos is None or bos == tokenizer.eos_token_id else [int(bos)]
+
+
+# Tables → rows
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Rows made from a table: row i from table row `origin[i]`; what was left out and why, counted."""
+
+    rows: list[Row]
+    origin: list[int]
+    skipped: Counter[str]
+
+
+def encode_curated(
+    curated: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, data: DataSettings, *, recorded: bool = False
+) -> Encoded:
+    """A row for each CURATED row that is within the limits; those over are skipped and counted, or an error.
+
+    recorded: take the teacher's token_log_probs along; a row without them, or with another number than the
+    response has tokens, is skipped and counted too.
+    """
+    rows, origin, skipped = [], [], Counter[str]()
+    printed, prompts = prompts_ids(tokenizer, curated["problem"].to_list(), data)
+    targets = responses_ids(tokenizer, curated["response"].to_list(), printed)
+    named = curated.select("trace_id", "token_log_probs").iter_rows()
+    for index, ((trace, written), prompt, target) in enumerate(zip(named, prompts, targets)):
+        log_probs = _aligned(written, len(target)) if recorded else None
+        reason = over_long(len(prompt), len(target), data)
+        if reason is None and recorded and log_probs is None:
+            reason = "no recorded log-probs, or not one a token"
+        if reason is not None:
+            _skip(f"trace {trace}", reason, data, skipped)
+            continue
+        rows.append(Row([*prompt, *target], len(prompt), off_policy=len(target), recorded_log_probs=log_probs))
+        origin.append(index)
+    return Encoded(rows, origin, skipped)
+
+
+def encode_problems(problems: Sequence[str], tokenizer: PreTrainedTokenizerBase, data: DataSettings) -> Encoded:
+    """A row of the prompt alone for each problem that is within data.prompt_tokens."""
+    rows, origin, skipped = [], [], Counter[str]()
+    for index, (problem, prompt) in enumerate(zip(problems, prompts_ids(tokenizer, problems, data)[1])):
+        reason = over_long(len(prompt), 0, data)
+        if reason is not None:
+            _skip(f"problem {problem[:60]!r}", reason, data, skipped)
+            continue
+        rows.append(Row(prompt, len(prompt)))
+        origin.append(index)
+    return Encoded(rows, origin, skipped)
+
+
+def encode_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, data: DataSettings) -> Encoded:
+    """Documents for language modelling: BOS where the tokenizer has one, the text, EOS; packed where asked for.
+
+    The limit of a document is prompt_tokens + response_tokens, or pack_tokens.
+    """
+    before, end = _bos(tokenizer), eos_id(tokenizer)
+    limit = data.pack_tokens or data.prompt_tokens + data.response_tokens
+    rows, origin, skipped = [], [], Counter[str]()
+    for index, ids in enumerate(_plain(tokenizer, texts)):
+        ids = [*before, *ids, end]
+        if len(ids) > limit or len(ids) < 2:
+            reason = f"document over {limit} tokens" if len(ids) > limit else "empty document"
+            _skip(f"document {index}", reason, data, skipped)
+            continue
+        rows.append(Row(ids, 0))
+        origin.append(index)
+    if data.pack_tokens is not None:
+        return pack(Encoded(rows, origin, skipped), data.pack_tokens)
+    return Encoded(rows, origin, skipped)
+
+
+def pack(encoded: Encoded, tokens: int) -> Encoded:
+    """Whole documents in rows of at most `tokens`, in the order of the table; `origin` is the first document's.
+
+    A document goes into the first of the last sixteen open rows that has room: rows are some 97 % full, and
+    neighbours of the table stay neighbours.
+    """
+    open_rows: list[tuple[int, list[int]]] = []
+    done: list[list[int]] = []
+    for index, row in enumerate(encoded.rows):
+        length = len(row.token_ids)
+        place = next((i for i, (used, _) in enumerate(open_rows) if used + length <= tokens), None)
+        if place is None:
+            open_rows.append((length, [index]))
+            if len(open_rows) > 16:
+                done.append(open_rows.pop(0)[1])
+        else:
+            used, members = open_rows[place]
+            open_rows[place] = (used + length, [*members, index])
+    done += [members for _, members in open_rows]
+    rows = [join([encoded.rows[i] for i in members]) for members in done]
+    return Encoded(rows, [encoded.origin[members[0]] for members in done], encoded.skipped)
+
+
+def join(rows: Sequence[Row]) -> Row:
+    """Rows laid one after another in one; attention and positions stay inside each. Log-probs are not carried over."""
+    ids: list[int] = []
+    documents: list[tuple[int, int]] = []
+    for row in rows:
+        documents += [(len(ids) + start, len(ids) + scored) for start, scored in row.parts]
+        ids.extend(row.token_ids)
+    return Row(ids, 0, documents=tuple(documents))
+
+
+def preference_pairs(curated: pl.DataFrame, per_problem: int, seed: int) -> list[tuple[int, int]]:
+    """(chosen, rejected) row numbers of `curated`: right × wrong traces of a problem, in a seeded order.
+
+    At most `per_problem` a problem. Problems without both kinds give none.
+    """
+    by_problem: dict[str, tuple[list[int], list[int]]] = {}
+    for index, (problem, correct) in enumerate(curated.select("problem_id", "correct").iter_rows()):
+        if correct is not None:
+            by_problem.setdefault(problem, ([], []))[0 if correct else 1].append(index)
+    pairs = []
+    for problem, (right, wrong) in by_problem.items():
+        crossed = [(chosen, rejected) for chosen in right for rejected in wrong]
+        random.Random(f"pairs/{seed}/{problem}").shuffle(crossed)
+        pairs += crossed[:per_problem]
+    return pairs
+
+
+def over_long(prompt: int, response: int, data: DataSettings) -> str | None:
+    """Why a row of so many tokens is over its limits, or None."""
+    if prompt > data.prompt_tokens:
+        return f"prompt over {data.prompt_tokens} tokens"
+    if response > data.response_tokens:
+        return f"response over {data.response_tokens} tokens"
+    return None
+
+
+def _skip(what: str, reason: str, data: DataSettings, skipped: Counter[str]) -> None:
+    if data.over_long == "error":
+        raise SequenceError(f"{what}: {reason}; raise the limit under [data], or set data.over_long to skip.")
+    skipped[reason] += 1
+
+
+def _aligned(written: Sequence[float] | None, tokens: int) -> list[float] | None:
+    if written is None or len(written) not in (tokens, tokens - 1):
+        return None
+    return [*written, *[0.0] * (tokens - len(written))]  # an EOS that was not recorded is taken as certain
+
+
+# Rows → batches
+
+
+def until_eos(token_ids: Tensor, eos: int) -> Tensor:
+    """True up to the first EOS of each row, itself counted; the whole row where there is none: (B, T) → (B, T)."""
+    ended = (token_ids == eos).long().cumsum(-1) - (token_ids == eos).long()
+    return ended == 0
+
+
+def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Row numbers in groups, longest first, such that rows × longest row ≤ budget; a longer row stands alone."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= budget:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def without_padding(rows: Sequence[Row], tokens: int) -> list[Row]:
+    """The rows laid into one another's padding: joined rows of at most `tokens`, longest first, first fit."""
+    bins: list[tuple[int, list[Row]]] = []
+    for row in sorted(rows, key=lambda row: -len(row.token_ids)):
+        length = len(row.token_ids)
+        for place, (used, members) in enumerate(bins):
+            if used + length <= tokens:
+                members.append(row)
+                bins[place] = (used + length, members)
+                break
+        else:
+            bins.append((length, [row]))
+    return [join(members) for _, members in bins]
+
+
+def collate(rows: Sequence[Row], pad: int, device: torch.device | str = "cpu") -> Batch:
+    """Rows side by side, padded on the right with `pad`."""
+    longest = max(len(row.token_ids) for row in rows)
+    lengths = torch.tensor([len(row.token_ids) for row in rows])
+    off = torch.tensor([row.prompt_length + row.off_policy for row in rows])
+    column = torch.arange(longest)
+    completion = column < lengths[:, None]
+    for index, row in enumerate(rows):
+        for start, scored in row.parts:
+            completion[index, start:scored] = False
+    packed = any(row.documents for row in rows)
+    batch = Batch(
+        input_ids=_padded([row.token_ids for row in rows], longest, pad),
+        completion_mask=completion,
+        off_policy_mask=completion & (column < off[:, None]),
+        replay_mask=torch.tensor([[row.replayed] for row in rows]),
+        advantage=torch.tensor([[row.advantage] for row in rows]),
+        position_ids=torch.stack([_positions(row, longest) for row in rows]) if packed else None,
+        old_log_prob=_per_token(rows, "old_log_probs", longest),
+        ref_log_prob=_per_token(rows, "ref_log_probs", longest),
+        recorded_log_prob=_per_token(rows, "recorded_log_probs", longest),
+        importance=_per_token(rows, "importance", longest),
+    )
+    return to_device(batch, device)
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The same batch on a device."""
+    if str(device) == "cpu":
+        return batch
+    moved: dict[str, Any] = {
+        name: None if (value := getattr(batch, name)) is None else value.to(device, non_blocking=True)
+        for name in Batch.__slots__
+    }
+    return Batch(**moved)
+
+
+def _padded(lists: Iterable[Sequence[int]], longest: int, pad: int) -> Tensor:
+    return torch.tensor([[*ids, *[pad] * (longest - len(ids))] for ids in lists])
+
+
+def _positions(row: Row, longest: int) -> Tensor:
+    starts = torch.zeros(longest, dtype=torch.long)
+    begun = [start for start, _ in row.parts]
+    for start in (*begun, len(row.token_ids)):  # the padding is a document of its own
+        starts[start:] = start
+    return torch.arange(longest) - starts
+
+
+def _per_token(rows: Sequence[Row], name: str, longest: int) -> Tensor | None:
+    if all(getattr(row, name) is None for row in rows):
+        return None
+    found = torch.zeros(len(rows), longest)
+    for index, row in enumerate(rows):
+        values = getattr(row, name)
+        if values is not None:
+            found[index, row.prompt_length : len(row.token_ids)] = torch.tensor(values, dtype=torch.float32)
+        elif row.off_policy < row.response_length and name != "recorded_log_probs":
+            raise SequenceError(f"a row with on-policy tokens has no {name} beside rows that have; compute them first.")
+    return found

@@ -1,0 +1,1 @@
+"""Sample responses and score them."""

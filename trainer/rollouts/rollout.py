@@ -1,0 +1,304 @@
+"""Groups: rows sampled from the policy, the teacher's beside them, rewards by `evaluators`, filters, advantages.
+
+Nothing here holds a random state: every draw is a function of the seed, the round and the problem, so a
+resumed run needs to know the round and the place in the problems alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from evaluators.batch import verify_batch
+from evaluators.rewards import reward_of
+from evaluators.verdict import Policy, Verdict
+from trainer.data.problems import Problem, Trace
+from trainer.data.sequences import Row, eos_id
+from trainer.objectives.advantage import centred, standardised
+from trainer.rollouts.engines.protocol import Engine, Rollout, Sampling
+from trainer.settings import PrefixSettings, TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a group.
+
+    token_ids: of the response. log_probs: of each in the distribution it was sampled from; 0 on a teacher's
+    prefix; None on a teacher's whole trace. off_policy: leading tokens that the policy did not write.
+    replayed: an earlier policy wrote them, with these log_probs. reward: None where the verifier could not tell.
+    """
+
+    token_ids: Sequence[int]
+    off_policy: int
+    finish_reason: str
+    log_probs: Sequence[float] | None = None
+    recorded_log_probs: Sequence[float] | None = None
+    replayed: bool = False
+    response: str = ""
+    verdict: Verdict | None = None
+    reward: float | None = None
+    advantage: float = 0.0
+
+    @property
+    def on_policy(self) -> bool:
+        """True where the policy wrote every token."""
+        return self.off_policy == 0
+
+    @property
+    def teacher(self) -> bool:
+        """True where a teacher wrote the first token."""
+        return self.off_policy > 0 and not self.replayed
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The rows of one problem."""
+
+    problem: Problem
+    samples: tuple[Sample, ...]
+
+    @property
+    def rewards(self) -> list[float]:
+        """The rewards that are known."""
+        return [sample.reward for sample in self.samples if sample.reward is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round of rolling out leaves. drawn: problems taken. counts: what was left out or unusual."""
+
+    groups: list[Group]
+    drawn: int
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+#: Problems of a round that get rows of their own past: problem number → the replayed samples.
+Replayed = dict[int, tuple[Sample, ...]]
+
+
+class GroupSampler:
+    """Makes the groups of a round from problems, an engine and a verifier."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        engine: Engine,
+        problems: Sequence[Problem],
+        stop_token_ids: tuple[int, ...] | None = None,
+    ) -> None:
+        self.settings, self.tokenizer, self.engine, self.problems = settings, tokenizer, engine, problems
+        self.stop_token_ids = stop_token_ids or (eos_id(tokenizer),)
+        self.policy = Policy(deadline_seconds=settings.rollout.verifier_seconds)
+        self._trace_verdicts: dict[str, Verdict] = {}
+
+    def roll_out(self, number: int, wanted: int, order: Iterator[int], replayed: Replayed, seed: str = "") -> Round:
+        """`wanted` groups: replayed problems first, then those that `order` names, drawn again after the filters.
+
+        number: of the round. seed: sets this rank's draws apart from the others'.
+        """
+        rollout, groups, counts, drawn = self.settings.rollout, list[Group](), Counter[str](), 0
+        chosen = [(problem, replayed[problem]) for problem in replayed][:wanted]
+        for attempt in range(rollout.resample_rounds + 1):
+            fresh = list(islice(order, wanted - len(groups) - len(chosen)))
+            drawn += len(fresh)
+            chosen += [(problem, ()) for problem in fresh]
+            key = f"{self.settings.seed}/{seed}/{number}/{attempt}"
+            for group in self._groups(chosen, number, key, counts):
+                reason = self.left_out(group)
+                if reason is None:
+                    groups.append(group)
+                else:
+                    counts[f"groups_{reason}"] += 1
+            chosen = []
+            if len(groups) >= wanted:
+                break
+        return Round(with_advantages(groups, self.settings), drawn, counts)
+
+    def left_out(self, group: Group) -> str | None:
+        """Why the filters leave a group out, all its rows counted, or None."""
+        if not group.rewards:
+            return "unknown"
+        if self.settings.rollout.drop_all_right and min(group.rewards) == 1:
+            return "dropped_right"
+        if self.settings.rollout.drop_all_wrong and max(group.rewards) == 0:
+            return "dropped_wrong"
+        return None
+
+    def _groups(
+        self, chosen: Sequence[tuple[int, tuple[Sample, ...]]], number: int, key: str, counts: Counter[str]
+    ) -> list[Group]:
+        """Sample and verify the groups of these problems."""
+        problems = [self.problems[index] for index, _ in chosen]
+        off_policy = [(*past, *self._teacher_rows(p, number, counts)) for p, (_, past) in zip(problems, chosen)]
+        size = self.settings.rollout.group_size
+        added = self.settings.method == "rl_sft"  # its teacher rows stand beside a whole group
+        sampled = [size - (sum(not row.teacher for row in rows) if added else len(rows)) for rows in off_policy]
+        on_policy = self._sample(problems, sampled, key)
+        continued = self._continue(problems, off_policy, key)
+        rows = [(*begun, *own) for begun, own in zip(continued, on_policy)]
+        return self._judged(problems, rows, counts)
+
+    def _teacher_rows(self, problem: Problem, number: int, counts: Counter[str]) -> list[Sample]:
+        """The teacher's rows of a group: verified traces, whole or cut to the schedule's fraction."""
+        wanted = self.settings.teacher_rows
+        if not wanted:
+            return []
+        traces = self._verified(problem)
+        if len(traces) < wanted:
+            counts["groups_short_of_teacher"] += 1
+        random.Random(f"teacher/{self.settings.seed}/{number}/{problem.problem_id}").shuffle(traces)
+        fraction = prefix_fraction(self.settings.teacher.prefix, number)
+        rows = [_teacher_sample(trace, fraction) for trace in traces[:wanted]]
+        return [row for row in rows if row.off_policy]
+
+    def _verified(self, problem: Problem) -> list[Trace]:
+        unknown = [trace for trace in problem.traces if trace.trace_id not in self._trace_verdicts]
+        verdicts = verify_batch([t.response for t in unknown], [problem.gold] * len(unknown), policy=self.policy)
+        self._trace_verdicts |= {trace.trace_id: verdict for trace, verdict in zip(unknown, verdicts)}
+        return [trace for trace in problem.traces if self._trace_verdicts[trace.trace_id].correct]
+
+    def _sample(self, problems: Sequence[Problem], sampled: Sequence[int], key: str) -> list[list[Sample]]:
+        """On-policy rows from the prompt: `sampled[i]` of problem i; one call of the engine for each number of rows."""
+        found: list[list[Sample]] = [[] for _ in problems]
+        for n in sorted(set(sampled) - {0}):
+            places = [place for place, count in enumerate(sampled) if count == n]
+            prompts = [problems[place].prompt_ids for place in places]
+            rollouts = self.engine.generate(prompts, n, self._sampling(f"{key}/{n}"))
+            for place, rows in zip(places, rollouts):
+                found[place] = [_on_policy_sample(rollout) for rollout in rows]
+        return found
+
+    def _continue(
+        self, problems: Sequence[Problem], rows: Sequence[Sequence[Sample]], key: str
+    ) -> list[tuple[Sample, ...]]:
+        """Let the policy go on from every prefix of a teacher's trace."""
+        limit = self.settings.data.response_tokens
+        begun = [(i, j) for i, own in enumerate(rows) for j, row in enumerate(own) if row.finish_reason == "prefix"]
+        found = [list(own) for own in rows]
+        if begun:
+            prompts = [[*problems[i].prompt_ids, *rows[i][j].token_ids] for i, j in begun]
+            shortest = min(rows[i][j].off_policy for i, j in begun)
+            sampling = replace(self._sampling(f"{key}/prefix"), max_tokens=limit - shortest)
+            for (i, j), (rollout,) in zip(begun, self.engine.generate(prompts, 1, sampling)):
+                found[i][j] = _continued(rows[i][j], rollout, limit)
+        return [tuple(own) for own in found]
+
+    def _sampling(self, key: str) -> Sampling:
+        rollout = self.settings.rollout
+        return Sampling(
+            max_tokens=self.settings.data.response_tokens,
+            stop_token_ids=self.stop_token_ids,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            top_k=rollout.top_k,
+            seed=seed_of(key),
+        )
+
+    def _judged(
+        self, problems: Sequence[Problem], rows: Sequence[Sequence[Sample]], counts: Counter[str]
+    ) -> list[Group]:
+        """Texts, verdicts and rewards of all rows, the teacher's and the replayed too."""
+        flat = [(problem, row) for problem, own in zip(problems, rows) for row in own]
+        texts = self.tokenizer.batch_decode([list(row.token_ids) for _, row in flat], skip_special_tokens=True)
+        texts = [row.response or text for (_, row), text in zip(flat, texts)]
+        verdicts = verify_batch(texts, [problem.gold for problem, _ in flat], policy=self.policy)
+        judged = (
+            replace(row, response=text, verdict=verdict, reward=reward_of(verdict))
+            for (_, row), text, verdict in zip(flat, texts, verdicts)
+        )
+        for verdict in verdicts:
+            counts[f"verdicts_{verdict.outcome}"] += 1
+        return [Group(problem, tuple(islice(judged, len(own)))) for problem, own in zip(problems, rows)]
+
+
+def with_advantages(groups: Sequence[Group], settings: TrainSettings) -> list[Group]:
+    """The groups with each row's advantage; a row of unknown reward gets 0 and does not enter the baseline."""
+    if not groups:
+        return []
+    rows = [(number, sample) for number, group in enumerate(groups) for sample in group.samples]
+    estimate: Callable[..., torch.Tensor] = centred
+    if settings.advantage.std:
+        estimate = partial(standardised, unit_when_constant=settings.advantage.baseline == "on_policy")
+    baseline = [_in_baseline(sample, settings) for _, sample in rows]
+    advantage = estimate(
+        torch.tensor([0.0 if sample.reward is None else sample.reward for _, sample in rows], dtype=torch.float64),
+        torch.tensor([number for number, _ in rows]),
+        torch.tensor(baseline),
+    )
+    values = iter(advantage.tolist())
+    return [
+        replace(group, samples=tuple(_weighed(sample, next(values), settings) for sample in group.samples))
+        for group in groups
+    ]
+
+
+def _in_baseline(sample: Sample, settings: TrainSettings) -> bool:
+    if sample.reward is None or (settings.method == "rl_sft" and sample.teacher):
+        return False
+    return settings.advantage.baseline == "all" or sample.on_policy
+
+
+def _weighed(sample: Sample, advantage: float, settings: TrainSettings) -> Sample:
+    counts = sample.reward is not None and not (settings.method == "rl_sft" and sample.teacher)
+    return replace(sample, advantage=advantage if counts else 0.0)
+
+
+def prefix_fraction(prefix: PrefixSettings, number: int) -> float:
+    """The fraction of a teacher's trace in round `number` (from 0): linear from start to end, then constant."""
+    done = 1.0 if prefix.steps == 0 else min(number / prefix.steps, 1.0)
+    return prefix.start + (prefix.end - prefix.start) * done
+
+
+def training_row(problem: Problem, sample: Sample, *, old_log_probs: bool) -> Row:
+    """A sample as the tokens and numbers that a loss needs. old_log_probs: take those it was sampled with along."""
+    return Row(
+        token_ids=[*problem.prompt_ids, *sample.token_ids],
+        prompt_length=len(problem.prompt_ids),
+        off_policy=sample.off_policy,
+        advantage=sample.advantage,
+        old_log_probs=sample.log_probs if old_log_probs or sample.replayed else None,
+        recorded_log_probs=sample.recorded_log_probs,
+        replayed=sample.replayed,
+    )
+
+
+def seed_of(key: str) -> int:
+    """A 63-bit seed from a text: the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _on_policy_sample(rollout: Rollout) -> Sample:
+    return Sample(rollout.token_ids, 0, rollout.finish_reason, log_probs=rollout.log_probs)
+
+
+def _teacher_sample(trace: Trace, fraction: float) -> Sample:
+    """The whole trace with its EOS, or its first tokens, from which the policy is to go on."""
+    length = len(trace.token_ids)
+    kept = length if fraction >= 1 else min(round(fraction * length), length - 1)
+    recorded = None if trace.log_probs is None else trace.log_probs[:kept]
+    if kept == length:
+        return Sample(trace.token_ids, length, "stop", recorded_log_probs=recorded, response=trace.response)
+    return Sample(trace.token_ids[:kept], kept, "prefix", recorded_log_probs=recorded)
+
+
+def _continued(row: Sample, rollout: Rollout, limit: int) -> Sample:
+    """The prefix and what the policy wrote after it, within the limit of a response."""
+    room = limit - row.off_policy
+    own, log_probs = rollout.token_ids[:room], rollout.log_probs[:room]
+    recorded = None if row.recorded_log_probs is None else [*row.recorded_log_probs, *[0.0] * len(own)]
+    return replace(
+        row,
+        token_ids=[*row.token_ids, *own],
+        log_probs=[*[0.0] * row.off_policy, *log_probs],
+        recorded_log_probs=recorded,
+        finish_reason=rollout.finish_reason if len(rollout.token_ids) <= room else "length",
+    )
