@@ -13,6 +13,7 @@ from chromium import PROGRAM, Chromium, Page, chromium
 from hostile_traces import HOSTILE
 from view_runs import curation, training
 
+from tracekit.core.folders import FolderError
 from tracekit.core.tables import TableError
 from tracekit.viewer import ViewError, build_view
 from tracekit.viewer.scripts import as_script
@@ -136,7 +137,8 @@ def test_what_cannot_be_shown_is_told(tmp_path: Path) -> None:
         build_view(tmp_path / "absent")
     run = curation(tmp_path / "run", [TRACE] * 4)
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ViewError, match="no page of ours"):
+    (tmp_path / "mine" / "index.html").write_text("a thesis")
+    with pytest.raises(FolderError, match=r"mine holds index\.html"):
         build_view(run, out=tmp_path / "mine")
     (run / "verdicts.parquet").write_bytes(b"PAR1 damaged")
     with pytest.raises(TableError, match=r"verdicts\.parquet"):

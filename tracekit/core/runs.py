@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from tracekit.core.folders import HOLDER, LOCK
+
 RUN_FILE = "run.json"
 
 #: What a number of ours may depend on.
@@ -71,7 +73,7 @@ def start_run(
         "commit": commit(),
     }
     path = folder / RUN_FILE
-    if path.exists() and any(other.name != RUN_FILE for other in folder.iterdir()):
+    if path.exists() and any(other.name not in (RUN_FILE, LOCK, HOLDER) for other in folder.iterdir()):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:

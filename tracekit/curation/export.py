@@ -7,8 +7,6 @@ the two kinds. A target that is too long is dropped and counted, never cut.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tracekit.core.folders import replace_folder
 from tracekit.core.runs import write_text
 from tracekit.core.settings import Settings
 
@@ -65,19 +64,13 @@ def export(
     run: Path, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings, facts: dict[str, Any]
 ) -> Path:
     """Write every format and the card into run/export; the folder is replaced whole. `facts`: what the card tells."""
-    final, partial = run / "export", run / f".export.{os.getpid()}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    final = run / "export"
+    with replace_folder(final, "export") as folder:
         written: dict[str, dict[str, int]] = {
-            name: _write_format(name, curated, pairs, settings, partial) for name in settings.formats
+            name: _write_format(name, curated, pairs, settings, folder) for name in settings.formats
         }
-        partial.mkdir(parents=True, exist_ok=True)
         too_long = _too_long(curated, settings).height
-        write_text(partial / "README.md", _card(facts, written, too_long, settings))
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_text(folder / "README.md", _card(facts, written, too_long, settings))
     return final
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from tracekit.core.folders import check_replaceable, replace_folder
 from tracekit.core.runs import Progress, no_progress
 from tracekit.core.tables import STEP_KINDS
 from tracekit.text.segment import segment, split_response
@@ -31,24 +32,18 @@ def build_view(*runs: str | Path, out: str | Path | None = None, progress: Progr
     """Write the page of one or more run folders to `out` (RUN/view where not given); returns its index.html.
 
     Runs that are shown together share their problems, so a student's rollouts stand beside the teacher's trace.
-    The folder is built beside and renamed. Raises ViewError or TableError.
+    A folder that holds anything but an earlier page is never replaced. Raises ViewError, FolderError or TableError.
     """
     if not runs:
         raise ViewError("no run to show; name a run folder.")
     folders = [Path(run) for run in runs]
     final = Path(out) if out is not None else folders[0] / "view"
-    if final.exists() and not (final / "index.html").is_file():
-        raise ViewError(f"{final} exists and is no page of ours; name another folder with --out.")
+    check_replaceable(final, "view")
     material = join_materials([read_material(folder) for folder in folders])
-    partial = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        shutil.copytree(PAGE, partial)
-        _write_data(partial / "data", material, ", ".join(folder.resolve().name for folder in folders), progress)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    title = ", ".join(folder.resolve().name for folder in folders)
+    with replace_folder(final, "view") as folder:
+        shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+        _write_data(folder / "data", material, title, progress)
     return final / "index.html"
 
 
