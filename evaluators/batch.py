@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from evaluators.verdict import Outcome, Policy, Verdict
 from evaluators.verify import verify
@@ -37,6 +37,8 @@ def verify_batch(
     responses: Sequence[Any],
     golds: Sequence[Any],
     *,
+    prompts: Sequence[str | None] | None = None,
+    think_open: bool | None = None,
     policy: Policy | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -44,6 +46,8 @@ def verify_batch(
     """One verdict a pair, in the order given.
 
     responses, golds: of equal length; anything that is not text gets the outcome `verify` gives it.
+    prompts: the question of each pair, as `verify` takes it.
+    think_open: whether the prompts opened a think block; None: as the end of each prompt says.
     workers: interpreters to share the work; 0 or 1: none, verify in this process. None: begin in this process, and
         share the rest among one a core where it would take more than WORTH_SECONDS.
     progress: called as progress("verify", done, total, note) on the calling thread, at most ten times a second.
@@ -54,23 +58,38 @@ def verify_batch(
     """
     if len(responses) != len(golds):
         raise ValueError(f"found {len(responses)} responses and {len(golds)} golds; give one gold a response")
+    if prompts is not None and len(prompts) != len(golds):
+        raise ValueError(f"found {len(prompts)} prompts and {len(golds)} golds; give one prompt a response")
     policy = policy or Policy()
+    pairs = [Pair(*pair, think_open) for pair in zip(responses, golds, prompts or [None] * len(golds))]
     report = _Reporter(progress, len(golds))
     verdicts: list[Verdict] = []
     if workers is None or workers <= 1:
         trial = TRIAL_SECONDS if workers is None and (os.cpu_count() or 1) > 1 else None
-        _verify_here(responses, golds, policy, report, verdicts, trial)
+        _verify_here(pairs, policy, report, verdicts, trial)
     if len(verdicts) < len(golds):
-        rest = _Batch(responses[len(verdicts) :], golds[len(verdicts) :], policy)
+        rest = _Batch(pairs[len(verdicts) :], policy)
         verdicts += rest.run(workers or os.cpu_count() or 1, report, len(verdicts))
     report(len(golds), last=True)
     warn_of_unparsed_golds(verdicts)
     return verdicts
 
 
+class Pair(NamedTuple):
+    """What one verification reads; the fields are those of `verify`."""
+
+    response: Any
+    gold: Any
+    prompt: str | None = None
+    think_open: bool | None = None
+
+    def verify(self, policy: Policy) -> Verdict:
+        """Return the verdict on this pair."""
+        return verify(self.response, self.gold, policy=policy, prompt=self.prompt, think_open=self.think_open)
+
+
 def _verify_here(
-    responses: Sequence[Any],
-    golds: Sequence[Any],
+    pairs: Sequence[Pair],
     policy: Policy,
     report: _Reporter,
     verdicts: list[Verdict],
@@ -78,13 +97,13 @@ def _verify_here(
 ) -> None:
     """Append verdicts until all are there, or until the trial says that workers would be worth their start."""
     started = time.monotonic()
-    for response, gold in zip(responses, golds):
-        verdicts.append(verify(response, gold, policy=policy))
+    for pair in pairs:
+        verdicts.append(pair.verify(policy))
         report(len(verdicts))
         if trial_seconds is not None and len(verdicts) % CHUNK == 0:
             taken = time.monotonic() - started
             if taken > trial_seconds:
-                if taken * (len(golds) / len(verdicts) - 1) > WORTH_SECONDS:
+                if taken * (len(pairs) / len(verdicts) - 1) > WORTH_SECONDS:
                     return
                 trial_seconds = None
 
@@ -120,16 +139,16 @@ class _Reporter:
 class _Batch:
     """One list on its way through the workers. A thread a worker feeds it chunk by chunk."""
 
-    def __init__(self, responses: Sequence[Any], golds: Sequence[Any], policy: Policy) -> None:
-        self.responses, self.golds, self.policy = responses, golds, policy
-        self.verdicts: list[Verdict | None] = [None] * len(golds)
-        self.chunks = iter(range(0, len(golds), CHUNK))
+    def __init__(self, pairs: Sequence[Pair], policy: Policy) -> None:
+        self.pairs, self.policy = pairs, policy
+        self.verdicts: list[Verdict | None] = [None] * len(pairs)
+        self.chunks = iter(range(0, len(pairs), CHUNK))
         self.lock = threading.Lock()
         self.done = 0
         self.fault: BaseException | None = None
 
     def run(self, workers: int, report: _Reporter, done_before: int) -> list[Verdict]:
-        threads = [threading.Thread(target=self._feed, daemon=True) for _ in range(min(workers, len(self.golds)))]
+        threads = [threading.Thread(target=self._feed, daemon=True) for _ in range(min(workers, len(self.pairs)))]
         for thread in threads:
             thread.start()
         try:
@@ -143,7 +162,7 @@ class _Batch:
         if self.fault is not None:
             raise self.fault
         complete = [verdict for verdict in self.verdicts if verdict is not None]
-        assert len(complete) == len(self.golds)
+        assert len(complete) == len(self.pairs)
         return complete
 
     def _feed(self) -> None:
@@ -154,12 +173,11 @@ class _Batch:
                     start = next(self.chunks, None)
                 if start is None:
                     return
-                rows = range(start, min(start + CHUNK, len(self.golds)))
-                plain = [row for row in rows if type(self.responses[row]) is type(self.golds[row]) is str]
+                rows = range(start, min(start + CHUNK, len(self.pairs)))
+                plain = [row for row in rows if type(self.pairs[row].response) is type(self.pairs[row].gold) is str]
                 for row in set(rows) - set(plain):  # answered by the check of its type, and no matter for JSON
-                    self.verdicts[row] = verify(self.responses[row], self.golds[row], policy=self.policy)
-                pairs = [(self.responses[row], self.golds[row]) for row in plain]
-                for row, verdict in zip(plain, lane.verify(pairs)):
+                    self.verdicts[row] = self.pairs[row].verify(self.policy)
+                for row, verdict in zip(plain, lane.verify([self.pairs[row] for row in plain])):
                     self.verdicts[row] = verdict
                 with self.lock:
                     self.done += len(rows)
@@ -176,7 +194,7 @@ class _Lane:
         self.policy = policy
         self.worker: Worker | None = None
 
-    def verify(self, pairs: list[tuple[str, str]]) -> list[Verdict]:
+    def verify(self, pairs: list[Pair]) -> list[Verdict]:
         """Verdicts of the pairs. Where the worker dies over them, each is asked for alone."""
         if not pairs:
             return []
@@ -189,9 +207,9 @@ class _Lane:
                 reason, seconds = f"the case ended two workers: {end}", time.monotonic() - started
         if len(pairs) > 1:
             return [verdict for pair in pairs for verdict in self.verify([pair])]
-        return [Verdict(Outcome.TIMEOUT, None, pairs[0][1], "batch", reason, seconds)]
+        return [Verdict(Outcome.TIMEOUT, None, pairs[0].gold, "batch", reason, seconds)]
 
-    def _ask(self, pairs: list[tuple[str, str]]) -> list[Verdict]:
+    def _ask(self, pairs: list[Pair]) -> list[Verdict]:
         if self.worker is None:
             self.worker = Worker("verify", MEMORY_BYTES)
             self.worker.wait_ready()

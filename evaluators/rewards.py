@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from evaluators.batch import verify_batch, warn_of_unparsed_golds
+from evaluators.extraction.thinking import find_tags, split_thinking
 from evaluators.verdict import Outcome, Policy, Verdict
 from evaluators.verify import verify
 
@@ -69,6 +69,14 @@ def text_of(completion: Any) -> str:
     raise ValueError(f"found a completion of type {type(completion).__name__}; expected text or a list of messages")
 
 
+def question_of(prompt: Any) -> str | None:
+    """The question of a prompt: the text itself, or the last user message of a conversation; None for neither."""
+    if isinstance(prompt, str) or not isinstance(prompt, Sequence):
+        return prompt if isinstance(prompt, str) else None
+    said = [message for message in prompt if isinstance(message, Mapping) and message.get("role") == "user"]
+    return text_of([{**said[-1], "role": "assistant"}]) if said else None
+
+
 # --- TRL 1.16: reward_funcs=[accuracy_reward, …] -----------------------------------------------------------------
 
 
@@ -78,14 +86,24 @@ def accuracy_reward(
     *,
     solution: Sequence[Any],
     policy: Policy | None = None,
+    think_open: bool | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """TRL: 1.0, 0.0 or None a completion, by its verdict against the column `solution`.
 
-    completions: texts, or conversations whose last assistant message is scored.
+    prompts, completions: texts, or conversations whose last user or assistant message is meant.
+    think_open: whether the chat template opened a think block behind the prompts. None: as the prompts' texts end;
+        conversations do not show what a template adds, so give it there.
     Warns (UnparsedGoldWarning) of golds that cannot be read.
     """
-    verdicts = verify_batch([text_of(completion) for completion in completions], solution, policy=policy, workers=1)
+    verdicts = verify_batch(
+        [text_of(completion) for completion in completions],
+        solution,
+        prompts=None if prompts is None else [question_of(prompt) for prompt in prompts],
+        think_open=think_open,
+        policy=policy,
+        workers=1,
+    )
     log_metric = columns.get("log_metric")
     if log_metric is not None and verdicts:
         for outcome in Outcome:
@@ -100,11 +118,19 @@ def format_reward(
 
     The opening tag may stand in the prompt, as the templates of several models put it there.
     """
-    return [1.0 if _THINK_THEN_ANSWER.fullmatch(text_of(completion)) else 0.0 for completion in completions]
+    return [1.0 if _thinks_then_answers(text_of(completion)) else 0.0 for completion in completions]
 
 
-_NO_TAG = r"(?:(?!</?think>).)*"
-_THINK_THEN_ANSWER = re.compile(rf"\s*(?:<think>)?{_NO_TAG}</think>{_NO_TAG}(?!</think>)\S{_NO_TAG}", re.DOTALL)
+def _thinks_then_answers(text: str) -> bool:
+    """Whether a text is one think block, of any notation, and an answer: no text before it, no tag behind it."""
+    parts = split_thinking(text)
+    if parts.thought is None or not parts.closed or not text[slice(*parts.answer)].strip():
+        return False
+    tags = find_tags(text)
+    opened = [tag for tag in tags if tag.opens]
+    if len(tags) - len(opened) != 1 or len(opened) > 1:
+        return False
+    return not opened or not text[: opened[0].start].strip()
 
 
 def length_reward(soft_limit: int, hard_limit: int) -> Reward:
@@ -179,23 +205,46 @@ def _weighted_sum(parts: list[tuple[float | None, float]]) -> float | None:
 # --- verl 0.5: custom_reward_function.path=…/evaluators/rewards.py custom_reward_function.name=compute_score -------
 
 
-def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None, **_: Any) -> float:
-    """verl: 1.0 or 0.0 for a response text against `reward_model.ground_truth`. Raises UnparsedGold."""
-    return number_of(verify(solution_str, ground_truth))
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: Any = None,
+    *,
+    think_open: bool | None = None,
+    **_: Any,
+) -> float:
+    """verl: 1.0 or 0.0 for a response text against `reward_model.ground_truth`. Raises UnparsedGold.
+
+    extra_info: the row's `extra_info`; its `question`, `problem` or `prompt` is the question.
+    think_open: whether the prompt opened a think block; also read from `extra_info["think_open"]`.
+    """
+    info = extra_info if isinstance(extra_info, Mapping) else {}
+    question = next((info[key] for key in ("question", "problem", "prompt") if info.get(key) is not None), None)
+    opened = info.get("think_open") if think_open is None else think_open
+    return number_of(verify(solution_str, ground_truth, prompt=question_of(question), think_open=opened))
 
 
 # --- OpenRLHF 0.8: --remote_rm_url …/evaluators/rewards.py ---------------------------------------------------------
 
 
-def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str], **_: Any) -> dict[str, Any]:
+def reward_func(
+    queries: Sequence[str],
+    prompts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    think_open: bool | None = None,
+    **_: Any,
+) -> dict[str, Any]:
     """OpenRLHF: tensors (len(queries),) of rewards, and of scores for its dynamic filtering. Raises UnparsedGold.
 
     queries: each its prompt and the response; labels: the golds.
+    think_open: whether the prompts opened a think block; None: as they end.
     """
     import torch
 
     responses = [query.removeprefix(prompt) for query, prompt in zip(queries, prompts)]
-    verdicts = verify_batch(responses, labels, workers=1)
+    verdicts = verify_batch(responses, labels, prompts=prompts, think_open=think_open, workers=1)
     rewards = torch.tensor([number_of(verdict) for verdict in verdicts], dtype=torch.float32)
     timeouts = torch.tensor([float(verdict.outcome is Outcome.TIMEOUT) for verdict in verdicts])
     return {"rewards": rewards, "scores": rewards, "extra_logs": {"timeouts": timeouts}}
@@ -204,9 +253,11 @@ def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence
 # --- verifiers: Rubric(funcs=[rubric_accuracy]) --------------------------------------------------------------------
 
 
-def rubric_accuracy(completion: Any, answer: Any, **_: Any) -> float:
+def rubric_accuracy(
+    completion: Any, answer: Any, prompt: Any = None, think_open: bool | None = None, **_: Any
+) -> float:
     """verifiers (Rubric of 0.1): 1.0 or 0.0 for a completion against the column `answer`. Raises UnparsedGold."""
-    return number_of(verify(text_of(completion), answer))
+    return number_of(verify(text_of(completion), answer, prompt=question_of(prompt), think_open=think_open))
 
 
 # --- lm-evaluation-harness 0.4: process_results: !function evaluators.rewards.process_results ----------------------

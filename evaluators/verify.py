@@ -9,7 +9,9 @@ from time import perf_counter
 from typing import Any
 
 from evaluators.comparison.compare import Comparison
-from evaluators.extraction.extract import LAST, Extracted, extract, last_boxes, second_reading
+from evaluators.extraction.boxes import LAST
+from evaluators.extraction.response import Extracted, extract, last_boxes, second_reading
+from evaluators.extraction.thinking import opens_thinking, thought_and_answer
 from evaluators.parsing.normalize import words
 from evaluators.parsing.read_answer import Answer, read_answer
 from evaluators.parsing.tree import DeadlineExceeded, Unreadable
@@ -24,16 +26,24 @@ _SPACE = re.compile(r"(?<!\d) | (?!\d)")  # two numbers are not one
 _MAX_SHOWN = 200  # characters of an answer repeated in a reason
 
 
-def verify(response: Any, gold: Any, *, policy: Policy = DEFAULT) -> Verdict:
+def verify(
+    response: Any, gold: Any, *, policy: Policy = DEFAULT, prompt: str | None = None, think_open: bool | None = None
+) -> Verdict:
     """Whether a response's final answer is the gold. Never raises, whatever the response says.
 
-    response: model output, with or without a `<think>` block; numbers and bytes are read as text.
+    response: model output, with or without a think block (`<think>` and the other notations of
+        `evaluators.extraction.thinking`); numbers and bytes are read as text.
     gold: the answer, or a solution with the answer in a box or behind `####`.
+    prompt: the question as the model saw it, where it is known.
+    think_open: whether the prompt opened a think block. The response then thinks until the block's closing tag, and
+        has no answer where that never comes. None: as the end of `prompt` says.
 
     >>> verify(r"So $x = \\boxed{\\tfrac12}$.", "0.5").correct
     True
     """
     started = perf_counter()
+    if think_open is None:
+        think_open = prompt is not None and opens_thinking(prompt)
     response_text, gold_text = as_text(response), as_text(gold)
     if gold_text is None:
         return Verdict(
@@ -43,7 +53,7 @@ def verify(response: Any, gold: Any, *, policy: Policy = DEFAULT) -> Verdict:
         return Verdict(
             Outcome.NO_ANSWER, None, gold_text, "extract", _not_text("response", response), perf_counter() - started
         )
-    outcome, prediction, method, reason = _decide(response_text, gold_text, policy)
+    outcome, prediction, method, reason = _decide(response_text, gold_text, policy, think_open)
     return Verdict(outcome, prediction, gold_text, method, reason, perf_counter() - started)
 
 
@@ -81,24 +91,24 @@ def read_gold(gold: str) -> Answer:
     return read_answer(gold.strip())
 
 
-def _decide(response: str, gold: str, policy: Policy) -> tuple[Outcome, str | None, str, str]:
+def _decide(response: str, gold: str, policy: Policy, think_open: bool) -> tuple[Outcome, str | None, str, str]:
     expected = read_gold(gold)
     if not expected.key:
         return Outcome.UNPARSED_GOLD, None, "extract", "The gold is empty."
-    if response == gold and len(gold) < _MAX_SHOWN and not policy.require_box:
+    if response == gold and len(gold) < _MAX_SHOWN and not policy.require_box and not think_open:
         return Outcome.CORRECT, expected.source, "text", "The response is the gold."
-    found = extract(response, policy)
+    found = extract(response, policy, think_open)
     if found is None:
         return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
     if found.rule not in _MARKED and expected.tree is not None and expected.tree.value in _TRUTHS:
-        opening = _YES_OR_NO.match(response[response.rfind("</think>") + 8 if "</think>" in response else 0 :])
+        opening = _YES_OR_NO.match(thought_and_answer(response, think_open)[1])
         found = found if opening is None else Extracted(opening[1], "opening")
     prediction = found.text
     if len(prediction) <= _MAX_SHOWN and prediction == expected.source:
         return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
     answer = read_answer(prediction)
     if found.rule == "whole" and (answer.tree is None or answer.tree.op == "text") and _holds_number(expected):
-        again = second_reading(response, policy)
+        again = second_reading(response, policy, think_open)
         if again is not None:
             found, answer = again, read_answer(again.text)
     return _compare(found, answer, expected, policy)

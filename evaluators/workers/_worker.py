@@ -55,8 +55,8 @@ def _symbolic() -> Task:
 def _verify() -> Task:
     from dataclasses import astuple
 
+    from evaluators.batch import Pair
     from evaluators.verdict import Policy
-    from evaluators.verify import verify
     from evaluators.workers import pool as deadline
 
     deadline.set_worker_count(1)  # the batch has its own workers: one symbolic worker behind each is enough
@@ -64,7 +64,7 @@ def _verify() -> Task:
     def run(payload: Any) -> list[Any]:
         settings, pairs = payload
         policy = Policy(**settings)
-        return [astuple(verify(response, gold, policy=policy)) for response, gold in pairs]
+        return [astuple(Pair(*pair).verify(policy)) for pair in pairs]
 
     return run
 

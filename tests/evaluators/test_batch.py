@@ -30,7 +30,7 @@ def test_what_a_trial_shows_to_be_long_work_is_shared(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     shared = []
     run = batch._Batch.run
-    monkeypatch.setattr(batch._Batch, "run", lambda self, *rest: shared.append(len(self.golds)) or run(self, *rest))
+    monkeypatch.setattr(batch._Batch, "run", lambda self, *rest: shared.append(len(self.pairs)) or run(self, *rest))
     verdicts = verify_batch(RESPONSES, GOLDS)
     assert shared == [len(GOLDS) - batch.CHUNK]
     assert [verdict.correct for verdict in verdicts] == EXPECTED
@@ -79,7 +79,7 @@ def test_a_case_that_ends_two_workers_is_a_timeout_and_loses_no_other(monkeypatc
     send = Worker.send
 
     def die_of_the_poison(worker, payload):
-        if any("poison" in response for response, _ in payload[1]):
+        if any("poison" in response for response, *_ in payload[1]):
             worker.process.kill()
             worker.process.wait()
             raise WorkerDied("poisoned")

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from evaluators.extraction.extract import extract
+from evaluators.extraction.response import extract
 from evaluators.verdict import Policy
 
 

@@ -274,3 +274,28 @@ def test_lm_evaluation_harness_runs_a_task_with_process_results():
         results = lm_eval.evaluate(Parrot(), {"verified": task}, bootstrap_iters=0)["results"]["verified"]
     assert results["accuracy,none"] == 0.5
     assert results["unknown,none"] == pytest.approx(1 / 3)
+
+
+class TestPromptOpenedThinking:
+    """A response without an opening tag thinks until the closing one, in every adapter."""
+
+    THINKING = "It is \\boxed{72}."
+    PROMPT = "What is 70 + 2?<think>\n"
+
+    def test_trl(self):
+        assert accuracy_reward([self.PROMPT], [self.THINKING], solution=["72"]) == [0.0]
+        assert accuracy_reward(["q"], [self.THINKING], solution=["72"], think_open=True) == [0.0]
+        assert accuracy_reward(["q"], [self.THINKING], solution=["72"]) == [1.0]
+
+    def test_verl(self):
+        assert compute_score("d", self.THINKING, "72", {"prompt": self.PROMPT}) == 0.0
+        assert compute_score("d", self.THINKING, "72", {"think_open": True}) == 0.0
+        assert compute_score("d", self.THINKING, "72", think_open=True) == 0.0
+        assert compute_score("d", self.THINKING, "72") == 1.0
+
+    def test_openrlhf(self):
+        found = reward_func([self.PROMPT + self.THINKING], [self.PROMPT], ["72"])
+        assert found["rewards"].tolist() == [0.0]
+
+    def test_verifiers(self):
+        assert rubric_accuracy(self.THINKING, "72", prompt=[{"role": "user", "content": self.PROMPT}]) == 0.0

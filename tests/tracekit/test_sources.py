@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 import zstandard
 
+from evaluators.extraction.boxes import last_box
 from tracekit.core.tables import PROBLEMS, TRACES, check
-from tracekit.reading.formats import LayoutError, boxed, detect, named, to_long
+from tracekit.reading.formats import LayoutError, detect, named, to_long
 from tracekit.reading.readers import SourceError, SourceSettings, iterate_source, read_source
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -286,11 +287,13 @@ def test_our_own_tables_are_a_source_and_keep_their_steps(tmp_path: Path) -> Non
         ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
         ("\\boxed{1} and \\boxed{2}", "2"),
         ("none", None),
-        ("\\boxed{1", None),
+        ("\\boxed{1", "1"),
+        ("\\fbox{5}", "5"),
+        ("\\boxed 5", "5"),
     ],
 )
 def test_the_last_box_is_read_with_its_braces_balanced(text: str, inside: str | None) -> None:
-    assert boxed(text) == inside
+    assert last_box(text) == inside
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data folder")

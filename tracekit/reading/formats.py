@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from evaluators.extraction.boxes import last_box
 from tracekit.reading.columns import SCALAR, Wanted, misfit, typed
 
 #: The long form; `problem` alone is required of a row.
@@ -245,25 +246,11 @@ def _gsm8k_models(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(per_model).sort("row", maintain_order=True)
 
 
-def boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed{…}` with its braces balanced; None where there is none."""
-    start = text.rfind("\\boxed")
-    if start < 0:
-        return None
-    opening = text.find("{", start)
-    depth = 0
-    for position in range(opening, len(text)) if opening >= 0 else ():
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[opening + 1 : position]
-    return None
-
-
 def _math(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(
         "problem",
         response="solution",
-        gold=pl.col("solution").map_elements(boxed, return_dtype=pl.String),
+        gold=pl.col("solution").map_elements(last_box, return_dtype=pl.String),
         kind="type",
         level="level",
     )
@@ -300,7 +287,7 @@ def _in_think_tags(thought: pl.Expr, answer: pl.Expr) -> pl.Expr:
 
 def _openthoughts_metadata(frame: pl.DataFrame) -> pl.DataFrame:
     response = _in_think_tags(pl.col("deepseek_reasoning"), pl.col("deepseek_solution"))
-    boxed_gold = pl.col("ground_truth_solution").map_elements(boxed, return_dtype=pl.String)
+    boxed_gold = pl.col("ground_truth_solution").map_elements(last_box, return_dtype=pl.String)
     gold = pl.coalesce(boxed_gold, "ground_truth_solution")
     return frame.select("problem", response=response, gold=gold, kind="domain")
 

@@ -12,16 +12,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from evaluators.extraction.thinking import split_thinking
 from tracekit.core.tables import STEPS
 from tracekit.text.arithmetic import Calculation, calculator_annotations, equations
-
-#: Opening and closing tag of a think block, as the published teachers write them.
-THINK_TAGS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<reasoning>", "</reasoning>"),
-)
 
 #: How a final answer is announced: LaTeX box, GSM8K's ####, the model solutions' "A:", prose.
 FINAL_ANSWER = re.compile(r"\\boxed\b|\\fbox\b|^####|^A:|\b(?:final )?answer(?: is|:)", re.MULTILINE | re.IGNORECASE)
@@ -99,17 +92,12 @@ class Step:
     value: float | None
 
 
-def split_response(response: str) -> Parts:
-    """Find the think block. A closing tag alone counts: many templates put the opening tag into the prompt."""
-    for opening, closing in THINK_TAGS:
-        opens, closes = response.find(opening), response.find(closing)
-        if opens < 0 and closes < 0:
-            continue
-        start = opens + len(opening) if opens >= 0 and (closes < 0 or opens < closes) else 0
-        if closes < 0:
-            return Parts((start, len(response)), (len(response), len(response)), closed=False)
-        return Parts((start, closes), (closes + len(closing), len(response)))
-    return Parts(None, (0, len(response)))
+def split_response(response: str, opened: bool = False) -> Parts:
+    """Find the think block, of any notation in `evaluators.extraction.thinking`.
+
+    opened: whether the prompt opened the block. A closing tag alone counts without it.
+    """
+    return Parts(*split_thinking(response, opened))
 
 
 def segment(response: str) -> list[Step]:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from evaluators.extraction.boxes import LAST, Box, boxes_from_end
+from evaluators.extraction.thinking import thought_and_answer
 from evaluators.parsing.normalize import number_word
 from evaluators.parsing.units import is_unit_word
 from evaluators.verdict import Policy
 
-LAST = 200_000  # characters at the end in which boxes are looked for
 TAIL = 8_000  # characters at the end in which an answer is looked for
-MAX_BOX = 20_000  # characters in a box
-MAX_BOXES = 40  # boxes looked at, from the last
 
 
 class Extracted(NamedTuple):
@@ -27,11 +26,6 @@ class Extracted(NamedTuple):
     rule: str
 
 
-_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s{0,3}(?=\{)|\\(?:boxed|fbox)\s{1,3}(?=[^\s{])|\\boxed(?=[^\sa-zA-Z{])")
-_BOX_NAMES = (r"\boxed", r"\fbox", r"\framebox")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_UNBRACED = re.compile(r"\$|\\?[^\s$,;]{1,200}")
-_UNCLOSED = re.compile(r"[^\n$]{1,200}")
 _NEXT_ITEM = re.compile(
     r"[\s$.,;]{0,9}(?:\\[\])])?\s{0,9}\n[ \t]{0,9}(?:\d{1,2}[.)]|[-*•]|\([a-z\d]\))[\s$]{0,9}(?:\\[\[(])?\s{0,9}"
 )
@@ -152,9 +146,12 @@ _NOT_UNIT = re.compile(r"(?:is|are|which|as|so|where|when|for|by|in|on|at|with|t
 _SPLIT_POWER = re.compile(r"\$ ?([a-zA-Z]{1,12}) ?\$\^")  # $15$ cm$^2$
 
 
-def extract(response: str, policy: Policy) -> Extracted | None:
-    """The final answer of a response, None where it gives none."""
-    text = after_thinking(response, policy)
+def extract(response: str, policy: Policy, think_open: bool = False) -> Extracted | None:
+    """Return the final answer of a response, None where it gives none.
+
+    think_open: whether the prompt opened the response's think block.
+    """
+    text = after_thinking(response, policy, think_open)
     if text is None:
         return None
     text = text[-LAST:]
@@ -179,15 +176,12 @@ def extract(response: str, policy: Policy) -> Extracted | None:
     return last_statement(tail) or spelled_out(tail) or whole(text) or last_emphasis(tail) or last_number(tail)
 
 
-def after_thinking(response: str, policy: Policy) -> str | None:
-    """What follows the last `</think>`; None where thinking never ends and the policy does not look inside."""
-    close = response.rfind("</think>")
-    if close >= 0:
-        response = response[close + 8 :]
-    start = response.find("<think>")
-    if start < 0:
-        return response
-    return response[start + 7 :] if policy.answer_in_open_think else None
+def after_thinking(response: str, policy: Policy, think_open: bool = False) -> str | None:
+    """What follows the think block; None where thinking never ends and the policy does not look inside."""
+    thought, answer, closed = thought_and_answer(response, think_open)
+    if closed:
+        return answer
+    return thought if policy.answer_in_open_think else None
 
 
 def tagged(text: str) -> str:
@@ -204,25 +198,16 @@ def tagged(text: str) -> str:
 
 def last_boxes(text: str, policy: Policy) -> Extracted | None:
     """The last box, joined with those that stand in the same sentence or list."""
-    boxes: list[tuple[int, int, str]] = []
-    end = len(text)
-    names = [name for name in _BOX_NAMES if name in text]
-    for _ in range(MAX_BOXES if names else 0):
-        start = max(text.rfind(name, 0, end) for name in names)
-        if start < 0:
-            break
-        end = start
-        read = box_content(text, start)
-        if read is None or (boxes and read[1] > boxes[-1][0]):  # unreadable, or around the box just read
+    boxes: list[Box] = []
+    for box in boxes_from_end(text):
+        if _DENIED.search(text, max(0, box.start - 20), box.start):
             continue
-        if _DENIED.search(text, max(0, start - 20), start):
-            continue
-        if boxes and not (policy.join_boxes and belong_together(text[read[1] : boxes[-1][0]])):
+        if boxes and not (policy.join_boxes and belong_together(text[box.end : boxes[-1].start])):
             break
-        boxes.append((start, read[1], read[0].strip()))
+        boxes.append(box)
     if not boxes:
         return None
-    after = text[boxes[0][1] : boxes[0][1] + 2000]
+    after = text[boxes[0].end : boxes[0].end + 2000]
     if _CORRECTION.search(after):
         corrected = last_statement(after)
         if corrected is not None:
@@ -230,7 +215,7 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
         again = revised(after)
         if again is not None:
             return Extracted(again, "statement")
-    contents = list(dict.fromkeys(box[2] for box in reversed(boxes)))
+    contents = list(dict.fromkeys(box.content for box in reversed(boxes)))
     if len(contents) > 1:
         return Extracted(", ".join(contents), "boxes")
     unit = _BOX_UNIT.match(after)
@@ -242,36 +227,6 @@ def last_boxes(text: str, policy: Policy) -> Extracted | None:
 
 _BOX_UNIT = re.compile(r"\s?\\(?:text|mathrm|mbox)\{[^{}]{1,30}\}(?:\^\{?\d\}?)?(?=[\s$.]|\\[\])]|$)")
 _PLAIN_UNIT = re.compile(r"(?:\\\))?\$? {1,2}((?:square |cubic )?(?!in\b)([A-Za-z]{2,12}))(?=[\s.,;]|$)")
-
-
-def box_content(text: str, start: int) -> tuple[str, int] | None:
-    """What a box holds and where it ends; None where nothing can be told."""
-    match = _BOX.match(text, start)
-    if match is None:
-        return None
-    at = match.end()
-    if text[at] != "{":
-        bare = _UNBRACED.match(text, at)
-        return (bare[0].rstrip(".$"), bare.end()) if bare and bare[0] != "$" else None
-    level = 0
-    stop = min(len(text), at + MAX_BOX)
-    for brace in _BRACE.finditer(text, at, stop):
-        if brace[0] == "{":
-            level += 1
-        elif brace[0] == "}":
-            level -= 1
-            if not level:
-                return text[at + 1 : brace.start()], brace.end()
-    return unclosed(text, at + 1, stop)
-
-
-def unclosed(text: str, start: int, stop: int) -> tuple[str, int] | None:
-    """A box whose brace is missing ends with its formula or line, if that is short."""
-    line = _UNCLOSED.match(text, start, stop)
-    if line is None:
-        return None
-    content = line[0].split(r"\]")[0].split(r"\)")[0]
-    return content.rstrip(" ."), start + len(content)
 
 
 def belong_together(between: str) -> bool:
@@ -460,9 +415,9 @@ def last_emphasis(text: str) -> Extracted | None:
     return Extracted(said[verb.end() :].strip() if verb else said, "bold")
 
 
-def second_reading(response: str, policy: Policy) -> Extracted | None:
+def second_reading(response: str, policy: Policy, think_open: bool = False) -> Extracted | None:
     """What a short sentence answers, where it was taken for an answer itself and cannot be read as one."""
-    text = after_thinking(response, policy) or ""
+    text = after_thinking(response, policy, think_open) or ""
     return last_number(text[-TAIL:]) if len(_PROSE.findall(text)) > 1 else None
 
 
