@@ -30,7 +30,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen2Config
 
-from tracekit.cli.train import find_recipe
+from tracekit.core.recipes import find_recipe
 from tracekit.core.settings import build_settings, load_settings
 from tracekit.core.tables import CURATED
 from tracekit.study.tasks.world import World, make_problems, teach, write_tokenizer
@@ -188,7 +188,7 @@ def compare_with_seconds(folder: Path) -> None:
 
 def hours(size: str, method: str, work: Workload, hardware: Hardware) -> list[Estimate]:
     """The stages of a recipe that comes along."""
-    settings = load_settings(TrainSettings, find_recipe(Path(method)))
+    settings = load_settings(TrainSettings, find_recipe(method, "trainer"))
     stages = settings.stage_settings() if settings.stages else [settings]
     return [estimate(QWEN[size], stage, work, hardware) for stage in stages]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -47,3 +48,10 @@ def test_every_command_that_a_page_names_exists(page: Path) -> None:
     named = set(re.findall(r"`tracekit ([\w-]+)", page.read_text(encoding="utf-8")))
     named |= set(re.findall(r"^tracekit ([\w-]+)", "\n".join(blocks(page, "")), flags=re.M))
     assert named <= known, f"{page.name} names {', '.join(named - known)}"
+
+
+def test_generated_references_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    generate = importlib.import_module("generate")
+    for file, page in generate.PAGES.items():
+        assert (ROOT / "docs" / file).read_text(encoding="utf-8") == page(), f"run python docs/generate.py: {file}"

@@ -60,11 +60,11 @@ def test_a_stage_works_alone(recipe: Path, capsys: pytest.CaptureFixture[str]) -
     stage_commands.command_export(run, "trl-sft")
     assert [p.name for p in (run / "export").iterdir() if p.is_dir()] == ["trl-sft"]
     own = str(run)  # a run folder holds problems.parquet and traces.parquet: it is a source itself
-    stage_commands.command_segment(own, recipe.parent / "steps")
+    stage_commands.command_segment(own, output=recipe.parent / "steps")
     assert pl.read_parquet(recipe.parent / "steps" / "steps.parquet").height == 12
-    stage_commands.command_duplicates(own, recipe.parent / "pairs.parquet", of="problem", threshold=0.7)
+    stage_commands.command_duplicates(own, output=recipe.parent / "pairs.parquet", of="problem", threshold=0.7)
     assert pl.read_parquet(recipe.parent / "pairs.parquet").height == 0
-    stage_commands.command_contamination(own, own, recipe.parent / "matches.parquet", n=6)
+    stage_commands.command_contamination(own, own, output=recipe.parent / "matches.parquet", n=6)
     matches = pl.read_parquet(recipe.parent / "matches.parquet")
     assert matches.filter(pl.col("problem") == pl.col("benchmark")).height == 3
     assert "3 of 3 problems share 6 words" in capsys.readouterr().out

@@ -1,12 +1,10 @@
 """Hours and memory by formula, against numbers worked by hand and against what a pass really keeps."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from tracekit.cli.train import find_recipe
+from tracekit.core.recipes import find_recipe
 from tracekit.core.settings import build_settings, load_settings
 from trainer.planning.estimate import Hardware, Workload, estimate, layer_bytes, shape_of
 from trainer.settings import TrainSettings
@@ -20,7 +18,7 @@ WORK = Workload(prompt_tokens=200, response_tokens=1000, teacher_tokens=3000, ro
 
 
 def recipe(name, *overrides):
-    return load_settings(TrainSettings, find_recipe(Path(name)), overrides)
+    return load_settings(TrainSettings, find_recipe(name, "trainer"), overrides)
 
 
 def test_the_state_of_a_7b_model_is_16_bytes_a_weight_over_the_devices():

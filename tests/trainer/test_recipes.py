@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from tracekit.cli.train import find_recipe
+from tracekit.core.recipes import find_recipe
 from tracekit.core.settings import load_settings
 from tracekit.curation.curate import CurateSettings, curate
 from trainer.data.sequences import prompt_text
@@ -165,12 +165,12 @@ def new_model_of(recipe, hub):
 
 @pytest.mark.parametrize("method", ["sft", "grpo", "luffy", "rl_sft", "sft_grpo"])
 def test_the_recipes_of_the_paper_start_from_qwen_math_with_its_authors_context(method):
-    settings = load_settings(TrainSettings, find_recipe(Path(method)))
+    settings = load_settings(TrainSettings, find_recipe(method, "trainer"))
     assert settings.model == "Qwen/Qwen2.5-Math-7B"
     assert settings.model_changes == LUFFY
     assert (settings.data.prompt_tokens, settings.data.response_tokens) == (1024, 8192)
     assert settings.parallel.fsdp
-    small = load_settings(TrainSettings, find_recipe(Path(method)), ["model=Qwen/Qwen2.5-Math-1.5B"])
+    small = load_settings(TrainSettings, find_recipe(method, "trainer"), ["model=Qwen/Qwen2.5-Math-1.5B"])
     assert small.model_copy(update={"model": settings.model}) == settings
 
 
@@ -191,7 +191,7 @@ def test_a_changed_theta_and_window_are_those_of_a_model_whose_folder_says_so(hu
 
 
 def test_luffys_template_prints_its_system_prompt_and_opens_the_think_block(hub):
-    settings = load_settings(TrainSettings, find_recipe(Path("luffy")), [f"model={hub / 'model'}"])
+    settings = load_settings(TrainSettings, find_recipe("luffy", "trainer"), [f"model={hub / 'model'}"])
     _, tokenizer = load(settings)
     assert tokenizer.model_max_length == 16_384
     printed = prompt_text(tokenizer, "1 + 1?", settings.data)

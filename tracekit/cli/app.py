@@ -18,19 +18,11 @@ PACKAGES = ("evaluators", "tracekit", "trainer", "probes")
 
 #: Third-party packages of an extra, and the extra that installs them.
 EXTRA_OF = {
-    "torch": "train",
-    "transformers": "train",
-    "tokenizers": "train",
-    "accelerate": "train",
-    "safetensors": "train",
-    "tensorboard": "train",
-    "matplotlib": "probe",
-    "numba": "probe",
-    "sklearn": "probe",
-    "scipy": "probe",
-    "vllm": "vllm",
-    "ray": "ray",
-    "peft": "peft",
+    **dict.fromkeys(("filelock", "httpx", "numpy", "polars", "pyarrow", "pydantic", "zstandard"), "curate"),
+    **dict.fromkeys(("datasets", "huggingface_hub"), "hub"),
+    **dict.fromkeys(("torch", "transformers", "tokenizers", "accelerate", "safetensors", "tensorboard"), "train"),
+    **dict.fromkeys(("matplotlib", "numba", "sklearn", "scipy", "threadpoolctl"), "probe"),
+    **{name: name for name in ("trl", "vllm", "ray", "peft")},
 }
 
 USER_ERROR, GATE_FAILED = 2, 3
@@ -75,6 +67,8 @@ COMMANDS = (
     ),
     Command("probe", "tracekit.cli.probe:command_probe", "Test which reasoning features became linearly separable."),
     Command("study", "tracekit.cli.study:command_study", "Run the whole experiment and write its report."),
+    Command("recipes", "tracekit.cli.recipes:command_recipes", "List the recipes that come with the packages."),
+    Command("recipe", "tracekit.cli.recipes:command_recipe", "Print a recipe, to be saved and edited."),
     Command("view", "tracekit.cli.view:command_view", "Write a page to read traces, decisions and rollouts."),
 )
 
@@ -122,7 +116,10 @@ def explain(error: Exception) -> str:
     for cause in _causes(error):
         package = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
         if extra := EXTRA_OF.get(package):
-            return f"this command needs {package}, which is not installed: pip install '{DISTRIBUTION}[{extra}]'."
+            return (
+                f"this command needs {package}, which is not installed: pip install '{DISTRIBUTION}[{extra}]', "
+                f"or in a clone: pip install -e '.[{extra}]'."
+            )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         said = os.strerror(error.errno).lower()
         return f"{said} while writing {error.filename or 'a file'}; make room and run again, it goes on from there."
@@ -139,7 +136,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def find_shadow() -> str | None:
-    """What stands in the way where another distribution's package is imported in place of ours; None where none is.
+    """Return why a package of ours is imported from elsewhere, as a sentence for the user; None if all are ours.
 
     `tracekit`, `trainer`, `evaluators` and `probes` are names of other people's packages on the index too.
     """
@@ -147,11 +144,17 @@ def find_shadow() -> str | None:
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
         found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
-        if found != home:
+        if found == home:
+            continue
+        if found == Path.cwd():
             return (
-                f"the package {package} is imported from {found or 'nowhere'}, not from {DISTRIBUTION} in {home}: "
-                f"uninstall that one or take it off PYTHONPATH, then install {DISTRIBUTION} again."
+                f"the working directory holds a package {package}, which Python imports in place of that of "
+                f"{DISTRIBUTION}: run the command `tracekit` (under torchrun: --no-python tracekit), or change folder."
             )
+        return (
+            f"the package {package} is imported from {found or 'nowhere'}, not from {DISTRIBUTION} in {home}: "
+            f"uninstall that one or take it off PYTHONPATH, then install {DISTRIBUTION} again."
+        )
     return None
 
 

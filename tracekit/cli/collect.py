@@ -1,8 +1,9 @@
-"""The command `collect`: part of the roof, since a teacher in this process is an engine of another room."""
+"""The command `collect`, and a teacher that runs in this process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,7 @@ import polars as pl
 from pydantic import PositiveInt
 from rich.console import Console
 
+from tracekit.cli.arguments import print_json, recipe_and_settings
 from tracekit.collection.collect import Collected, CollectSettings, Question, collect
 from tracekit.collection.openai_client import CollectError, Generation, RefusedError
 from tracekit.core.progress import draw_progress
@@ -40,7 +42,9 @@ class CommandSettings(CollectSettings):
     teacher: TeacherSettings | None = None
 
 
-def command_collect(recipe: Path | None = None, *overrides: str) -> None:
+def command_collect(
+    recipe: Path | None = None, *overrides: str, output: Path | None = None, json: bool = False
+) -> None:
     """Ask a teacher for traces: any OpenAI-compatible server, or with teacher.model and teacher.engine a model in this
     process. Interrupted, it goes on and pays for no answer twice.
 
@@ -55,16 +59,21 @@ def command_collect(recipe: Path | None = None, *overrides: str) -> None:
         A TOML file.
     overrides
         Settings laid over it, as key.sub=value.
+    output
+        The folder of the collection; the same as output=FOLDER.
+    json
+        Print one JSON object: folder, answers, tokens, cost, and requests retried, refused and failed.
     """
-    if recipe is not None and "=" in str(recipe):  # no recipe, overrides alone
-        recipe, overrides = None, (str(recipe), *overrides)
-    settings = load_settings(CommandSettings, recipe, overrides)
+    settings = load_settings(CommandSettings, *recipe_and_settings(recipe, overrides, "tracekit", output))
     problems = read_table(settings.problems, PROBLEMS)
     with draw_progress() as progress:
         if settings.teacher is None:
             done = collect(settings, problems, progress=progress)
         else:
             done = collect_in_process(settings, settings.teacher, problems, progress)
+    if json:
+        print_json(asdict(done))
+        return
     console = Console()
     console.print(
         f"{done.folder}: {done.answers:,} answers, {done.asked:,} of them new; {done.tokens:,} tokens"

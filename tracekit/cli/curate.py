@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from tracekit.cli.arguments import recipe_and_settings
 from tracekit.core.progress import draw_progress
 from tracekit.core.settings import load_settings
 from tracekit.curation import ledger
@@ -23,6 +24,7 @@ console = Console()
 def command_curate(
     recipe: Path | None = None,
     *overrides: str,
+    output: Path | None = None,
     dry_run: bool = False,
     map: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
 ) -> None:
@@ -36,12 +38,15 @@ def command_curate(
         A TOML file; `gsm8k` or another name of tracekit/recipes for one that comes along.
     overrides
         Settings as key.sub=value.
+    output
+        The run folder; the same as output=FOLDER.
     dry_run
         Print the stages, which of them are made already, and what the rest will cost; read, but write nothing.
     map
         Columns of sources nobody knows, ours=theirs: --map problem=question gold=answer response=text
     """
-    settings = _with_map(load_settings(CurateSettings, _recipe(recipe), overrides), map)
+    found, words = recipe_and_settings(recipe, overrides, "tracekit", output)
+    settings = _with_map(load_settings(CurateSettings, found, words), map)
     if dry_run:
         draw("plan", ("stage", "state", "estimate"), plan(settings))
         return
@@ -131,13 +136,6 @@ def draw_funnel(funnel: dict[str, Any]) -> None:
 def map_text(value: Any) -> str:
     """A cell: text from models may hold anything, so control characters and markup are shown, not obeyed."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value or ""))
-
-
-def _recipe(recipe: Path | None) -> Path | None:
-    if recipe is None or recipe.is_file():
-        return recipe
-    own = Path(__file__).parents[1] / "recipes" / f"{recipe.name.removesuffix('.toml')}.toml"
-    return own if own.is_file() else recipe
 
 
 def _with_map(settings: CurateSettings, pairs: tuple[str, ...]) -> CurateSettings:

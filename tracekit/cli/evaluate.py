@@ -1,20 +1,22 @@
-"""The command `evaluate`: part of the roof, since it reads problem sets by one room and asks models by another."""
+"""The command `evaluate`."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from tracekit.cli.arguments import print_json, split_words
 from tracekit.core.progress import draw_progress
 from tracekit.core.runs import Progress
 from tracekit.core.settings import SettingsError
 
 
-def command_evaluate(*models: str, problems: str, output: Path) -> None:
+def command_evaluate(*models: str, problems: str, output: Path, json: bool = False) -> None:
     """Sample and verify a model's answers to a table of problems: greedy, pass@k and majority vote with intervals.
 
     Run again after a kill, it goes on where it stood. engine=vllm samples with vLLM; engine.kind=vllm-server with
@@ -31,20 +33,23 @@ def command_evaluate(*models: str, problems: str, output: Path) -> None:
         A PROBLEMS table, or a problem set in any layout that `tracekit curate` reads: GSM8K, MATH-500, AIME, verl or
         LUFFY Parquet, a file, a folder, a hub name; or a recipe of several sets in TOML, such as `benchmarks`, which
         comes along: AIME, AMC, MATH-500, Minerva, OlympiadBench, ARC-c, GPQA, MMLU-Pro.
+    json
+        Print one JSON object: the rows of the summary, one a model, set, temperature and metric.
     output
         Folder that takes one folder a model, and in it one a set where there are several.
     """
     from tracekit.study.problem_sets import read_sets
     from trainer.evaluate import evaluate_model, name_of, summarise
 
-    overrides = [word for word in models if "=" in word]
-    asked = [word for word in models if "=" not in word]
+    words = split_words(models)
+    asked = words.names
     if not asked:
         raise SettingsError("no model is named; expected folders or hub names before the settings.")
     names = [name_of(model) for model in asked]
     if len(set(names)) < len(names):
         raise SettingsError(f"two models are called the same: {', '.join(names)}; evaluate them into two outputs.")
-    for part in read_sets(problems, overrides):
+    rows: list[dict[str, Any]] = []
+    for part in read_sets(problems, words.settings):
         with draw_progress() as progress:
             found = [
                 evaluate_model(
@@ -56,7 +61,12 @@ def command_evaluate(*models: str, problems: str, output: Path) -> None:
                 )
                 for model, name in zip(asked, names)
             ]
-        Console().print(summary_table(summarise(pl.concat(found)), part.name))
+        summary = summarise(pl.concat(found))
+        rows += [{"set": part.name, **row} for row in summary.iter_rows(named=True)]
+        if not json:
+            Console().print(summary_table(summary, part.name))
+    if json:
+        print_json({"summary": rows})
 
 
 def named(progress: Progress, name: str, stage: str, done: int, total: int, note: str = "") -> None:

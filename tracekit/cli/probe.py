@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import polars as pl
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +21,7 @@ from probes.report.report import answer, write_report
 from probes.states.extract import Reading, extract_states
 from probes.states.positions import POSITIONS, Position
 from probes.svm.kernels import StatesError
+from tracekit.cli.arguments import recipe_and_settings
 from tracekit.core import runs
 from tracekit.core.progress import draw_progress
 from tracekit.core.settings import SettingsError, load_settings
@@ -38,7 +41,7 @@ def command_probe(
     steps: Path | None = None,
     source: list[str] | None = None,
     source_steps: list[str] | None = None,
-    out: Path = Path("probe"),
+    output: Annotated[Path, Parameter(name=["--output", "--out"])] = Path("probe"),
     token_budget: int = 8192,
     untrained: bool = True,
 ) -> None:
@@ -47,7 +50,7 @@ def command_probe(
     Run again after a kill, it goes on where it stood. On several GPUs: accelerate launch -m tracekit.cli probe … .
 
     Example: tracekit probe --model base=models/base --model sft=runs/sft/final --model rl=runs/luffy/final
-    --traces curated.parquet --feature step_correct --feature next_operator --out probe
+    --traces curated.parquet --feature step_correct --feature next_operator --output probe
 
     Parameters
     ----------
@@ -68,16 +71,14 @@ def command_probe(
         (completions.parquet); NAME is then the model's. Every model reads every source.
     source_steps
         NAME=FILE of that source's steps.
-    out
+    output
         Folder of the states, the tables and the report.
     token_budget
         Padded tokens a forward pass.
     untrained
         Also probe the base's architecture with untrained weights, as a control.
     """
-    if recipe is not None and "=" in str(recipe):  # no recipe, overrides alone
-        recipe, overrides = None, (str(recipe), *overrides)
-    settings = load_settings(ProtocolSettings, recipe, overrides)
+    settings = load_settings(ProtocolSettings, *recipe_and_settings(recipe, overrides, "tracekit.study"))
     if feature:
         settings = settings.model_copy(update={"features": tuple(feature)})
     models = name_models(model, settings.base)
@@ -87,8 +88,8 @@ def command_probe(
             f"--source-steps {unknown[0]}: no --source has this name; name it --source {unknown[0]}=FILE."
         )
     # All files are read before the first pass through a model: a mistake in the last one costs no hours.
-    read = [(traces.name, *read_source(traces, steps), out / "states")]
-    read += [(n, *read_source(path, their_steps.get(n)), out / "states" / f"on-{n}") for n, path in others.items()]
+    read = [(traces.name, *read_source(traces, steps), output / "states")]
+    read += [(n, *read_source(path, their_steps.get(n)), output / "states" / f"on-{n}") for n, path in others.items()]
     needed_positions(settings, *read[0][1:3])
     check_depths(models)
     with draw_progress() as progress:
@@ -97,7 +98,7 @@ def command_probe(
             for name, t, s, folder in read
         )
         result = run_protocol(neutral, settings, others=own, progress=progress)
-    page = write_report(result, out)
+    page = write_report(result, output)
     console = Console()
     console.print(effects_drawn(result))
     console.print(answer(result), markup=False)

@@ -18,38 +18,38 @@ from tracekit.text.features import measure
 from tracekit.text.segment_worker import segment_in_processes
 
 
-def command_segment(source: str, out: Path) -> None:
+def command_segment(source: str, *, output: Path) -> None:
     """Part responses into steps with kinds and checked arithmetic, and measure their text.
 
-    Example: tracekit segment traces.jsonl runs/steps
+    Example: tracekit segment traces.jsonl --output runs/steps
 
     Parameters
     ----------
     source
         A file, a folder of shards or a hub name, in any layout that `tracekit curate` reads.
-    out
+    output
         A folder: steps.parquet, measures.parquet, problems.parquet and traces.parquet are written to it.
     """
     read = read_source(SourceSettings(path=source))
     steps = segment_in_processes(read.traces) if read.steps.is_empty() else read.steps
-    write_table(steps, out / "steps.parquet", STEPS)
-    write_table(measure(read.traces.lazy()).collect(), out / "measures.parquet")
-    write_table(read.problems, out / "problems.parquet")
-    write_table(read.traces, out / "traces.parquet")
+    write_table(steps, output / "steps.parquet", STEPS)
+    write_table(measure(read.traces.lazy()).collect(), output / "measures.parquet")
+    write_table(read.problems, output / "problems.parquet")
+    write_table(read.traces, output / "traces.parquet")
     counts = steps.group_by("kind").agg(steps=pl.len(), wrong=(pl.col("correct").eq(False)).sum()).sort("kind")
     draw(f"{read.traces.height:,} traces", ("kind", "steps", "wrong"), list(counts.iter_rows()))
 
 
-def command_duplicates(source: str, out: Path, *, of: str = "problem", threshold: float = 0.8, n: int = 5) -> None:
+def command_duplicates(source: str, *, output: Path, of: str = "problem", threshold: float = 0.8, n: int = 5) -> None:
     """List near duplicates among problems or among responses, side by side.
 
-    Example: tracekit duplicates traces.jsonl pairs.parquet --of response --threshold 0.9
+    Example: tracekit duplicates traces.jsonl --output pairs.parquet --of response --threshold 0.9
 
     Parameters
     ----------
     source
         A file, a folder of shards or a hub name.
-    out
+    output
         The table of pairs: left, right, jaccard and both texts.
     of
         "problem" or "response".
@@ -62,20 +62,20 @@ def command_duplicates(source: str, out: Path, *, of: str = "problem", threshold
     texts = read.problems["problem"] if of == "problem" else read.traces["response"]
     pairs = near_duplicates(texts, threshold=threshold, n=n)
     sides = pairs.with_columns(left_text=texts[pairs["left"]], right_text=texts[pairs["right"]])
-    write_table(sides, out)
-    console.print(f"{pairs.height:,} pairs among {len(texts):,} texts → {out}", soft_wrap=True)
+    write_table(sides, output)
+    console.print(f"{pairs.height:,} pairs among {len(texts):,} texts → {output}", soft_wrap=True)
 
 
-def command_contamination(source: str, benchmark: str, out: Path, *, n: int = 8) -> None:
+def command_contamination(source: str, benchmark: str, *, output: Path, n: int = 8) -> None:
     """List the problems that share n words in a row with a benchmark, side by side with it.
 
-    Example: tracekit contamination train.jsonl math500.jsonl matches.parquet
+    Example: tracekit contamination train.jsonl math500.jsonl --output matches.parquet
 
     Parameters
     ----------
     source, benchmark
         Files, folders of shards or hub names.
-    out
+    output
         The table of matches: both texts, the words they share, and how many such runs.
     n
         Words in a row, lower-cased, split at any white space.
@@ -84,10 +84,10 @@ def command_contamination(source: str, benchmark: str, out: Path, *, n: int = 8)
     rows = read_source(SourceSettings(path=benchmark)).problems["problem"]
     matches = contaminated(problems, rows, n)
     sides = matches.with_columns(problem_text=problems[matches["problem"]], benchmark_text=rows[matches["benchmark"]])
-    write_table(sides, out)
+    write_table(sides, output)
     console.print(
         f"{matches['problem'].n_unique():,} of {len(problems):,} problems share {n} words with "
-        f"{matches['benchmark'].n_unique():,} of {len(rows):,} benchmark rows → {out}",
+        f"{matches['benchmark'].n_unique():,} of {len(rows):,} benchmark rows → {output}",
         soft_wrap=True,
     )
 

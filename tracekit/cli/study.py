@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.cli.app import GATE_FAILED
+from tracekit.cli.arguments import recipe_and_settings
 from tracekit.core.progress import draw_progress
 from tracekit.core.settings import SettingsError, load_settings
 from tracekit.study.grid import PHASE, run_grid
@@ -15,7 +16,11 @@ from tracekit.study.settings import StudySettings
 
 
 def command_study(
-    recipe: Path | None = None, *overrides: str, dry_run: bool = False, hardware: str | None = None
+    recipe: Path | None = None,
+    *overrides: str,
+    output: Path | None = None,
+    dry_run: bool = False,
+    hardware: str | None = None,
 ) -> None:
     """Run a study: world, curation, base, arms, evaluation, probes, report.
 
@@ -33,13 +38,14 @@ def command_study(
         A TOML file; its keys are those of StudySettings.
     overrides
         key=value or key.sub=value, laid over the recipe.
+    output
+        The study's folder; the same as output=FOLDER.
     dry_run
         Plan, and print the plan.
     hardware
         For the dry run: a100, h100, h800, h200 (8 of them unless hardware.devices says otherwise) or core.
     """
-    if recipe is not None and "=" in str(recipe) and not recipe.exists():  # `tracekit study output=…`
-        recipe, overrides = None, (str(recipe), *overrides)
+    recipe, overrides = recipe_and_settings(recipe, overrides, "tracekit.study", output)
     assumed = [word for word in overrides if word.startswith(("work.", "hardware."))]
     if not dry_run and assumed:
         raise SettingsError(f"{assumed[0]}: what is assumed of a run belongs to --dry-run.")

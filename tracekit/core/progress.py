@@ -1,4 +1,4 @@
-"""Progress on a terminal, drawn for any loop that takes a `tracekit.core.runs.Progress`."""
+"""Progress on a terminal, drawn for any loop that takes a `Progress`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from tracekit.core.runs import Progress, no_progress
+from typing import Protocol
 
 #: Where nobody watches (a log file, a pipe), a line this often is enough.
 SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress(Protocol):
+    """Called by every long loop; the command line draws it. `total` 0: not known."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` of a stage; `note`: what a person wants to see beside it."""
+
+
+def no_progress(stage: str, done: int, total: int, note: str = "") -> None:
+    """The progress callback of those who do not watch."""
 
 
 @contextmanager

@@ -9,11 +9,14 @@ import subprocess
 from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel
 
 from tracekit.core.folders import HOLDER, LOCK
+from tracekit.core.progress import Progress, no_progress
+
+__all__ = ["RUN_FILE", "Progress", "RunError", "commit", "no_progress", "start_run", "versions", "write_text"]
 
 RUN_FILE = "run.json"
 
@@ -34,19 +37,8 @@ RECORDED_PACKAGES = (
 )
 
 
-class Progress(Protocol):
-    """Called by every long loop; the roof draws it. `total` 0: not known."""
-
-    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` of a stage; `note`: what a person wants to see beside it."""
-
-
 class RunError(ValueError):
     """A run folder cannot be used: the message says what stands there and what to do."""
-
-
-def no_progress(stage: str, done: int, total: int, note: str = "") -> None:
-    """The progress callback of those who do not watch."""
 
 
 def start_run(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 from pydantic import Field, PositiveInt
 
+from tracekit.core.recipes import find_recipe, shipped_recipes
 from tracekit.core.settings import SettingsError, load_settings
 from tracekit.core.tables import PROBLEMS, read_table
 from tracekit.reading.readers import SourceSettings, read_source
@@ -52,12 +54,11 @@ class Asked:
     settings: EvaluateSettings
 
 
-def read_sets(problems: str, overrides: list[str]) -> list[Asked]:
+def read_sets(problems: str, overrides: Sequence[str]) -> list[Asked]:
     """The sets of an evaluation recipe (a TOML file, or the name of one that comes along), or one table or source."""
-    own = Path(__file__).parents[1] / "recipes" / f"{problems}.toml"
-    if not problems.endswith(".toml") and not own.is_file():
+    if not problems.endswith(".toml") and problems not in {recipe.stem for recipe in shipped_recipes("tracekit")}:
         return [Asked("", read_problems(problems), load_settings(EvaluateSettings, None, overrides))]
-    recipe = load_settings(EvaluationRecipe, own if own.is_file() else problems, overrides)
+    recipe = load_settings(EvaluationRecipe, find_recipe(problems, "tracekit"), overrides)
     return [Asked(one.name or Path(one.path).stem, one.read(recipe.data), recipe.asked(one)) for one in recipe.sets]
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from tracekit.core.recipes import find_recipe
 from tracekit.core.settings import Settings, SettingsError, build_settings, read_toml
 from tracekit.study.problem_sets import ProblemSet
 from tracekit.study.tasks.world import World
@@ -18,7 +19,6 @@ SPLITS = ("test", "length", "order", "surface")  # of the embedded world
 IN_DISTRIBUTION = "test"  # of these
 RESERVED = ("train", "probe", "deep", "sweep")  # folders beside those of a data study's sets
 VOTERS = 3  # fewest samples of which a vote is taken: one of two is a draw
-RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 class ProblemCounts(Settings):
@@ -141,9 +141,8 @@ def set_name(one: ProblemSet) -> str:
 
 def _recipe(name: str) -> dict[str, Any]:
     """A recipe in TOML by its path, or by its name where it comes along; where it writes to does not count here."""
-    own = RECIPES / f"{name}.toml"
     try:
-        tree = read_toml(own if own.is_file() else name)
+        tree = read_toml(find_recipe(name, "tracekit"))
     except SettingsError as error:
         raise ValueError(str(error)) from error
     return {key: value for key, value in tree.items() if key != "output"}
