@@ -6,6 +6,7 @@ Strings are turned into functions in `objective.py` alone; no loss sees this fil
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,9 @@ Method = Literal["pretrain", "cpt", "sft", "dpo", "grpo", "luffy", "rl_sft"]
 
 SUPERVISED: tuple[Method, ...] = ("pretrain", "cpt", "sft", "dpo")
 POLICY: tuple[Method, ...] = ("grpo", "luffy", "rl_sft")
+
+#: What teacher rows train where `teacher.role` does not say; a method that is not here has none.
+TEACHER_ROLES: dict[Method, str] = {"luffy": "surrogate", "rl_sft": "cloned"}
 
 
 class NewModelSettings(Settings):
@@ -144,21 +148,43 @@ class ShapeSettings(Settings):
     weight: PositiveFloat = 1.0
 
 
-class PrefixSettings(Settings):
-    """Fraction of the teacher's trace that a teacher row takes; the policy continues from there.
-
-    The fraction moves linearly from `start` to `end` over `steps` rounds and stays. 1.0: the whole trace with EOS.
-    """
+class ScheduleSettings(Settings):
+    """A number in [0, 1] that moves from `start` to `end` over `steps` rounds and stays."""
 
     start: float = Field(default=1.0, ge=0.0, le=1.0)
     end: float = Field(default=1.0, ge=0.0, le=1.0)
     steps: NonNegativeInt = 0
+    kind: Literal["linear", "cosine"] = "linear"
+
+    def at(self, number: int) -> float:
+        """The value in round `number`, counted from 0."""
+        done = 1.0 if self.steps == 0 else min(number / self.steps, 1.0)
+        if self.kind == "cosine":
+            return self.end + (self.start - self.end) * (1 + math.cos(math.pi * done)) / 2
+        return self.start + (self.end - self.start) * done
+
+
+class PrefixSettings(ScheduleSettings):
+    """Fraction of the teacher's trace that a teacher row takes; the policy continues from there.
+
+    1.0: the whole trace with EOS.
+    """
 
 
 class TeacherSettings(Settings):
-    """Teacher (off-policy) rows of luffy: how many, and their weight. rl_sft takes `rows` alone."""
+    """Teacher (off-policy) rows of luffy and rl_sft: how many, what they train, and their weight.
+
+    `role` and `beside` say what the two methods differ in; None takes the method's: luffy is surrogate in place of
+    a sampled row, rl_sft is cloned beside a whole group.
+    """
 
     rows: NonNegativeInt = 1  # of a group
+    role: Literal["surrogate", "cloned", "both", "left_out"] | None = None  # of the teacher's tokens
+    beside: bool | None = None  # True: the teacher's rows stand beside `group_size` sampled ones
+    weight: NonNegativeFloat = 1.0  # of its rows' policy gradient; 0: a row counts in the group's mean alone
+    right_at_most: NonNegativeInt | None = None
+    # HPT's gate: where at most so many sampled rows are right, only the teacher's rows train; elsewhere only the
+    # sampled ones. None: all rows train
     probability: Literal["one", "recorded"] = "one"  # q in p/q: 1 (LUFFY), or the trace's own token_log_probs
     shape: ShapeSettings = ShapeSettings(kind="gamma")
     ratio_min: NonNegativeFloat | None = None  # bounds of the shaped ratio
@@ -193,7 +219,9 @@ class LossSettings(Settings):
     entropy: float = 0.0  # coefficient of the entropy bonus
     kl: NonNegativeFloat = 0.0  # coefficient of the KL to the starting model
     kl_kind: Literal["k1", "k2", "k3"] = "k3"
-    sft: NonNegativeFloat = 1.0  # rl_sft: coefficient of the teacher rows' token mean of −log p
+    sft: NonNegativeFloat = 1.0  # coefficient of the cloned tokens' mean of −log p
+    sft_weight: Literal["one", "phi"] = "one"  # of a cloned token; phi: p·(1 − p), detached (CHORD-φ)
+    mu: ScheduleSettings | None = None  # CHORD: policy gradient times 1 − mu, cloned tokens times mu
     drop_above: PositiveFloat | None = None  # leave out tokens whose probability is above it
 
 
@@ -295,12 +323,22 @@ class TrainSettings(Settings):
     @property
     def teacher_rows(self) -> int:
         """Teacher rows of a group: those of luffy and rl_sft, none elsewhere."""
-        return self.teacher.rows if self.method in ("luffy", "rl_sft") else 0
+        return self.teacher.rows if self.method in TEACHER_ROLES else 0
+
+    @property
+    def teacher_role(self) -> str:
+        """What the teacher's tokens train."""
+        return self.teacher.role or TEACHER_ROLES.get(self.method, "surrogate")
+
+    @property
+    def teacher_beside(self) -> bool:
+        """Whether teacher rows stand beside a whole group of sampled rows, not in the place of some."""
+        return self.method == "rl_sft" if self.teacher.beside is None else self.teacher.beside
 
     @property
     def sampled_rows(self) -> int:
-        """Rows of a group that are sampled from the policy where a teacher trace stands (all of them for rl_sft)."""
-        return self.rollout.group_size - (self.teacher_rows if self.method == "luffy" else 0)
+        """Rows of a group that are sampled from the policy where a teacher trace stands."""
+        return self.rollout.group_size - (0 if self.teacher_beside else self.teacher_rows)
 
     def stage_settings(self) -> list[TrainSettings]:
         """The stages as runs of their own: `output`/1_sft, `output`/2_grpo, each starting from the one before."""
@@ -357,7 +395,7 @@ def _check_groups(settings: TrainSettings) -> None:
     if settings.method not in POLICY:
         return
     rollout = settings.rollout
-    if settings.method == "luffy" and settings.teacher.rows >= rollout.group_size:
+    if not settings.teacher_beside and settings.teacher_rows >= rollout.group_size:
         raise ValueError(
             f"teacher.rows is {settings.teacher.rows}; a group of {rollout.group_size} needs at least one sampled row."
         )

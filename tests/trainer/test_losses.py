@@ -155,7 +155,7 @@ def draw_rows(rng, method, count=5, length=9):
     return rows
 
 
-def to_batch(rows):
+def to_batch(rows, method):
     def stack(name, dtype=torch.float64):
         return torch.tensor([row[name] for row in rows], dtype=dtype)
 
@@ -168,6 +168,8 @@ def to_batch(rows):
         old_log_prob=stack("old"),
         ref_log_prob=stack("ref"),
         recorded_log_prob=stack("recorded"),
+        surrogate_mask=stack("mask", torch.bool) & ~stack("off", torch.bool) if method == "rl_sft" else None,
+        cloned_mask=stack("off", torch.bool) if method == "rl_sft" else None,
     )
 
 
@@ -188,7 +190,9 @@ def test_any_choice_of_settings_is_the_token_by_token_loss_and_its_gradient(seed
     rows = draw_rows(rng, settings.method)
     log_prob = torch.tensor([row["log_prob"] for row in rows], dtype=torch.float64, requires_grad=True)
     entropy = torch.tensor([row["entropy"] for row in rows], dtype=torch.float64)
-    loss, _ = policy_loss(settings)(to_batch(rows), log_prob, entropy, totals_of(rows, settings.method))
+    loss, _ = policy_loss(settings)(
+        to_batch(rows, settings.method), log_prob, entropy, totals_of(rows, settings.method)
+    )
     old = [row["old"] for row in rows]
     wanted = slow_loss(settings, rows, log_prob.tolist(), old)
     assert loss.item() == pytest.approx(wanted, rel=1e-10, abs=1e-12)
@@ -218,7 +222,7 @@ def test_without_old_log_probs_the_ratio_is_one_and_its_gradient_is_not_lost():
         update={"method": "grpo", "on_policy": OnPolicySettings(), "loss": LossSettings(reduction="token_mean")}
     )
     rows = draw_rows(random.Random(0), "grpo")
-    batch = to_batch(rows)
+    batch = to_batch(rows, "grpo")
     batch = Batch(**{name: getattr(batch, name) for name in Batch.__slots__} | {"old_log_prob": None})
     log_prob = torch.tensor([row["log_prob"] for row in rows], dtype=torch.float64, requires_grad=True)
     totals = totals_of(rows, "grpo")
@@ -240,7 +244,7 @@ def test_the_loss_does_not_depend_on_how_rows_fall_into_micro_batches(seed):
         loss = 0.0
         for group in groups:
             entropy = torch.tensor([rows[i]["entropy"] for i in group], dtype=torch.float64)
-            part, _ = objective(to_batch([rows[i] for i in group]), log_prob[group], entropy, totals)
+            part, _ = objective(to_batch([rows[i] for i in group], settings.method), log_prob[group], entropy, totals)
             part.backward(retain_graph=True)
             loss += part.item()
         return loss, log_prob.grad
@@ -271,7 +275,7 @@ def test_a_micro_batch_without_a_teacher_row_has_a_finite_loss():
     settings = draw_settings(random.Random(5)).model_copy(update={"method": "luffy"})
     rows = draw_rows(random.Random(5), "grpo")
     log_prob = torch.tensor([row["log_prob"] for row in rows], dtype=torch.float64)
-    loss, statistics = policy_loss(settings)(to_batch(rows), log_prob, log_prob, totals_of(rows, "luffy"))
+    loss, statistics = policy_loss(settings)(to_batch(rows, "luffy"), log_prob, log_prob, totals_of(rows, "luffy"))
     assert math.isfinite(loss.item())
     assert all(math.isfinite(total.item()) for total, _ in statistics.values())
 

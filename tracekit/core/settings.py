@@ -29,10 +29,11 @@ class Settings(BaseModel):
 def load_settings(kind: type[SettingsT], recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> SettingsT:
     """Read `recipe` (TOML; None for the defaults), lay `key.sub=value` overrides over it, validate.
 
+    A recipe with `extends = "luffy"` is laid over luffy.toml of its own folder, or over the file that it names.
     Values of overrides are TOML values; what is no TOML value is taken as a string
     (`method=luffy` and `method="luffy"` are the same). Raises SettingsError.
     """
-    tree = read_toml(recipe) if recipe is not None else {}
+    tree = read_recipe(recipe) if recipe is not None else {}
     for override in overrides:
         _override(tree, override)
     return build_settings(kind, tree, str(recipe) if recipe is not None else "settings")
@@ -64,6 +65,34 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML: {error}.") from error
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """A recipe laid over the one that its `extends` names, and so on. Raises SettingsError where they form a circle."""
+    path, trees, seen = Path(path), list[dict[str, Any]](), set[Path]()
+    while True:
+        if path.resolve() in seen:
+            raise SettingsError(
+                f"{path}: extends comes back to a recipe that extends it; expected a chain with an end."
+            )
+        seen.add(path.resolve())
+        trees.append(read_toml(path))
+        base = trees[-1].pop("extends", None)
+        if base is None:
+            break
+        path = _extended(path, base)
+    merged: dict[str, Any] = {}
+    for tree in reversed(trees):
+        merged = lay_over(merged, tree)
+    return merged
+
+
+def _extended(path: Path, base: Any) -> Path:
+    """The file that a recipe's `extends` names: a path from the recipe's own folder, .toml or not."""
+    if not isinstance(base, str):
+        raise SettingsError(f"{path}: extends is {base!r}; expected the name or path of a recipe.")
+    named = path.parent / base
+    return named if named.suffix == ".toml" else named.with_name(f"{named.name}.toml")
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

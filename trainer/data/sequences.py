@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from trainer.objectives.batch import Batch, Role
 from trainer.settings import DataSettings
 
 THINK = "<think>"
@@ -36,6 +37,8 @@ class Row:
     replayed: the off-policy tokens are an earlier policy's own, whose log-probs are old_log_probs.
     advantage: of the row. Log-probs: one a response token, None where not known; a teacher's row has no old ones.
     documents: of a packed row, (start, first scored token) of each; () for one document.
+    role, teacher_role: of the tokens that the policy wrote, and of the leading ones that it did not. weight,
+    clone_weight, entropy_exponent: as in Batch.
     """
 
     token_ids: Sequence[int]
@@ -48,11 +51,39 @@ class Row:
     importance: Sequence[float] | None = None  # weight of each response token: truncated trainer ÷ engine probability
     replayed: bool = False
     documents: tuple[tuple[int, int], ...] = ()
+    role: Role = Role.SURROGATE
+    teacher_role: Role = Role.SURROGATE
+    weight: float = 1.0
+    clone_weight: float = 1.0
+    entropy_exponent: float = 0.0
 
     @property
     def response_length(self) -> int:
         """Tokens of the response, EOS counted."""
         return len(self.token_ids) - self.prompt_length
+
+    @property
+    def surrogate_tokens(self) -> int:
+        """Response tokens that the reductions of the policy gradient count: all but a teacher's outside of it."""
+        return self.response_length - (0 if self.teacher_role.acts else self.off_policy)
+
+    @property
+    def cloned_tokens(self) -> int:
+        """Response tokens whose −log p is minimised."""
+        return self.off_policy if self.teacher_role.clones else 0
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether policy gradient or cloning move a weight by this row."""
+        acts = self.role.acts if self.off_policy < self.response_length else False
+        acts = acts or (self.teacher_role.acts and self.off_policy > 0)
+        return (acts and self.advantage * self.weight != 0) or self.cloned_tokens * self.clone_weight != 0
+
+    @property
+    def left_out(self) -> bool:
+        """Whether no token of the row trains, by entropy and KL neither."""
+        own_out = self.role is Role.LEFT_OUT or self.off_policy == self.response_length
+        return own_out and (self.teacher_role is Role.LEFT_OUT or not self.off_policy)
 
     @property
     def scored_tokens(self) -> int:
@@ -63,28 +94,6 @@ class Row:
     def parts(self) -> tuple[tuple[int, int], ...]:
         """(start, first scored token) of each document; token 0 has nothing before it and is never scored."""
         return self.documents or ((0, max(self.prompt_length, 1)),)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows side by side, L the longest of them; everything (B, L) and aligned with input_ids.
-
-    completion_mask: True on scored tokens; prompt and padding False. off_policy_mask: True on tokens the
-    policy did not write. replay_mask: (B, 1), True on replayed rows. advantage: (B, 1). position_ids: given for
-    packed rows alone, restarting with each document. Log-probs and importance are 0 off the
-    completion and on rows that have none; None where no row has them.
-    """
-
-    input_ids: Tensor
-    completion_mask: Tensor
-    off_policy_mask: Tensor
-    replay_mask: Tensor
-    advantage: Tensor
-    position_ids: Tensor | None = None
-    old_log_prob: Tensor | None = None
-    ref_log_prob: Tensor | None = None
-    recorded_log_prob: Tensor | None = None
-    importance: Tensor | None = None
 
 
 # Text → tokens
@@ -351,10 +360,11 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device | str = "cpu") -
         for start, scored in row.parts:
             completion[index, start:scored] = False
     packed = any(row.documents for row in rows)
+    off_policy = completion & (column < off[:, None])
     batch = Batch(
         input_ids=_padded([row.token_ids for row in rows], longest, pad),
         completion_mask=completion,
-        off_policy_mask=completion & (column < off[:, None]),
+        off_policy_mask=off_policy,
         replay_mask=torch.tensor([[row.replayed] for row in rows]),
         advantage=torch.tensor([[row.advantage] for row in rows]),
         position_ids=torch.stack([_positions(row, longest) for row in rows]) if packed else None,
@@ -362,6 +372,11 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device | str = "cpu") -
         ref_log_prob=_per_token(rows, "ref_log_probs", longest),
         recorded_log_prob=_per_token(rows, "recorded_log_probs", longest),
         importance=_per_token(rows, "importance", longest),
+        surrogate_mask=_tokens_that(rows, completion, off_policy, "acts", usual=True),
+        cloned_mask=_tokens_that(rows, completion, off_policy, "clones", usual=False),
+        weight=_per_row(rows, "weight", usual=1.0),
+        clone_weight=_per_row(rows, "clone_weight", usual=1.0),
+        entropy_exponent=_per_row(rows, "entropy_exponent", usual=0.0),
     )
     return to_device(batch, device)
 
@@ -387,6 +402,23 @@ def _positions(row: Row, longest: int) -> Tensor:
     for start in (*begun, len(row.token_ids)):  # the padding is a document of its own
         starts[start:] = start
     return torch.arange(longest) - starts
+
+
+def _tokens_that(
+    rows: Sequence[Row], completion: Tensor, off_policy: Tensor, what: str, *, usual: bool
+) -> Tensor | None:
+    """(B, L), True on completion tokens whose role `acts` or `clones`; None where the usual answer holds for all."""
+    teacher = [getattr(row.teacher_role, what) if row.off_policy else usual for row in rows]
+    own = [getattr(row.role, what) for row in rows]
+    if all(answer is usual for answer in (*teacher, *own)):
+        return None
+    return completion & torch.where(off_policy, torch.tensor(teacher)[:, None], torch.tensor(own)[:, None])
+
+
+def _per_row(rows: Sequence[Row], name: str, *, usual: float) -> Tensor | None:
+    """(B, 1), or None where all rows have the usual number."""
+    values = [getattr(row, name) for row in rows]
+    return None if all(value == usual for value in values) else torch.tensor(values)[:, None]
 
 
 def _per_token(rows: Sequence[Row], name: str, longest: int) -> Tensor | None:

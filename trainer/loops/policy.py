@@ -1,4 +1,4 @@
-"""The loop of grpo, luffy and rl_sft."""
+"""The loop of every method with rollouts."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
                 totals = totals_of(chosen, settings)
                 if totals.rows == 0:
                     continue  # the filters left nothing to learn from
-                chosen = chosen if loss_of.needs_every_row else with_gradient(chosen, settings)
+                chosen = with_gradient(chosen, settings, by_every_row=loss_of.needs_every_row)
                 flops += accumulate(training, scorer, loss_of, chosen, totals, averages, sharing=sharing)
                 trained += chosen
                 lr = learning_rate(step * updates + update, total * updates, settings.optimizer)
@@ -169,20 +169,25 @@ def accumulate(
     return flops
 
 
-def with_gradient(rows: Sequence[Row], settings: TrainSettings) -> list[Row]:
-    """The rows whose loss moves a weight: those of nonzero advantage, and the teacher's where they are cloned."""
-    if not settings.batch.skip_zero_advantage:
-        return list(rows)
-    clones = settings.method == "rl_sft"
-    return [row for row in rows if row.advantage != 0 or (clones and row.off_policy and not row.replayed)]
+def with_gradient(rows: Sequence[Row], settings: TrainSettings, *, by_every_row: bool = False) -> list[Row]:
+    """The rows whose loss moves a weight: of nonzero advantage, or cloned.
+
+    by_every_row: an entropy or KL term moves weights by every row that is not left out.
+    """
+    kept = [row for row in rows if not row.left_out]
+    if by_every_row or not settings.batch.skip_zero_advantage:
+        return kept
+    return [row for row in kept if row.has_gradient]
 
 
 def totals_of(rows: Sequence[Row], settings: TrainSettings) -> Totals:
-    """What an update's reductions divide by, over all ranks."""
-    clones = settings.method == "rl_sft"
-    cloned = [row for row in rows if clones and row.off_policy and not row.replayed]
-    tokens, cloned_tokens = (sum(row.response_length for row in part) for part in (rows, cloned))
-    counts = torch.tensor([len(rows) - len(cloned), tokens - cloned_tokens, cloned_tokens])
+    """What an update's reductions divide by, over all ranks.
+
+    A sampled row that a gate leaves out counts as one of zero advantage does: no row's weight depends on the others'.
+    """
+    acting = [row for row in rows if row.surrogate_tokens]
+    tokens, cloned_tokens = sum(row.surrogate_tokens for row in acting), sum(row.cloned_tokens for row in rows)
+    counts = torch.tensor([len(acting), tokens, cloned_tokens])
     found = [int(count) for count in sum_over_ranks(counts)]
     return Totals(rows=found[0], tokens=found[1], length=settings.data.response_tokens, cloned_tokens=found[2])
 

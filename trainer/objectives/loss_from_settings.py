@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trainer.data.sequences import Batch
 from trainer.objectives import losses
+from trainer.objectives.batch import Batch
 from trainer.settings import LossSettings, OnPolicySettings, ShapeSettings, TeacherSettings, TrainSettings
 
 #: (log_prob, old_log_prob, advantage, completion_mask) → (token loss, clipped tokens), two (B, T).
@@ -22,7 +22,7 @@ class Totals:
     """What the reductions divide by: counts of the whole optimizer step, over all micro-batches and ranks.
 
     rows: rows of the policy-gradient term, those left out for zero advantage counted. tokens: their completion
-    tokens. cloned_tokens: completion tokens of rl_sft's teacher rows. length: longest response allowed.
+    tokens. cloned_tokens: tokens whose −log p is minimised. length: longest response allowed.
     """
 
     rows: int
@@ -33,7 +33,10 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
-    """The loss of grpo, luffy and rl_sft, composed of the functions in `losses` as the settings say."""
+    """The loss of every method with rollouts, composed of the functions in `losses` as the settings say.
+
+    Which token meets which function is the batch's: `surrogate_mask`, `cloned_mask` and the row weights.
+    """
 
     on_policy: OnPolicyTerm
     teacher_log_ratio: Callable[[Tensor, Tensor | None], Tensor]
@@ -42,11 +45,10 @@ class PolicyLoss:
     weights: Callable[[Tensor, Totals], Tensor]
     kl: Callable[[Tensor, Tensor], Tensor]
     settings: LossSettings
-    clones_teacher: bool  # rl_sft: teacher tokens are cloned, not policy gradient
 
     @property
     def needs_every_row(self) -> bool:
-        """Whether a row of zero advantage still has a gradient, by entropy, KL or cloning."""
+        """Whether a row of zero advantage still has a gradient, by entropy or KL."""
         return self.settings.entropy != 0 or self.settings.kl != 0
 
     def __call__(
@@ -64,11 +66,15 @@ class PolicyLoss:
             on_loss = on_loss * batch.importance
         off_loss = losses.surrogate(self._off_policy_ratio(batch, log_prob, old), batch.advantage)
         token_loss = losses.mixed(on_loss, off_loss, batch.off_policy_mask)
+        if batch.weight is not None:
+            token_loss = token_loss * batch.weight
+        if batch.entropy_exponent is not None:
+            token_loss = token_loss * losses.entropy_factor(entropy, mask, batch.entropy_exponent)
         if self.settings.kl:
             assert batch.ref_log_prob is not None, "kl > 0 needs ref_log_prob"
             token_kl = self.kl(log_prob, batch.ref_log_prob)
             token_loss = token_loss + self.settings.kl * token_kl
-        kept = mask & ~batch.off_policy_mask if self.clones_teacher else mask
+        kept = mask if batch.surrogate_mask is None else batch.surrogate_mask
         acted_on = kept
         if self.settings.drop_above is not None:
             acted_on = losses.without_likely(kept, log_prob, self.settings.drop_above)
@@ -76,10 +82,18 @@ class PolicyLoss:
         if self.settings.entropy:
             bonus = losses.weighted_sum(entropy, losses.token_mean_weights(kept, totals.tokens))
             loss = loss - self.settings.entropy * bonus
-        if self.clones_teacher:
-            weights = losses.token_mean_weights(mask & batch.off_policy_mask, totals.cloned_tokens)
-            loss = loss + self.settings.sft * losses.weighted_sum(losses.cross_entropy(log_prob), weights)
+        if batch.cloned_mask is not None:
+            loss = loss + self.settings.sft * self._cloned(batch, batch.cloned_mask, log_prob, totals)
         return loss, self._statistics(batch, log_prob.detach(), entropy.detach(), old, clipped)
+
+    def _cloned(self, batch: Batch, cloned_mask: Tensor, log_prob: Tensor, totals: Totals) -> Tensor:
+        """Σ w·(−log p) over the cloned tokens ÷ their number in the step."""
+        weights = losses.token_mean_weights(cloned_mask, totals.cloned_tokens)
+        if batch.clone_weight is not None:
+            weights = weights * batch.clone_weight
+        if self.settings.sft_weight == "phi":
+            weights = weights * losses.phi(log_prob)
+        return losses.weighted_sum(losses.cross_entropy(log_prob), weights)
 
     def _off_policy_ratio(self, batch: Batch, log_prob: Tensor, old: Tensor) -> Tensor:
         ratio = self.teacher_ratio(self.teacher_log_ratio(log_prob, batch.recorded_log_prob))
@@ -114,7 +128,6 @@ def policy_loss(settings: TrainSettings) -> PolicyLoss:
         weights=reduction(settings.loss),
         kl={"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": losses.kl_k3}[settings.loss.kl_kind],
         settings=settings.loss,
-        clones_teacher=settings.method == "rl_sft",
     )
 
 

@@ -143,6 +143,22 @@ def cross_entropy(log_prob: Tensor) -> Tensor:
     return -log_prob
 
 
+def phi(log_prob: Tensor) -> Tensor:
+    """p·(1 − p), detached: (B, T). CHORD's weight of a cloned token (Zhang et al. 2025, arXiv 2508.11408): most for
+    tokens that the policy is unsure of, nothing for those it knows or finds impossible."""
+    p = log_prob.detach().exp()
+    return p * (1 - p)
+
+
+def entropy_factor(entropy: Tensor, mask: Tensor, exponent: Tensor) -> Tensor:
+    """e^{cH}, detached, H the mean entropy of a row's tokens in nats (SRFT, Fu et al. 2025, arXiv 2506.19767): (B, 1).
+
+    exponent: (B, 1), c of each row; −1 for its cloned rows, +1 for right rollouts.
+    """
+    mean = torch.where(mask, entropy.detach(), 0.0).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
+    return (exponent * mean).exp()
+
+
 def dpo_loss(policy_margin: Tensor, ref_margin: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
     """−log σ(β·(margin − margin_ref)) of each pair: (P,) → (P,) (DPO, Rafailov et al. 2023, eq. 7).
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from evaluators.batch import verify_batch
@@ -22,53 +20,9 @@ from evaluators.rewards import reward_of
 from evaluators.verdict import Policy, Verdict
 from trainer.data.problems import Problem, Trace
 from trainer.data.sequences import Row, eos_id
-from trainer.objectives.advantage import centred, standardised
 from trainer.rollouts.engines.protocol import Engine, Rollout, Sampling
+from trainer.rollouts.groups import Group, Sample, with_advantages, with_roles
 from trainer.settings import PrefixSettings, TrainSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One row of a group.
-
-    token_ids: of the response. log_probs: of each in the distribution it was sampled from; 0 on a teacher's
-    prefix; None on a teacher's whole trace. off_policy: leading tokens that the policy did not write.
-    replayed: an earlier policy wrote them, with these log_probs. reward: None where the verifier could not tell.
-    """
-
-    token_ids: Sequence[int]
-    off_policy: int
-    finish_reason: str
-    log_probs: Sequence[float] | None = None
-    recorded_log_probs: Sequence[float] | None = None
-    replayed: bool = False
-    response: str = ""
-    verdict: Verdict | None = None
-    reward: float | None = None
-    advantage: float = 0.0
-
-    @property
-    def on_policy(self) -> bool:
-        """True where the policy wrote every token."""
-        return self.off_policy == 0
-
-    @property
-    def teacher(self) -> bool:
-        """True where a teacher wrote the first token."""
-        return self.off_policy > 0 and not self.replayed
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The rows of one problem."""
-
-    problem: Problem
-    samples: tuple[Sample, ...]
-
-    @property
-    def rewards(self) -> list[float]:
-        """The rewards that are known."""
-        return [sample.reward for sample in self.samples if sample.reward is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +75,7 @@ class GroupSampler:
             chosen = []
             if len(groups) >= wanted:
                 break
-        return Round(with_advantages(groups, self.settings), drawn, counts)
+        return Round(with_roles(with_advantages(groups, self.settings), self.settings, number), drawn, counts)
 
     def left_out(self, group: Group) -> str | None:
         """Why the filters leave a group out, all its rows counted, or None."""
@@ -140,8 +94,8 @@ class GroupSampler:
         problems = [self.problems[index] for index, _ in chosen]
         off_policy = [(*past, *self._teacher_rows(p, number, counts)) for p, (_, past) in zip(problems, chosen)]
         size = self.settings.rollout.group_size
-        added = self.settings.method == "rl_sft"  # its teacher rows stand beside a whole group
-        sampled = [size - (sum(not row.teacher for row in rows) if added else len(rows)) for rows in off_policy]
+        beside = self.settings.teacher_beside
+        sampled = [size - (sum(not row.teacher for row in rows) if beside else len(rows)) for rows in off_policy]
         on_policy = self._sample(problems, sampled, key)
         continued = self._continue(problems, off_policy, key)
         rows = [(*begun, *own) for begun, own in zip(continued, on_policy)]
@@ -220,42 +174,9 @@ class GroupSampler:
         return [Group(problem, tuple(islice(judged, len(own)))) for problem, own in zip(problems, rows)]
 
 
-def with_advantages(groups: Sequence[Group], settings: TrainSettings) -> list[Group]:
-    """The groups with each row's advantage; a row of unknown reward gets 0 and does not enter the baseline."""
-    if not groups:
-        return []
-    rows = [(number, sample) for number, group in enumerate(groups) for sample in group.samples]
-    estimate: Callable[..., torch.Tensor] = centred
-    if settings.advantage.std:
-        estimate = partial(standardised, unit_when_constant=settings.advantage.baseline == "on_policy")
-    baseline = [_in_baseline(sample, settings) for _, sample in rows]
-    advantage = estimate(
-        torch.tensor([0.0 if sample.reward is None else sample.reward for _, sample in rows], dtype=torch.float64),
-        torch.tensor([number for number, _ in rows]),
-        torch.tensor(baseline),
-    )
-    values = iter(advantage.tolist())
-    return [
-        replace(group, samples=tuple(_weighed(sample, next(values), settings) for sample in group.samples))
-        for group in groups
-    ]
-
-
-def _in_baseline(sample: Sample, settings: TrainSettings) -> bool:
-    if sample.reward is None or (settings.method == "rl_sft" and sample.teacher):
-        return False
-    return settings.advantage.baseline == "all" or sample.on_policy
-
-
-def _weighed(sample: Sample, advantage: float, settings: TrainSettings) -> Sample:
-    counts = sample.reward is not None and not (settings.method == "rl_sft" and sample.teacher)
-    return replace(sample, advantage=advantage if counts else 0.0)
-
-
 def prefix_fraction(prefix: PrefixSettings, number: int) -> float:
     """The fraction of a teacher's trace in round `number` (from 0): linear from start to end, then constant."""
-    done = 1.0 if prefix.steps == 0 else min(number / prefix.steps, 1.0)
-    return prefix.start + (prefix.end - prefix.start) * done
+    return prefix.at(number)
 
 
 def training_row(problem: Problem, sample: Sample, *, old_log_probs: bool) -> Row:
@@ -268,6 +189,11 @@ def training_row(problem: Problem, sample: Sample, *, old_log_probs: bool) -> Ro
         old_log_probs=sample.log_probs if old_log_probs or sample.replayed else None,
         recorded_log_probs=sample.recorded_log_probs,
         replayed=sample.replayed,
+        role=sample.role,
+        teacher_role=sample.teacher_role,
+        weight=sample.weight,
+        clone_weight=sample.clone_weight,
+        entropy_exponent=sample.entropy_exponent,
     )
 
 
