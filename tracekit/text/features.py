@@ -28,8 +28,8 @@ CHUNK = 1000
 # Made once, by `measure`: the lines, the last 600 characters, the count of characters in _FOREIGN.
 _LINES, _END, _FOREIGN_CHARACTERS = pl.col("lines"), pl.col("end"), pl.col("foreign_characters")
 
-_OPENED = _RESPONSE.str.contains_any(OPENING_TAGS)
-_CLOSED = _RESPONSE.str.contains_any(CLOSING_TAGS)
+_OPENED = _RESPONSE.str.contains_any(list(OPENING_TAGS))
+_CLOSED = _RESPONSE.str.contains_any(list(CLOSING_TAGS))
 _LAST_BOX_AT = _END.str.find_many(["\\boxed{", "\\fbox{"]).list.last()  # in bytes; null where there is none
 _ELSEWHERE = _RESPONSE.cast(pl.Binary).bin.head(-1).bin.contains(_RESPONSE.str.tail(TAIL).cast(pl.Binary))
 _FOREIGN_TEXT = pl.when(_FOREIGN_CHARACTERS > 0).then(_RESPONSE)  # null where nothing is to be found: not searched
