@@ -131,7 +131,7 @@ def report(name: str, cases: list[Case], results: list[Result]) -> str:
     return f"\n### {name}\n\n{table(rows)}\n\n{times}"
 
 
-OUTCOME_NAMES = ("correct", "wrong", "no_answer", "unparsed_prediction", "unparsed_gold", "timeout")
+OUTCOME_NAMES = ("correct", "wrong", "restated", "no_answer", "unparsed_prediction", "unparsed_gold", "timeout")
 
 
 def main() -> None:

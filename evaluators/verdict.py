@@ -11,6 +11,7 @@ class Outcome(StrEnum):
 
     CORRECT = "correct"
     WRONG = "wrong"
+    RESTATED = "restated"  # the gold's value in the question's own form: nothing was worked out
     NO_ANSWER = "no_answer"  # the response holds no final answer
     UNPARSED_PREDICTION = "unparsed_prediction"  # an answer was found but cannot be read
     UNPARSED_GOLD = "unparsed_gold"  # the gold cannot be read: nothing can be said of any response

@@ -9,9 +9,18 @@ from time import perf_counter
 from typing import Any
 
 from evaluators.comparison.compare import Comparison
+from evaluators.comparison.restated import restates
 from evaluators.extraction.boxes import LAST
-from evaluators.extraction.response import Extracted, extract, last_boxes, second_reading
-from evaluators.extraction.thinking import opens_thinking, thought_and_answer
+from evaluators.extraction.question import without_question
+from evaluators.extraction.response import (
+    Extracted,
+    after_thinking,
+    extract,
+    final_answer,
+    last_boxes,
+    second_reading,
+)
+from evaluators.extraction.thinking import opens_thinking
 from evaluators.parsing.normalize import words
 from evaluators.parsing.read_answer import Answer, read_answer
 from evaluators.parsing.tree import DeadlineExceeded, Unreadable
@@ -34,7 +43,8 @@ def verify(
     response: model output, with or without a think block (`<think>` and the other notations of
         `evaluators.extraction.thinking`); numbers and bytes are read as text.
     gold: the answer, or a solution with the answer in a box or behind `####`.
-    prompt: the question as the model saw it, where it is known.
+    prompt: the question as the model saw it, where it is known. An answer that has the gold's value and is a part of
+        the question, or keeps the question's form and not the gold's, is then RESTATED.
     think_open: whether the prompt opened a think block. The response then thinks until the block's closing tag, and
         has no answer where that never comes. None: as the end of `prompt` says.
 
@@ -53,7 +63,7 @@ def verify(
         return Verdict(
             Outcome.NO_ANSWER, None, gold_text, "extract", _not_text("response", response), perf_counter() - started
         )
-    outcome, prediction, method, reason = _decide(response_text, gold_text, policy, think_open)
+    outcome, prediction, method, reason = _decide(response_text, gold_text, policy, prompt, think_open)
     return Verdict(outcome, prediction, gold_text, method, reason, perf_counter() - started)
 
 
@@ -91,27 +101,34 @@ def read_gold(gold: str) -> Answer:
     return read_answer(gold.strip())
 
 
-def _decide(response: str, gold: str, policy: Policy, think_open: bool) -> tuple[Outcome, str | None, str, str]:
+def _decide(
+    response: str, gold: str, policy: Policy, prompt: str | None, think_open: bool
+) -> tuple[Outcome, str | None, str, str]:
     expected = read_gold(gold)
     if not expected.key:
         return Outcome.UNPARSED_GOLD, None, "extract", "The gold is empty."
     if response == gold and len(gold) < _MAX_SHOWN and not policy.require_box and not think_open:
         return Outcome.CORRECT, expected.source, "text", "The response is the gold."
-    found = extract(response, policy, think_open)
-    if found is None:
+    text = after_thinking(response, policy, think_open)
+    if text is not None and prompt and not text.isspace():
+        text = without_question(text, prompt)
+        if not text.strip():
+            return Outcome.RESTATED, None, "extract", "The response is the question."
+    found = None if text is None else final_answer(text, policy)
+    if text is None or found is None:
         return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
     if found.rule not in _MARKED and expected.tree is not None and expected.tree.value in _TRUTHS:
-        opening = _YES_OR_NO.match(thought_and_answer(response, think_open)[1])
+        opening = _YES_OR_NO.match(text)
         found = found if opening is None else Extracted(opening[1], "opening")
     prediction = found.text
     if len(prediction) <= _MAX_SHOWN and prediction == expected.source:
         return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
     answer = read_answer(prediction)
     if found.rule == "whole" and (answer.tree is None or answer.tree.op == "text") and _holds_number(expected):
-        again = second_reading(response, policy, think_open)
+        again = second_reading(text)
         if again is not None:
             found, answer = again, read_answer(again.text)
-    return _compare(found, answer, expected, policy)
+    return _compare(found, answer, expected, policy, prompt)
 
 
 def _holds_number(expected: Answer) -> bool:
@@ -119,7 +136,7 @@ def _holds_number(expected: Answer) -> bool:
 
 
 def _compare(
-    found: Extracted, answer: Answer, expected: Answer, policy: Policy
+    found: Extracted, answer: Answer, expected: Answer, policy: Policy, prompt: str | None
 ) -> tuple[Outcome, str | None, str, str]:
     prediction = found.text
     if answer.key and answer.key == expected.key:
@@ -137,6 +154,9 @@ def _compare(
     except Unreadable as error:
         return Outcome.UNPARSED_PREDICTION, prediction, comparison.method, f"The comparison is undecided: {error}."
     method = comparison.method
+    if same and prompt and restates(answer, expected, prompt, policy):
+        reason = f"{_short(prediction)} has the value of the gold in the question's form, not in the gold's."
+        return Outcome.RESTATED, prediction, method, reason
     if same:
         return Outcome.CORRECT, prediction, method, f"{_short(prediction)} equals {_short(expected.source)}."
     if same is None:

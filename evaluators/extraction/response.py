@@ -152,8 +152,11 @@ def extract(response: str, policy: Policy, think_open: bool = False) -> Extracte
     think_open: whether the prompt opened the response's think block.
     """
     text = after_thinking(response, policy, think_open)
-    if text is None:
-        return None
+    return None if text is None else final_answer(text, policy)
+
+
+def final_answer(text: str, policy: Policy) -> Extracted | None:
+    """Return the final answer of what follows the think block, None where it gives none."""
     text = text[-LAST:]
     if not text or text.isspace():
         return None
@@ -415,9 +418,8 @@ def last_emphasis(text: str) -> Extracted | None:
     return Extracted(said[verb.end() :].strip() if verb else said, "bold")
 
 
-def second_reading(response: str, policy: Policy, think_open: bool = False) -> Extracted | None:
+def second_reading(text: str) -> Extracted | None:
     """What a short sentence answers, where it was taken for an answer itself and cannot be read as one."""
-    text = after_thinking(response, policy, think_open) or ""
     return last_number(text[-TAIL:]) if len(_PROSE.findall(text)) > 1 else None
 
 

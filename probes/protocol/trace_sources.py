@@ -49,7 +49,9 @@ def rollouts_as_traces(completions: pl.DataFrame) -> pl.DataFrame:
     correct: by the verifier's outcome, null where it could not tell. Completions without a word are left out.
     """
     said = completions.filter(pl.col("response").str.strip_chars() != "")
-    known = pl.col("outcome").is_in(["correct", "wrong", "no_answer"])  # the rest of evaluators.Outcome is "don't know"
+    known = pl.col("outcome").is_in(
+        ["correct", "wrong", "restated", "no_answer"]
+    )  # the rest of evaluators.Outcome is "don't know"
     number = pl.int_range(pl.len()).over("problem_id")
     ids = [
         content_id("rollout", problem, str(k), response)

@@ -17,7 +17,7 @@ from tracekit.core.tables import VERDICTS
 from tracekit.curation.stage_cache import digest
 
 #: Outcomes that say something of the response. The others say "don't know".
-KNOWN = ("correct", "wrong", "no_answer", "unparsed_prediction")
+KNOWN = ("correct", "wrong", "no_answer", "restated", "unparsed_prediction")
 Verifier = Literal["evaluators", "math-verify"]
 
 
