@@ -109,7 +109,13 @@ class RolloutSettings(Settings):
     resample_rounds: NonNegativeInt = 0  # draw again up to so often until `prompts` groups stand (DAPO)
     old_log_probs: Literal["auto", "engine", "recompute"] = "auto"
     # auto: the engine's where it is exact (embedded), recomputed elsewhere; not needed for one update a round
-    importance_cap: PositiveFloat = 2.0  # truncation of trainer ÷ engine probability, for engines that are not exact
+    importance: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "token_truncate"
+    # weight by trainer ÷ engine probability, for engines that are not exact: of each token or of the whole response,
+    # held at the cap or, outside of the bounds, 0
+    importance_cap: PositiveFloat = 2.0
+    importance_floor: NonNegativeFloat = 0.0  # lower bound of the two masks
+    random_reward: float | None = Field(default=None, ge=0.0, le=1.0)
+    # probability that a row is paid 1 whatever it answers, a control (Shao et al. 2025, 2506.10947); None: verified
     verifier_seconds: PositiveFloat = 2.0  # deadline of one verification
 
 
@@ -167,8 +173,14 @@ class ScheduleSettings(Settings):
 class PrefixSettings(ScheduleSettings):
     """Fraction of the teacher's trace that a teacher row takes; the policy continues from there.
 
-    1.0: the whole trace with EOS.
+    1.0: the whole trace with EOS, which leaves the policy nothing to continue.
     """
+
+    lowest: float | None = Field(default=None, ge=0.0, le=1.0)
+    # draw the fraction of each problem uniformly between this and the value (Prefix-RFT); None: the value
+    slices: NonNegativeInt = 0
+    # draw the fraction of each problem as Binomial(slices, value) ÷ slices (UFT); 0: the value
+    shared: bool = False  # True: every row of the group continues from one prefix, never the whole trace (UFT)
 
 
 class TeacherSettings(Settings):
@@ -185,6 +197,11 @@ class TeacherSettings(Settings):
     right_at_most: NonNegativeInt | None = None
     # HPT's gate: where at most so many sampled rows are right, only the teacher's rows train; elsewhere only the
     # sampled ones. None: all rows train
+    top_entropy: float | None = Field(default=None, gt=0.0, le=1.0)
+    # share of a row's teacher tokens, those of highest entropy, that the policy gradient takes; None: all (Prefix-RFT)
+    branch: tuple[float, ...] = ()
+    # BREAD: where no sampled row is right, sample the group anew from these fractions of a trace, one after another
+    # until a row is right; the prefix has `role`
     probability: Literal["one", "recorded"] = "one"  # q in p/q: 1 (LUFFY), or the trace's own token_log_probs
     shape: ShapeSettings = ShapeSettings(kind="gamma")
     ratio_min: NonNegativeFloat | None = None  # bounds of the shaped ratio
@@ -202,6 +219,8 @@ class OnPolicySettings(Settings):
     clip_high: NonNegativeFloat = 0.2  # ratio ≤ 1 + clip_high; DAPO: 0.28
     delta: PositiveFloat | None = None  # cap of the unclipped ratio (two-sided clipping)
     weight_cap: PositiveFloat | None = None  # CISPO: −min(ratio, cap)·A·log p, weight detached; no clip then
+    right_weight: PositiveFloat = 1.0  # of right sampled rows (SRFT: 0.1)
+    right_entropy: float = 0.0  # c of a further factor e^(cH) of theirs, H the row's mean entropy (SRFT: 1)
 
 
 class AdvantageSettings(Settings):
@@ -220,7 +239,8 @@ class LossSettings(Settings):
     kl: NonNegativeFloat = 0.0  # coefficient of the KL to the starting model
     kl_kind: Literal["k1", "k2", "k3"] = "k3"
     sft: NonNegativeFloat = 1.0  # coefficient of the cloned tokens' mean of −log p
-    sft_weight: Literal["one", "phi"] = "one"  # of a cloned token; phi: p·(1 − p), detached (CHORD-φ)
+    sft_weight: Literal["one", "phi", "entropy"] = "one"
+    # of a cloned token, detached; phi: p·(1 − p) (CHORD-φ). entropy: e^(−H), H the row's mean entropy (SRFT)
     mu: ScheduleSettings | None = None  # CHORD: policy gradient times 1 − mu, cloned tokens times mu
     drop_above: PositiveFloat | None = None  # leave out tokens whose probability is above it
 
@@ -239,6 +259,25 @@ class ReplaySettings(Settings):
     centre: float = Field(default=0.5, ge=0.0, le=1.0)  # of the Gaussian over the share of right rollouts
     width: PositiveFloat = 1.0
     shape: ShapeSettings = ShapeSettings(kind="gamma")  # f of exp(log_prob − log_prob when it was sampled)
+
+
+class DistillSettings(Settings):
+    """On-policy distillation: each sampled token's advantage is `weight` · (log q − log p_old) + `reward` · A.
+
+    q is the teacher's probability of the token, so that the gradient is that of the reverse KL from policy to
+    teacher on the policy's own samples (Agarwal et al. 2024, arXiv 2306.13649).
+    """
+
+    model: str | None = None  # folder or hub name of the teacher; its tokenizer must be the policy's
+    scorer: str | None = None  # or "module:function", (problem, response tokens) → log q of each response token
+    weight: PositiveFloat = 1.0
+    reward: NonNegativeFloat = 0.0  # of the group's advantage; 0: the teacher alone decides
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> DistillSettings:
+        if (self.model is None) == (self.scorer is None):
+            raise ValueError("distill: expected exactly one of model (a folder or hub name) and scorer.")
+        return self
 
 
 class DpoSettings(Settings):
@@ -304,6 +343,7 @@ class TrainSettings(Settings):
     advantage: AdvantageSettings = AdvantageSettings()
     loss: LossSettings = LossSettings()
     replay: ReplaySettings | None = None
+    distill: DistillSettings | None = None
     dpo: DpoSettings = DpoSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     log: LogSettings = LogSettings()
@@ -323,7 +363,16 @@ class TrainSettings(Settings):
     @property
     def teacher_rows(self) -> int:
         """Teacher rows of a group: those of luffy and rl_sft, none elsewhere."""
-        return self.teacher.rows if self.method in TEACHER_ROLES else 0
+        if self.method not in TEACHER_ROLES or self.teacher.prefix.shared or self.teacher.branch:
+            return 0
+        return self.teacher.rows
+
+    @property
+    def needs_traces(self) -> bool:
+        """Whether groups take anything from a teacher's traces."""
+        return self.method in TEACHER_ROLES and bool(
+            self.teacher.rows or self.teacher.prefix.shared or self.teacher.branch
+        )
 
     @property
     def teacher_role(self) -> str:
@@ -406,5 +455,10 @@ def _check_groups(settings: TrainSettings) -> None:
             f"rollout.prompts is {rollout.prompts}; expected a multiple of mini_batch_prompts "
             f"({rollout.mini_batch_prompts})."
         )
+    branch = settings.teacher.branch
+    if list(branch) != sorted(set(branch)) or not all(0 < fraction < 1 for fraction in branch):
+        raise ValueError(f"teacher.branch is {list(branch)}; expected growing fractions between 0 and 1.")
+    if branch and settings.teacher.prefix.shared:
+        raise ValueError("teacher.branch and teacher.prefix.shared both decide where a group starts; take one.")
     if settings.on_policy.weight_cap is not None and settings.on_policy.shape.kind != "none":
         raise ValueError("on_policy.weight_cap is a detached weight; set on_policy.shape.kind to none beside it.")

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tracekit.core.runs import Progress, no_progress
-from trainer.loops.checkpoint import FINAL, damage
-from trainer.loops.run_state import open_run
 from trainer.settings import Method, TrainSettings
 
 #: Where each method's loop is; imported when it is called.
@@ -34,6 +32,9 @@ def train(settings: TrainSettings, *, progress: Progress = no_progress) -> Path:
     Raises RunError where the output folder holds a run of other settings, and SettingsError, TableError,
     ModelError or SequenceError, all ValueErrors, where an input cannot be used.
     """
+    from trainer.loops.checkpoint import FINAL, damage  # here: `import trainer.objectives` stays light
+    from trainer.loops.run_state import open_run
+
     if settings.stages:
         return [train(stage, progress=progress) for stage in settings.stage_settings()][-1]
     open_run(settings)

@@ -160,6 +160,8 @@ def test_every_recipe_trains_a_step_on_the_stand_ins(recipe, hub, tmp_path):
 
 
 def new_model_of(recipe, hub):
+    if recipe.stem == "on_policy_distillation":
+        return [f"distill.model={hub / 'model'}"]
     return [f"new_model.tokenizer={hub / 'model'}"] if recipe.stem == "pretrain" else []
 
 

@@ -57,7 +57,7 @@ def load_problems(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -
     skipped += encoded.skipped
     if not problems:
         raise ProblemError(f"{settings.data.problems} holds no problem within the limits; left out: {dict(skipped)}.")
-    if settings.teacher_rows and not any(problem.traces for problem in problems):
+    if settings.needs_traces and not any(problem.traces for problem in problems):
         raise ProblemError(
             f"no problem of {settings.data.problems} has a correct trace in {settings.data.curated}; "
             "are the two tables of the same problems (problem_id)?"
@@ -69,7 +69,7 @@ def _load_traces(
     settings: TrainSettings, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[dict[str, list[Trace]], Counter[str]]:
     traces: dict[str, list[Trace]] = {}
-    if not settings.teacher_rows or settings.data.curated is None:
+    if not settings.needs_traces or settings.data.curated is None:
         return traces, Counter()
     curated = read_table(settings.data.curated, CURATED, "curated").filter(pl.col("correct"))
     recorded = settings.teacher.probability == "recorded"

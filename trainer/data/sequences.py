@@ -49,6 +49,7 @@ class Row:
     ref_log_probs: Sequence[float] | None = None
     recorded_log_probs: Sequence[float] | None = None  # the teacher's own
     importance: Sequence[float] | None = None  # weight of each response token: truncated trainer ÷ engine probability
+    teacher_log_probs: Sequence[float] | None = None  # another model's, of this row's tokens
     replayed: bool = False
     documents: tuple[tuple[int, int], ...] = ()
     role: Role = Role.SURROGATE
@@ -77,7 +78,8 @@ class Row:
         """Whether policy gradient or cloning move a weight by this row."""
         acts = self.role.acts if self.off_policy < self.response_length else False
         acts = acts or (self.teacher_role.acts and self.off_policy > 0)
-        return (acts and self.advantage * self.weight != 0) or self.cloned_tokens * self.clone_weight != 0
+        moved = self.advantage != 0 or self.teacher_log_probs is not None
+        return (acts and moved and self.weight != 0) or self.cloned_tokens * self.clone_weight != 0
 
     @property
     def left_out(self) -> bool:
@@ -372,6 +374,7 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device | str = "cpu") -
         ref_log_prob=_per_token(rows, "ref_log_probs", longest),
         recorded_log_prob=_per_token(rows, "recorded_log_probs", longest),
         importance=_per_token(rows, "importance", longest),
+        teacher_log_prob=_per_token(rows, "teacher_log_probs", longest),
         surrogate_mask=_tokens_that(rows, completion, off_policy, "acts", usual=True),
         cloned_mask=_tokens_that(rows, completion, off_policy, "clones", usual=False),
         weight=_per_row(rows, "weight", usual=1.0),

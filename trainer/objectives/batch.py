@@ -41,7 +41,7 @@ class Batch:
     completion_mask: True on scored tokens; prompt and padding False. off_policy_mask: True on tokens the
     policy did not write. replay_mask: (B, 1), True on replayed rows. advantage: (B, 1). position_ids: given for
     packed rows alone, restarting with each document. Log-probs and importance are 0 off the
-    completion and on rows that have none; None where no row has them.
+    completion and on rows that have none; None where no row has them. teacher_log_prob: a teacher's of sampled tokens.
     surrogate_mask, cloned_mask: True on tokens of the policy gradient, and on tokens that are cloned; None: every
     completion token, and no token. weight, clone_weight: (B, 1), factors of a row's policy gradient and of its
     cloned tokens; None: 1. entropy_exponent: (B, 1), c of a further factor e^{cH} of the policy gradient, H the row's
@@ -58,6 +58,7 @@ class Batch:
     ref_log_prob: Tensor | None = None
     recorded_log_prob: Tensor | None = None
     importance: Tensor | None = None
+    teacher_log_prob: Tensor | None = None
     surrogate_mask: Tensor | None = None
     cloned_mask: Tensor | None = None
     weight: Tensor | None = None

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from trainer.objectives import losses
 from trainer.objectives.batch import Batch
-from trainer.settings import LossSettings, OnPolicySettings, ShapeSettings, TeacherSettings, TrainSettings
+from trainer.settings import (
+    DistillSettings,
+    LossSettings,
+    OnPolicySettings,
+    ShapeSettings,
+    TeacherSettings,
+    TrainSettings,
+)
 
 #: (log_prob, old_log_prob, advantage, completion_mask) → (token loss, clipped tokens), two (B, T).
 OnPolicyTerm = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -45,6 +52,8 @@ class PolicyLoss:
     weights: Callable[[Tensor, Totals], Tensor]
     kl: Callable[[Tensor, Tensor], Tensor]
     settings: LossSettings
+    distill: DistillSettings | None = None
+    top_entropy: float | None = None  # share of a row's teacher tokens that the policy gradient takes
 
     @property
     def needs_every_row(self) -> bool:
@@ -61,7 +70,11 @@ class PolicyLoss:
         """
         mask = batch.completion_mask
         old = log_prob.detach() if batch.old_log_prob is None else batch.old_log_prob
-        on_loss, clipped = self.on_policy(log_prob, old, batch.advantage, mask & ~batch.off_policy_mask)
+        advantage = batch.advantage
+        if self.distill is not None and batch.teacher_log_prob is not None:
+            by_teacher = losses.reverse_kl_advantage(old, batch.teacher_log_prob)
+            advantage = self.distill.weight * by_teacher + self.distill.reward * advantage
+        on_loss, clipped = self.on_policy(log_prob, old, advantage, mask & ~batch.off_policy_mask)
         if batch.importance is not None:
             on_loss = on_loss * batch.importance
         off_loss = losses.surrogate(self._off_policy_ratio(batch, log_prob, old), batch.advantage)
@@ -78,21 +91,26 @@ class PolicyLoss:
         acted_on = kept
         if self.settings.drop_above is not None:
             acted_on = losses.without_likely(kept, log_prob, self.settings.drop_above)
+        if self.top_entropy is not None:
+            taught = acted_on & batch.off_policy_mask
+            acted_on = (acted_on & ~taught) | losses.highest_entropy(taught, entropy, self.top_entropy)
         loss = losses.weighted_sum(token_loss, self.weights(acted_on, totals))
         if self.settings.entropy:
             bonus = losses.weighted_sum(entropy, losses.token_mean_weights(kept, totals.tokens))
             loss = loss - self.settings.entropy * bonus
         if batch.cloned_mask is not None:
-            loss = loss + self.settings.sft * self._cloned(batch, batch.cloned_mask, log_prob, totals)
+            loss = loss + self.settings.sft * self._cloned(batch, batch.cloned_mask, log_prob, entropy, totals)
         return loss, self._statistics(batch, log_prob.detach(), entropy.detach(), old, clipped)
 
-    def _cloned(self, batch: Batch, cloned_mask: Tensor, log_prob: Tensor, totals: Totals) -> Tensor:
+    def _cloned(self, batch: Batch, cloned_mask: Tensor, log_prob: Tensor, entropy: Tensor, totals: Totals) -> Tensor:
         """Σ w·(−log p) over the cloned tokens ÷ their number in the step."""
         weights = losses.token_mean_weights(cloned_mask, totals.cloned_tokens)
         if batch.clone_weight is not None:
             weights = weights * batch.clone_weight
         if self.settings.sft_weight == "phi":
             weights = weights * losses.phi(log_prob)
+        if self.settings.sft_weight == "entropy":
+            weights = weights * losses.entropy_factor(entropy, batch.completion_mask, -torch.ones_like(batch.advantage))
         return losses.weighted_sum(losses.cross_entropy(log_prob), weights)
 
     def _off_policy_ratio(self, batch: Batch, log_prob: Tensor, old: Tensor) -> Tensor:
@@ -128,6 +146,8 @@ def policy_loss(settings: TrainSettings) -> PolicyLoss:
         weights=reduction(settings.loss),
         kl={"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": losses.kl_k3}[settings.loss.kl_kind],
         settings=settings.loss,
+        distill=settings.distill,
+        top_entropy=settings.teacher.top_entropy,
     )
 
 

@@ -174,6 +174,20 @@ def truncated_importance(log_prob: Tensor, sampled_log_prob: Tensor, cap: float)
     return (log_prob - sampled_log_prob).exp().clamp(max=cap).detach()
 
 
+def masked_importance(log_prob: Tensor, sampled_log_prob: Tensor, floor: float, cap: float) -> Tensor:
+    """p/p_engine where it lies in [floor, cap], else 0, detached; any shape (IcePop, Ling team 2025)."""
+    ratio = (log_prob - sampled_log_prob).exp().detach()
+    return torch.where((ratio >= floor) & (ratio <= cap), ratio, 0.0)
+
+
+def reverse_kl_advantage(log_prob: Tensor, teacher_log_prob: Tensor) -> Tensor:
+    """log q − log p, detached: the advantage whose policy gradient is that of KL(p‖q) on p's own samples: (B, T).
+
+    On-policy distillation (Agarwal et al. 2024, arXiv 2306.13649): each token by itself, later ones not counted.
+    """
+    return (teacher_log_prob - log_prob).detach()
+
+
 # Reductions, as weights: (B, T), zero off the completion
 
 
@@ -199,6 +213,15 @@ def sequence_mean_weights(completion_mask: Tensor, rows: int) -> Tensor:
 def without_likely(completion_mask: Tensor, log_prob: Tensor, bound: float) -> Tensor:
     """The mask without tokens whose probability is above `bound`: (B, T)."""
     return completion_mask & (log_prob.detach().exp() <= bound)
+
+
+def highest_entropy(mask: Tensor, entropy: Tensor, share: float) -> Tensor:
+    """The mask's tokens of highest entropy, `share` of each row's rounded up: (B, T) (Prefix-RFT, Huang et al. 2025,
+    arXiv 2507.01679). Of equal entropies the earlier token stays."""
+    kept = (share * mask.sum(-1, keepdim=True) - 1e-6).ceil()  # 0.1 · 30 is not to count as 4
+    order = entropy.detach().masked_fill(~mask, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    rank = order.argsort(dim=-1, stable=True)
+    return mask & (rank < kept)
 
 
 def weighted_sum(token_values: Tensor, weights: Tensor) -> Tensor:

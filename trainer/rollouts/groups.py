@@ -12,7 +12,7 @@ from evaluators.verdict import Verdict
 from trainer.data.problems import Problem
 from trainer.objectives.advantage import centred, standardised
 from trainer.objectives.batch import Role
-from trainer.settings import TrainSettings
+from trainer.settings import OnPolicySettings, TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,11 @@ class Group:
     def rewards(self) -> list[float]:
         """The rewards that are known."""
         return [sample.reward for sample in self.samples if sample.reward is not None]
+
+
+def written_tokens(group: Group) -> int:
+    """Tokens of a group that the policy wrote in this round."""
+    return sum(len(row.token_ids) - row.off_policy for row in group.samples)
 
 
 def with_advantages(groups: Sequence[Group], settings: TrainSettings) -> list[Group]:
@@ -117,9 +122,16 @@ def _weighted(group: Group, settings: TrainSettings, number: int) -> tuple[Sampl
     return tuple(
         replace(sample, teacher_role=role, weight=acting * teacher.weight, clone_weight=cloning)
         if sample.teacher
-        else replace(sample, weight=acting)
+        else _weighted_rollout(sample, acting, settings.on_policy)
         for sample in group.samples
     )
+
+
+def _weighted_rollout(sample: Sample, acting: float, on_policy: OnPolicySettings) -> Sample:
+    """A sampled row's weight; SRFT weighs right rows apart."""
+    if sample.reward != 1:
+        return replace(sample, weight=acting)
+    return replace(sample, weight=acting * on_policy.right_weight, entropy_exponent=on_policy.right_entropy)
 
 
 def _gated(group: Group, settings: TrainSettings) -> Group:

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 
 from transformers import PreTrainedTokenizerBase
@@ -21,7 +22,7 @@ from evaluators.verdict import Policy, Verdict
 from trainer.data.problems import Problem, Trace
 from trainer.data.sequences import Row, eos_id
 from trainer.rollouts.engines.protocol import Engine, Rollout, Sampling
-from trainer.rollouts.groups import Group, Sample, with_advantages, with_roles
+from trainer.rollouts.groups import Group, Sample, with_advantages, with_roles, written_tokens
 from trainer.settings import PrefixSettings, TrainSettings
 
 
@@ -66,7 +67,7 @@ class GroupSampler:
             drawn += len(fresh)
             chosen += [(problem, ()) for problem in fresh]
             key = f"{self.settings.seed}/{seed}/{number}/{attempt}"
-            for group in self._groups(chosen, number, key, counts):
+            for group in map(partial(self._paid, key=key), self._groups(chosen, number, key, counts)):
                 reason = self.left_out(group)
                 if reason is None:
                     groups.append(group)
@@ -76,6 +77,14 @@ class GroupSampler:
             if len(groups) >= wanted:
                 break
         return Round(with_roles(with_advantages(groups, self.settings), self.settings, number), drawn, counts)
+
+    def _paid(self, group: Group, key: str) -> Group:
+        """The group with its verified rewards, or with random ones where the recipe asks for the control."""
+        chance = self.settings.rollout.random_reward
+        if chance is None:
+            return group
+        draw = random.Random(f"reward/{key}/{group.problem.problem_id}")
+        return replace(group, samples=tuple(replace(s, reward=float(draw.random() < chance)) for s in group.samples))
 
     def left_out(self, group: Group) -> str | None:
         """Why the filters leave a group out, all its rows counted, or None."""
@@ -92,6 +101,9 @@ class GroupSampler:
     ) -> list[Group]:
         """Sample and verify the groups of these problems."""
         problems = [self.problems[index] for index, _ in chosen]
+        if self.settings.teacher.prefix.shared:
+            prefixes = [self._prefix(problem, number, counts) for problem in problems]
+            return self._judged(problems, self._from_prefixes(problems, prefixes, key), counts)
         off_policy = [(*past, *self._teacher_rows(p, number, counts)) for p, (_, past) in zip(problems, chosen)]
         size = self.settings.rollout.group_size
         beside = self.settings.teacher_beside
@@ -99,20 +111,78 @@ class GroupSampler:
         on_policy = self._sample(problems, sampled, key)
         continued = self._continue(problems, off_policy, key)
         rows = [(*begun, *own) for begun, own in zip(continued, on_policy)]
-        return self._judged(problems, rows, counts)
+        return self._branched(self._judged(problems, rows, counts), number, key, counts)
+
+    def _branched(self, groups: list[Group], number: int, key: str, counts: Counter[str]) -> list[Group]:
+        """BREAD: sample groups without a right row anew from growing prefixes of a trace (Zhang et al. 2025,
+        arXiv 2506.17211). One that fails at every prefix stays as it was; so does one without a trace."""
+        failed = [place for place, group in enumerate(groups) if 1 not in group.rewards]
+        if self.settings.teacher.branch:
+            failed = [place for place in failed if self._verified(groups[place].problem)]
+        found = list(groups)
+        for fraction in self.settings.teacher.branch:
+            if not failed:
+                break
+            problems = [groups[place].problem for place in failed]
+            prefixes = [_teacher_sample(self._traces(problem, number)[0], fraction) for problem in problems]
+            tries = self._judged(problems, self._from_prefixes(problems, prefixes, f"{key}/{fraction}"), counts)
+            for place, tried in zip(failed, tries):
+                right = 1 in tried.rewards
+                counts["groups_branched"] += right
+                counts["tokens_discarded"] += written_tokens(found[place] if right else tried)
+                found[place] = tried if right else found[place]
+            failed = [place for place, tried in zip(failed, tries) if 1 not in tried.rewards]
+        return found
+
+    def _prefix(self, problem: Problem, number: int, counts: Counter[str]) -> Sample | None:
+        """The prefix that all rows of a problem's group continue from; None without a right trace, or at fraction 0."""
+        traces = self._traces(problem, number)
+        if not traces:
+            counts["groups_short_of_teacher"] += 1
+            return None
+        length = len(traces[0].token_ids)
+        sample = _teacher_sample(traces[0], min(self._fraction(problem, number), 1 - 1 / length))
+        return sample if sample.off_policy else None
+
+    def _from_prefixes(
+        self, problems: Sequence[Problem], prefixes: Sequence[Sample | None], key: str
+    ) -> list[tuple[Sample, ...]]:
+        """`group_size` rows of each problem, all from its prefix, or from its prompt where that is None."""
+        size, limit = self.settings.rollout.group_size, self.settings.data.response_tokens
+        begun = [() if prefix is None else tuple(prefix.token_ids) for prefix in prefixes]
+        prompts = [[*problem.prompt_ids, *start] for problem, start in zip(problems, begun)]
+        sampling = replace(self._sampling(f"{key}/group"), max_tokens=limit - min(map(len, begun)))
+        return [
+            tuple(_on_policy_sample(row) if prefix is None else _continued(prefix, row, limit) for row in rows)
+            for prefix, rows in zip(prefixes, self.engine.generate(prompts, size, sampling))
+        ]
 
     def _teacher_rows(self, problem: Problem, number: int, counts: Counter[str]) -> list[Sample]:
         """The teacher's rows of a group: verified traces, whole or cut to the schedule's fraction."""
         wanted = self.settings.teacher_rows
         if not wanted:
             return []
-        traces = self._verified(problem)
+        traces = self._traces(problem, number)
         if len(traces) < wanted:
             counts["groups_short_of_teacher"] += 1
-        random.Random(f"teacher/{self.settings.seed}/{number}/{problem.problem_id}").shuffle(traces)
-        fraction = prefix_fraction(self.settings.teacher.prefix, number)
+        fraction = self._fraction(problem, number)
         rows = [_teacher_sample(trace, fraction) for trace in traces[:wanted]]
         return [row for row in rows if row.off_policy]
+
+    def _fraction(self, problem: Problem, number: int) -> float:
+        """The fraction of a trace that begins a row: the schedule's, or drawn by it."""
+        prefix = self.settings.teacher.prefix
+        value = prefix_fraction(prefix, number)
+        draw = random.Random(f"prefix/{self.settings.seed}/{number}/{problem.problem_id}")
+        if prefix.slices:
+            return sum(draw.random() < value for _ in range(prefix.slices)) / prefix.slices
+        return value if prefix.lowest is None else draw.uniform(prefix.lowest, value)
+
+    def _traces(self, problem: Problem, number: int) -> list[Trace]:
+        """The problem's verified traces in the round's order."""
+        traces = self._verified(problem)
+        random.Random(f"teacher/{self.settings.seed}/{number}/{problem.problem_id}").shuffle(traces)
+        return traces
 
     def _verified(self, problem: Problem) -> list[Trace]:
         unknown = [trace for trace in problem.traces if trace.trace_id not in self._trace_verdicts]
