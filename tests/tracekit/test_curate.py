@@ -15,11 +15,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
+from tracekit.core.folders import lock_folder
 from tracekit.core.settings import build_settings, load_settings
 from tracekit.core.tables import CURATED, LEDGER, STEPS, VERDICTS, read_table
 from tracekit.curation import ledger
 from tracekit.curation import measurements as measuring
-from tracekit.curation.curate import CurateSettings, CurationError, curate, restore
+from tracekit.curation.curate import CurationError, curate, restore
+from tracekit.curation.settings import CurateSettings
 from tracekit.curation.stage_cache import Stages
 from tracekit.reading.readers import SourceError
 
@@ -55,11 +57,15 @@ def recipe(tmp_path: Path) -> CurateSettings:
         "data": tmp_path,
         "sources": ["traces.jsonl"],
         "contamination": {"benchmarks": ["benchmark.jsonl"]},
+        "duplicates": {"traces": 0.9},
         "workers": 1,
         "export": {"formats": ["luffy", "trl-dpo"]},
         "select": {"pairs": 1},
     }
     return build_settings(CurateSettings, tree, "recipe")
+
+
+LOOP_RULES = ("max_tail_repeats", "max_loop_repeats", "max_repeated_lines", "max_repeated_characters")
 
 
 def fates(run: Path) -> list[str]:
@@ -68,10 +74,8 @@ def fates(run: Path) -> list[str]:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """Every published file; verdicts without their seconds, which are measured anew."""
+    """Every published file."""
     files = {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and "stages" not in p.parts}
-    verdicts = pl.read_parquet(run / "verdicts.parquet").drop("seconds")
-    files["verdicts.parquet"] = verdicts.write_csv().encode()
     record = json.loads(files["run.json"].replace(str(run).encode(), b"RUN"))
     files["run.json"] = json.dumps({**record, "commit": None}).encode()  # somebody may commit while this runs
     return files
@@ -152,7 +156,7 @@ def test_a_changed_threshold_measures_nothing_anew(recipe: CurateSettings, monke
         update={
             "output": run.with_name("other"),
             "stages": run / "stages",
-            "filters": recipe.filters.model_copy(update={"max_tail_repeats": None, "max_repeated_lines": None}),
+            "filters": recipe.filters.model_copy(update=dict.fromkeys(LOOP_RULES)),
         }
     )
     second = curate(other)
@@ -223,6 +227,121 @@ def test_one_row_is_enough_and_no_row_is_a_clear_error(tmp_path: Path) -> None:
         curate(CurateSettings(output=tmp_path / "none"))
 
 
+def curated_rows(folder: Path, rows: list[dict], **settings: object) -> Path:
+    """A run over these rows."""
+    pl.DataFrame(rows).write_ndjson(folder / "traces.jsonl")
+    tree = {"output": folder / "run", "data": folder, "sources": ["traces.jsonl"], "workers": 1, **settings}
+    return curate(build_settings(CurateSettings, tree, "rows"))
+
+
+def test_a_restored_problem_brings_back_all_its_traces(recipe: CurateSettings) -> None:
+    run = curate(recipe)
+    traces = pl.read_parquet(run / "traces.parquet")
+    problem = traces["problem_id"][5]  # its gold cannot be verified
+    assert fates(run)[5] == "gold"
+    assert traces.filter(pl.col("problem_id") == problem).height == 1
+    restore(run, problem[:10], "the gold is right")
+    assert fates(run)[5] == "stays"
+    hens = traces["problem_id"][0]
+    restore(run, hens, "all of them")
+    assert fates(run)[:5] == ["stays"] * 5
+    reasons = ledger.why(run, hens).filter(pl.col("stage") == "restore")["reason"].unique().to_list()
+    assert reasons == []  # decisions about the traces stand under the traces
+    story = ledger.why(run, traces["trace_id"][1]).filter(pl.col("stage") == "restore")
+    assert story["reason"].unique().to_list() == ["all of them"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2)])
+def test_a_chain_of_near_problems_is_on_one_side_of_the_split(tmp_path: Path, order: tuple[int, ...]) -> None:
+    """0 ~ 1 ~ 2 of which 0 and 2 differ, read in any order: all three go to one side."""
+    rows = []
+    for chain in range(40):
+        words = [f"c{chain}w{n}" for n in range(120)]
+        texts = [[*words[:119], "end"], words, ["start", *words[1:]]]
+        rows += [
+            {"problem": " ".join(texts[link]), "gold": "7", "response": f"{chain} {link}: \\boxed{{7}}"}
+            for link in order
+        ]
+    run = curated_rows(tmp_path, rows, validation=0.5, duplicates={"problems": 0.97})
+    pairs = pl.read_parquet(run / "duplicates.parquet").filter(pl.col("kind") == "problem")
+    assert pairs.height == 80  # neighbours, and not the ends of a chain
+    # Neighbours of a problem that is dropped may be kept, and stay on its side.
+    off = curated_rows(tmp_path, rows, validation=0.5, duplicates={"problems": "off"}, output=tmp_path / "off")
+    for folder in (run, off):
+        curated = pl.read_parquet(folder / "curated.parquet")
+        splits = curated.group_by(pl.col("response").str.extract(r"^(\d+)")).agg(pl.col("split").n_unique())
+        assert splits["split"].to_list() == [1] * 40
+        assert curated["split"].n_unique() == 2
+    assert curated.height == 120
+
+
+def test_two_sources_that_share_a_problem_both_keep_their_traces(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        row = {"problem": HENS, "gold": "7", "response": f"{name}: 3 + 4 = 7, so \\boxed{{7}}"}
+        pl.DataFrame([row]).write_ndjson(tmp_path / f"{name}.jsonl")
+    run = curate(CurateSettings(output=tmp_path / "run", data=tmp_path, sources=("one.jsonl", "two.jsonl")))
+    curated = pl.read_parquet(run / "curated.parquet")
+    assert curated["response"].str.head(3).to_list() == ["one", "two"]
+    assert curated["problem_id"].n_unique() == 1
+
+
+@pytest.mark.parametrize(
+    ("problem", "response", "kept"),
+    [
+        ("求方程 x + 3 = 10 的正整数解是多少", "我们把等式两边同时减去三得到答案 \\boxed{7}", True),
+        ("求方程 x + 3 = 10 的正整数解是多少", "Мы вычитаем три из обеих частей и получаем \\boxed{7}", False),
+        ("Solve x + 3 = 10 for x, please.", "我们把等式两边同时减去三得到答案 \\boxed{7}", False),
+        ("Solve x + 3 = 10 for x, please.", "Take three from both sides: \\boxed{7}", True),
+        ("求方程 x + 3 = 10 的正整数解是多少", "Take three from both sides: \\boxed{7}", True),
+    ],
+)
+def test_the_language_of_a_trace_is_held_against_its_problem(
+    tmp_path: Path, problem: str, response: str, kept: bool
+) -> None:
+    run = curated_rows(
+        tmp_path, [{"problem": problem, "gold": "7", "response": response}], filters={"max_language_switches": 2}
+    )
+    assert (pl.read_parquet(run / "curated.parquet").height == 1) is kept
+
+
+def test_a_prompt_template_contaminates_nothing_and_a_copied_problem_still_does(tmp_path: Path) -> None:
+    before = "Solve the following math problem step by step. The last line of your response should be the answer. "
+    after = " Remember to put your answer on its own line after the word answer."
+    rows = [
+        {
+            "problem": f"{before}Find the value of n{i} where n{i} hens lay {i * 7} eggs a day for room {i % 5}{after}",
+            "gold": "7",
+            "response": f"{i}: \\boxed{{7}}",
+        }
+        for i in range(50)
+    ]
+    other = f"{before}Find the value of the sum of all primes under one hundred.{after}"
+    benchmark = {"problem": [other, rows[3]["problem"]], "answer": ["1060", "7"]}
+    pl.DataFrame(benchmark).write_ndjson(tmp_path / "benchmark.jsonl")
+    run = curated_rows(
+        tmp_path, rows, contamination={"benchmarks": ["benchmark.jsonl"]}, duplicates={"problems": "off"}
+    )
+    assert [at for at, fate in enumerate(fates(run)) if fate != "stays"] == [3]
+
+
+def test_a_second_curation_waits_or_says_who_holds_the_folder(recipe: CurateSettings) -> None:
+    with lock_folder(recipe.output, "curate"):
+        busy = [sys.executable, "-c", _CURATE_TREE, json.dumps({**recipe.model_dump(mode="json"), "wait": 0})]
+        done = subprocess.run(busy, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"is in use by curate (process {os.getpid()} on " in done.stderr
+    waiting = [sys.executable, "-c", _CURATE_TREE, json.dumps(recipe.model_dump(mode="json"))]
+    both = [subprocess.Popen(waiting) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert fates(recipe.output) == [row[3] for row in ROWS]
+
+
+_CURATE_TREE = (
+    "import json, sys; from tracekit.curation.settings import CurateSettings\n"
+    "from tracekit.curation.curate import curate; curate(CurateSettings.model_validate(json.loads(sys.argv[1])))"
+)
+
+
 def test_steps_that_a_source_knows_are_taken_as_they_are(tmp_path: Path, recipe: CurateSettings) -> None:
     run = curate(recipe)
     world = tmp_path / "world"
@@ -271,7 +390,7 @@ def test_a_killed_curation_goes_on_to_the_same_bytes(tmp_path: Path, recipe: Cur
     toml = tmp_path / "recipe.toml"
     toml.write_text(
         f'workers = 1\ndata = "{tmp_path}"\nsources = ["traces.jsonl"]\n'
-        '[contamination]\nbenchmarks = ["benchmark.jsonl"]\n'
+        '[contamination]\nbenchmarks = ["benchmark.jsonl"]\n[duplicates]\ntraces = 0.9\n'
         '[export]\nformats = ["luffy", "trl-dpo"]\n[select]\npairs = 1\n'
     )
     command = [sys.executable, "-c", _CURATE, str(toml), f"output={tmp_path / 'killed'}"]

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -68,3 +70,35 @@ def test_a_stage_works_alone(recipe: Path, capsys: pytest.CaptureFixture[str]) -
     matches = pl.read_parquet(recipe.parent / "matches.parquet")
     assert matches.filter(pl.col("problem") == pl.col("benchmark")).height == 3
     assert "3 of 3 problems share 6 words" in capsys.readouterr().out
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tracekit.cli", "curate", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_an_empty_result_ends_with_code_3_and_says_what_to_do(tmp_path: Path) -> None:
+    rows = [{"problem": f"{n}: why?", "gold": "", "response": f"Because of {n}."} for n in range(3)]
+    pl.DataFrame(rows).write_ndjson(tmp_path / "traces.jsonl")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'data = "{tmp_path}"\nsources = ["traces.jsonl"]\noutput = "{tmp_path / "run"}"\n')
+    empty = command(recipe)
+    assert empty.returncode == 3
+    last = empty.stderr.strip().splitlines()[-1]
+    assert last.startswith("tracekit: the curated set is empty: stage gold dropped the last traces (verifiable 3).")
+    assert "audit_golds=off filters.outcomes=off" in last
+    kept = command(recipe, "audit_golds=off", "filters.outcomes=off")
+    assert kept.returncode == 0, kept.stderr
+    assert pl.read_parquet(tmp_path / "run" / "curated.parquet").height == 3
+
+
+def test_a_rule_that_drops_many_correct_traces_is_told_with_examples(recipe: Path) -> None:
+    rows = [{"question": f"{n}: and?", "key": "7", "text": f"{'so ' * n}\\boxed{{7}}"} for n in range(1, 11)]
+    pl.DataFrame(rows).write_ndjson(recipe.parent / "traces.jsonl")
+    told = command(recipe, "filters.max_tokens=5", "--map", *MAP)
+    (line,) = [line for line in told.stderr.splitlines() if line.startswith("warning:")]
+    assert "filters.max_tokens = 5 drops 6 of 10 correct traces (60%)" in line
+    traces = pl.read_parquet(recipe.parent / "run" / "traces.parquet")["trace_id"]
+    assert sum(name in line for name in traces) == 3
+    assert "warning" not in command(recipe, "filters.max_tokens=9", "--map", *MAP).stderr

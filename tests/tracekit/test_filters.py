@@ -1,10 +1,13 @@
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from tracekit.core.settings import load_settings
 from tracekit.core.tables import LEDGER, check
 from tracekit.curation.filters import RULES, FilterSettings, apply_filters
+from tracekit.curation.settings import CurateSettings
 
 GOOD: dict[str, Any] = {
     "row_id": "t",
@@ -13,7 +16,10 @@ GOOD: dict[str, Any] = {
     "truncated": False,
     "think_opened": True,
     "think_closed": True,
+    "think_fault": "",
     "repeated_lines": 0.0,
+    "repeated_characters": 0.0,
+    "loop_repeats": 1.0,
     "tail_repeats": 1,
     "foreign_share": 0.0,
     "language_switches": 0,
@@ -34,6 +40,9 @@ CASES = [
     ("think", "closed", {"think_closed": False}, {"think_closed": True}),
     ("think", "absent", {"think_opened": True}, {"think_opened": False, "think_closed": False}),
     ("max_repeated_lines", 0.3, {"repeated_lines": 0.31}, {"repeated_lines": 0.3}),
+    ("max_repeated_characters", 0.3, {"repeated_characters": 0.31}, {"repeated_characters": 0.3}),
+    ("think_faults", False, {"think_fault": "not one block"}, {"think_fault": ""}),
+    ("max_loop_repeats", 2.5, {"loop_repeats": 2.6}, {"loop_repeats": 2.5}),
     ("max_tail_repeats", 4, {"tail_repeats": 5}, {"tail_repeats": 4}),
     ("max_foreign_share", 0.05, {"foreign_share": 0.06}, {"foreign_share": 0.05}),
     ("max_language_switches", 2, {"language_switches": 3}, {"language_switches": 2}),
@@ -70,3 +79,18 @@ def test_what_was_not_measured_is_kept() -> None:
 
 def test_every_threshold_has_its_rule() -> None:
     assert [rule.setting for rule in RULES] == list(FilterSettings.model_fields)
+
+
+@pytest.mark.parametrize("setting", list(FilterSettings.model_fields))
+def test_every_rule_is_switched_off_by_the_word_off(setting: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'[filters]\n{setting} = "off"\n')
+    by_recipe = load_settings(CurateSettings, recipe).filters
+    by_hand = load_settings(CurateSettings, None, [f"filters.{setting}=off"]).filters
+    assert getattr(by_recipe, setting) is None
+    assert by_hand == by_recipe
+    assert setting not in apply_filters(pl.DataFrame([GOOD]), by_recipe)["rule"].to_list()
+
+
+def test_a_recipe_with_every_filter_off_drops_nothing() -> None:
+    assert apply_filters(pl.DataFrame([GOOD]), OFF).height == 0

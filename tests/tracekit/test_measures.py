@@ -55,8 +55,55 @@ def test_the_tail_is_counted_as_python_counts_it(response: str) -> None:
     assert measured(response)[0]["tail_repeats"] == response.count(response[-TAIL:])
 
 
-def test_repeated_lines_are_a_share() -> None:
-    assert measured("a\na\na\nb")[0]["repeated_lines"] == 0.5
+PARAGRAPHS = [f"Paragraph number {n} says something of its own." for n in range(15)]
+
+
+def test_repeated_lines_are_a_share_of_the_substantial_lines() -> None:
+    one, layout = "We add the two numbers.", "\\["
+    (found,) = measured("\n".join([one, layout, "", one, layout, "", "Then we take half of it.", "so"]))
+    assert found["repeated_lines"] == pytest.approx(1 / 3)
+    assert found["repeated_characters"] == pytest.approx(len(one) / (2 * len(one) + len("Then we take half of it.")))
+
+
+@pytest.mark.parametrize("between", ["\n\n", "\n\n\n", "\n\\[\nx\n\\]\n", "\n---\n"])
+def test_what_parts_distinct_paragraphs_is_no_repetition(between: str) -> None:
+    (found,) = measured(between.join(PARAGRAPHS))
+    assert (found["repeated_lines"], found["repeated_characters"]) == (0, 0)
+
+
+@pytest.mark.parametrize("period", [1, 7, 50, 333, 1200])
+def test_a_period_of_any_length_that_repeats_to_the_end_is_counted(period: int) -> None:
+    said = "".join(f"{n}, " for n in range(1000))[:period]
+    (found,) = measured("A beginning that is said once. " + said * 200 if period < 50 else "Once. " + said * 4)
+    assert found["loop_repeats"] == pytest.approx(200 if period < 50 else 4, rel=0.02)
+
+
+def test_an_end_that_is_said_twice_and_a_rule_of_dashes_are_no_loop() -> None:
+    twice, dashes = measured("Some words before. " + PARAGRAPHS[1] * 2, "Some words before.\n" + "-" * 80)
+    assert (twice["loop_repeats"], dashes["loop_repeats"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("response", "fault"),
+    [
+        ("<think>a</think>b", ""),
+        ("a</think>b", ""),  # the opening tag stood in the prompt
+        ("no block", ""),
+        ("<|begin_of_thought|>a<|end_of_thought|>\n<|begin_of_solution|>b", ""),
+        ("<|channel|>analysis<|message|>a<|channel|>analysis<|message|>b<|channel|>final<|message|>c", ""),
+        ("[THINK]a[/THINK]b", ""),
+        ("<|channel|>analysis<|message|>a", "not one block"),
+        ("<think>a<think>b</think>c", "not one block"),
+        ("<think>a</think>b</think>c", "not one block"),
+        ("<think>a", "not one block"),
+        ("</think>a<think>", "not one block"),
+        ("<think>a</thinking>b", "not one block"),
+        ("<think>a</think>b<think>c</think>d", "not one block"),
+        ("<think>a</think> \n", "no answer after it"),
+    ],
+)
+def test_think_tags_at_fault_are_told(response: str, fault: str) -> None:
+    assert measured(response)[0]["think_fault"] == fault
 
 
 def test_languages_are_told_by_their_scripts() -> None:
@@ -71,6 +118,21 @@ def test_an_answer_before_the_reasoning_has_a_low_position() -> None:
     early, late = measured("\\boxed{7} because " + "x " * 400, "x " * 400 + "so \\boxed{7}")
     assert early["answer_position"] < 0.01
     assert late["answer_position"] > 0.95
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    ["I must put the final answer in \\boxed{}.", "The answer is to be a fraction in \\boxed{...}.", "Use \\boxed."],
+)
+def test_an_instruction_that_is_quoted_is_no_answer(instruction: str) -> None:
+    (found,) = measured(instruction + " We reckon." * 60 + " So it is \\boxed{7}.")
+    assert found["answer_position"] > 0.9
+
+
+@pytest.mark.parametrize("early", ["The answer is 7. ", "The answer is $7$. ", "\\boxed{7} it is. "])
+def test_an_answer_that_is_said_first_and_again_at_the_end_is_early(early: str) -> None:
+    (found,) = measured(early + "We reckon. " * 100 + "So it is \\boxed{7}.")
+    assert found["answer_position"] < 0.05
 
 
 def test_the_streamed_file_holds_what_a_frame_gives(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +12,14 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from tracekit.cli.app import GATE_FAILED
 from tracekit.cli.arguments import recipe_and_settings
 from tracekit.core.progress import draw_progress
 from tracekit.core.settings import load_settings
 from tracekit.curation import ledger
-from tracekit.curation.curate import CurateSettings, curate, restore
+from tracekit.curation.curate import curate, restore
 from tracekit.curation.measurements import plan
+from tracekit.curation.settings import CurateSettings
 
 console = Console()
 
@@ -52,7 +55,13 @@ def command_curate(
         return
     with draw_progress() as report:
         run = curate(settings, progress=report)
-    draw_funnel(json.loads((run / "funnel.json").read_text(encoding="utf-8")))
+    funnel = json.loads((run / "funnel.json").read_text(encoding="utf-8"))
+    draw_funnel(funnel)
+    for line in warnings_of(funnel, run):
+        print(f"warning: {line}", file=sys.stderr)
+    if not funnel["funnel"][-1]["traces"]:
+        print(f"tracekit: {empty_result(funnel)}", file=sys.stderr)
+        sys.exit(GATE_FAILED)
     console.print(f"{run}/curated.parquet, {run}/export; read on: tracekit why {run} ID", soft_wrap=True)
 
 
@@ -128,9 +137,33 @@ def draw_funnel(funnel: dict[str, Any]) -> None:
     draw("authors", ("author", "read", "correct", "wrong", "kept"), authors)
     for fact in ("unverifiable_golds", "disagreements"):
         console.print(f"{fact.replace('_', ' ')}: {_listed(funnel[fact]) or 'none'}")
+    console.print(f"copies kept: {funnel['copies']} (duplicates.traces=1.0 drops them)")
     console.print(
         f"problems with two golds: {funnel['gold_conflicts']}; contaminated: {funnel['contaminated_problems']}"
     )
+
+
+def warnings_of(funnel: dict[str, Any], run: Path) -> list[str]:
+    """A sentence for each rule that drops a large share of the correct traces, with examples and what to do."""
+    return [
+        f"filters.{found['rule']} = {found['threshold']} drops {found['dropped']:,} of {found['correct']:,} correct "
+        f"traces ({found['dropped'] / found['correct']:.0%}), for example "
+        + ", ".join(f"{one['row_id']} ({map_text(one['measured'])})" for one in found["examples"])
+        + f". Look with tracekit why {run} ID; filters.{found['rule']}=off switches the rule off."
+        for found in funnel["warnings"]
+    ]
+
+
+def empty_result(funnel: dict[str, Any]) -> str:
+    """Why nothing is left, in a sentence: the stage that dropped the last traces, its reasons, the way out."""
+    last = next(stage for stage in funnel["funnel"] if not stage["traces"])
+    reasons = _listed(last["reasons"]) or "no reason recorded"
+    way_out = (
+        "No gold could be verified: where the source has none, audit_golds=off filters.outcomes=off keeps its traces."
+        if last["stage"] == "gold"
+        else "Set a rule to off (filters.NAME=off), or look at a trace with tracekit why."
+    )
+    return f"the curated set is empty: stage {last['stage']} dropped the last traces ({reasons}). {way_out}"
 
 
 def map_text(value: Any) -> str:

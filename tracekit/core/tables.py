@@ -61,7 +61,7 @@ VERDICTS: Schema = {
     "gold": pl.String,
     "method": pl.String,
     "reason": pl.String,
-    "seconds": pl.Float64,
+    "seconds": pl.Float64,  # wall time; null in a curation, whose bytes depend on no clock
     "verifier": pl.String,  # "evaluators", "math-verify"
     "verifier_version": pl.String,
     "policy": pl.String,  # digest of the policy

@@ -12,85 +12,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
-from pydantic import Field
 
+from tracekit.core.folders import HOLDER, LOCK, lock_folder
 from tracekit.core.runs import Progress, commit, no_progress, versions, write_text
-from tracekit.core.settings import Settings
 from tracekit.core.tables import CURATED, LEDGER, full_disk_told, write_table
 from tracekit.curation import measurements as measuring
 from tracekit.curation.decisions import Decisions, decide_all
-from tracekit.curation.export import ExportSettings, export
-from tracekit.curation.filters import FilterSettings
+from tracekit.curation.export import export
 from tracekit.curation.ledger import find
-from tracekit.curation.select import SelectSettings
+from tracekit.curation.settings import CurateSettings
 from tracekit.curation.stage_cache import Stages, digest, sweep
-from tracekit.curation.verify import VerifySettings, disagreements
-from tracekit.reading.readers import SourceSettings
-
-
-class DuplicateSettings(Settings):
-    """Near duplicates by the Jaccard index of word n-grams; a threshold of None is off, exact ones always go.
-
-    problems: threshold between problem texts, over the whole set.
-    traces: threshold between responses to one problem.
-    n: words of a shingle.
-    """
-
-    problems: float | None = 0.9
-    traces: float | None = 0.9
-    n: int = 5
-
-
-class ContaminationSettings(Settings):
-    """benchmarks: sets that no curated problem may share n words in a row with, nor be near to.
-
-    near: least Jaccard index of word 5-grams to a benchmark row that counts as near; None is off.
-    """
-
-    benchmarks: tuple[SourceSettings, ...] = ()
-    n: int = 8
-    near: float | None = 0.8
-
-
-class CurateSettings(Settings):
-    """A recipe.
-
-    output: the run folder. stages: where measured stages are kept, to be shared between runs; output/stages
-    where not given. data: the folder that relative source paths begin at. seed: of draws and of the split.
-    tokenizer: a folder or file with tokenizer.json, or a hub name; without one, tokens are words.
-    audit_golds: drop problems whose gold cannot be verified, before anything is held against it.
-    pass_rate_author: whose samples the pass rate counts; everybody's where empty.
-    workers: processes that segment and verify; 0: one a core.
-    engine: "ray" shares the batches of these stages out over a Ray cluster; the results are the same.
-    validation: share of problems held back, duplicates of one problem on one side.
-    """
-
-    output: Path = Path("runs/curation")
-    stages: Path | None = None
-    data: Path = Path()
-    seed: int = 0
-    sources: tuple[SourceSettings, ...] = Field(default=(), min_length=0)
-    workers: int = 0
-    engine: Literal["local", "ray"] = "local"
-    tokenizer: str | None = None
-    audit_golds: bool = True
-    verify: VerifySettings = VerifySettings()
-    filters: FilterSettings = FilterSettings()
-    pass_rate_author: str = ""
-    duplicates: DuplicateSettings = DuplicateSettings()
-    contamination: ContaminationSettings = ContaminationSettings()
-    select: SelectSettings = SelectSettings()
-    validation: float = 0.0
-    export: ExportSettings = ExportSettings()
-
-    @property
-    def local_workers(self) -> int:
-        """Processes a batch may use: under Ray one, for the batches themselves run side by side."""
-        return 1 if self.engine == "ray" else self.workers
+from tracekit.curation.verify import disagreements
 
 
 class CurationError(ValueError):
@@ -104,8 +42,33 @@ def curate(settings: CurateSettings, *, progress: Progress = no_progress) -> Pat
     """
     if not settings.sources:
         raise CurationError("the recipe names no source; add [[sources]] with path = … .")
-    run = settings.output
-    stages = Stages(settings.stages or run / "stages")
+    run, shared = settings.output, settings.stages or settings.output / "stages"
+    with ExitStack() as locks:
+        locks.enter_context(_held(run, settings.wait))
+        if _owner_of(shared) != run:
+            locks.enter_context(_held(_owner_of(shared), settings.wait))
+        return _curate(settings, run, Stages(shared), progress)
+
+
+def _owner_of(stages: Path) -> Path:
+    """The folder whose lock guards the stages: the run they lie in, or they themselves where they lie alone."""
+    return stages.parent if (stages.parent / LOCK).exists() else stages
+
+
+@contextmanager
+def _held(folder: Path, wait: float) -> Iterator[None]:
+    """Hold the folder's lock; a curation that was refused at its start leaves no folder behind."""
+    with lock_folder(folder, "curate", wait_seconds=wait):
+        try:
+            yield
+        finally:
+            if {path.name for path in folder.iterdir()} <= {LOCK, HOLDER}:
+                for path in folder.iterdir():
+                    path.unlink()
+                folder.rmdir()
+
+
+def _curate(settings: CurateSettings, run: Path, stages: Stages, progress: Progress) -> Path:
     sweep(run)
     sweep(stages.folder)
     measured = measuring.measure_all(settings, stages, progress)
@@ -121,7 +84,7 @@ def curate(settings: CurateSettings, *, progress: Progress = no_progress) -> Pat
 
 def recipe_hash(settings: CurateSettings) -> str:
     """What decides the curated set: every setting but where it is written to."""
-    return digest(settings.model_dump(mode="json", exclude={"output", "stages", "data", "workers", "engine"}))
+    return digest(settings.model_dump(mode="json", exclude={"output", "stages", "data", "workers", "engine", "wait"}))
 
 
 def card_facts(settings: CurateSettings, funnel: dict[str, Any]) -> dict[str, Any]:

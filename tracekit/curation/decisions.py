@@ -7,20 +7,18 @@ next, save where it was restored by hand.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from tracekit.core.tables import CURATED, LEDGER, check
 from tracekit.curation.filters import apply_filters
 from tracekit.curation.ledger import DROP, KEEP, decide, dropped
+from tracekit.curation.measurements import Measured
 from tracekit.curation.select import pair, select, validation_groups
+from tracekit.curation.settings import CurateSettings
 from tracekit.curation.verify import KNOWN
 from tracekit.text.duplicates import keep_first
-
-if TYPE_CHECKING:
-    from tracekit.curation.curate import CurateSettings
-    from tracekit.curation.measurements import Measured
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,7 @@ def decide_all(settings: CurateSettings, measured: Measured, restored: dict[str,
     audited = course.rows
     filtered = apply_filters(course.rows.with_columns(row_id="trace_id"), settings.filters)
     course.pass_through("filter", filtered)
+    warnings = severe_rules(filtered, audited)
     _drop_duplicates(settings, course, measured)
     if settings.contamination.benchmarks:
         course.pass_through(
@@ -116,6 +115,8 @@ def decide_all(settings: CurateSettings, measured: Measured, restored: dict[str,
         "gold_conflicts": _gold_conflicts(measured),
         "contaminated_problems": measured.read("contamination", ["problem_id"])["problem_id"].n_unique(),
         "pairs": pairs.height,
+        "copies": _copies(measured, course.rows),
+        "warnings": warnings,
         "validation_problems": curated.filter(pl.col("split") == "validation")["problem_id"].n_unique(),
     }
     ledger = check(pl.concat(course.ledger) if course.ledger else pl.DataFrame(schema=LEDGER), LEDGER, "ledger")
@@ -133,7 +134,20 @@ def _rows(settings: CurateSettings, measured: Measured) -> pl.DataFrame:
     if settings.pass_rate_author:
         counted = counted & (pl.col("author") == settings.pass_rate_author)
     rate = (pl.col("outcome") == "correct").filter(counted).mean().over("problem_id")
-    return rows.with_columns(rate.alias("pass_rate"))
+    return rows.with_columns(rate.alias("pass_rate"), think_fault=_think_fault())
+
+
+#: An author of at least so many traces writes a think block always where so large a share of them has one, or where so
+#: large a share closes one that the prompt opened. A trace of theirs without tags was cut off while it thought.
+LEAST_TRACES, ALWAYS_THINKS, PROMPT_OPENS = 5, 0.8, 0.3
+
+
+def _think_fault() -> pl.Expr:
+    thinks = pl.col("think_opened") | pl.col("think_closed")
+    closes_alone = pl.col("think_closed") & ~pl.col("think_opened")
+    always = (thinks.mean().over("author") >= ALWAYS_THINKS) | (closes_alone.mean().over("author") >= PROMPT_OPENS)
+    cut_off = always & (pl.len().over("author") >= LEAST_TRACES) & ~thinks
+    return pl.when(cut_off).then(pl.lit("no think block, unlike its author's others")).otherwise("think_fault")
 
 
 def _gold_decisions(measured: Measured, rows: pl.DataFrame) -> pl.DataFrame:
@@ -153,13 +167,15 @@ def _gold_decisions(measured: Measured, rows: pl.DataFrame) -> pl.DataFrame:
 def _drop_duplicates(settings: CurateSettings, course: _Course, measured: Measured) -> None:
     pairs = measured.read("duplicates")
     problems = course.rows["problem_id"].unique(maintain_order=True)
-    decisions = _duplicate_decisions("problem", problems, pairs, settings.duplicates.problems)
-    course.pass_through("duplicate problems", decisions, key="problem_id")
-    decisions = _duplicate_decisions("trace", course.rows["trace_id"], pairs, settings.duplicates.traces)
-    course.pass_through("duplicate traces", decisions)
+    if settings.duplicates.problems is not None:
+        decisions = _duplicate_decisions("problem", problems, pairs, settings.duplicates.problems)
+        course.pass_through("duplicate problems", decisions, key="problem_id")
+    if settings.duplicates.traces is not None:
+        decisions = _duplicate_decisions("trace", course.rows["trace_id"], pairs, settings.duplicates.traces)
+        course.pass_through("duplicate traces", decisions)
 
 
-def _duplicate_decisions(kind: str, ids: pl.Series, pairs: pl.DataFrame, threshold: float | None) -> pl.DataFrame:
+def _duplicate_decisions(kind: str, ids: pl.Series, pairs: pl.DataFrame, threshold: float) -> pl.DataFrame:
     """Of the rows still in, in source order, the first of each set of duplicates stays."""
     place = pl.DataFrame({"id": ids}).with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
     inside = pairs.filter(pl.col("kind") == kind)
@@ -184,7 +200,7 @@ def _duplicate_decisions(kind: str, ids: pl.Series, pairs: pl.DataFrame, thresho
         stage=f"duplicate {kind}s",
         rule="first of its like",
         version="1",
-        threshold="1.0" if threshold is None else str(threshold),
+        threshold=str(threshold),
         keep=pl.col("of").is_null(),
         reason=pl.format("duplicate of {}", pl.col("of")),
         measured=pl.when(pl.col("of").is_null())
@@ -304,17 +320,29 @@ def _problems(settings: CurateSettings, measured: Measured) -> pl.DataFrame:
     if not settings.validation:
         return problems
     pairs = measured.read("duplicates").filter(pl.col("kind") == "problem")
-    leader = dict(pairs.sort("left", descending=True).select("right", "left").iter_rows())
-    groups = pl.Series([_leader_of(i, leader) for i in problems["problem_id"]], dtype=pl.String)
+    groups = _groups(problems["problem_id"], pairs)
     held = validation_groups(groups, settings.validation, seed=settings.seed)
     split = pl.when(held & (pl.col("split") == "train")).then(pl.lit("validation")).otherwise(pl.col("split"))
     return problems.with_columns(split.alias("split"))
 
 
-def _leader_of(problem: str, leader: dict[str, str]) -> str:
-    while problem in leader:  # ends: a leader stands before its duplicate in the sources
-        problem = leader[problem]
-    return problem
+def _groups(problems: pl.Series, pairs: pl.DataFrame) -> pl.Series:
+    """For each problem the first of all that it is near to, be it over several: a chain stays together."""
+    leader: dict[str, str] = {}
+
+    def first(problem: str) -> str:
+        while problem in leader:
+            above = leader[problem]
+            leader[problem] = leader.get(above, above)  # a long chain is walked once
+            problem = above
+        return problem
+
+    place = {problem: at for at, problem in enumerate(problems)}
+    for left, right in pairs.select("left", "right").iter_rows():
+        one, other = sorted((first(left), first(right)), key=place.__getitem__)
+        if one != other:
+            leader[other] = one
+    return pl.Series([first(problem) for problem in problems], dtype=pl.String)
 
 
 def _by_author(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, dict[str, int]]:
@@ -329,6 +357,32 @@ def _by_author(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, dict[str,
 def _unverifiable(measured: Measured) -> dict[str, int]:
     faults = measured.read("golds").filter(pl.col("outcome") != "correct")
     return dict(faults.group_by("outcome").len().sort("outcome").iter_rows())
+
+
+def _copies(measured: Measured, rows: pl.DataFrame) -> int:
+    """Traces still in whose very text stands before in another trace of their problem."""
+    exact = measured.read("duplicates").filter(pl.col("kind") == "trace", pl.col("jaccard") == 1.0)
+    inside = pl.col("left").is_in(rows["trace_id"].implode()) & pl.col("right").is_in(rows["trace_id"].implode())
+    return exact.filter(inside)["right"].n_unique()
+
+
+#: A rule that drops more than this share of the correct traces is told to the user, with three of them.
+SEVERE = 0.2
+
+
+def severe_rules(filtered: pl.DataFrame, rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Filter rules that drop more than a fifth of the correct traces → rule, dropped, correct, threshold, examples.
+
+    filtered: the filters' LEDGER rows. rows: the traces that they judged, with their outcome.
+    """
+    correct = rows.filter(pl.col("outcome") == "correct")["trace_id"]
+    drops = filtered.filter(pl.col("verdict") == DROP, pl.col("row_id").is_in(correct.implode()))
+    counts = drops.group_by("rule", "threshold", maintain_order=True).agg(
+        dropped=pl.len(), examples=pl.struct("row_id", "measured").head(3)
+    )
+    return [
+        {**row, "correct": len(correct)} for row in counts.to_dicts() if row["dropped"] > SEVERE * max(len(correct), 1)
+    ]
 
 
 def _gold_conflicts(measured: Measured) -> int:

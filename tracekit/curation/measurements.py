@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -14,23 +14,26 @@ from tracekit.core.ids import file_digest
 from tracekit.core.runs import Progress, no_progress
 from tracekit.core.tables import STEPS, VERDICTS, Schema
 from tracekit.curation.ray_engine import for_each_on_ray
+from tracekit.curation.settings import ContaminationSettings, CurateSettings
 from tracekit.curation.stage_cache import Plan, Stages, digest
 from tracekit.curation.verify import audit_golds, policy_digest, verifier_version, verify_traces
 from tracekit.reading.readers import SourceError, SourceSettings, iterate_source, read_source, source_files
-from tracekit.text.contamination import contaminated
+from tracekit.text.contamination import contaminated, template_ngrams, without_templates
 from tracekit.text.duplicates import exact_duplicates, near_duplicates
-from tracekit.text.features import FULL, measure_file
+from tracekit.text.features import FULL, SCRIPTS, measure_file, script_counts, scripts_of
 from tracekit.text.segment_worker import segment_in_processes
+from tracekit.text.shingles import Hashes
 from tracekit.text.tokens import count_tokens, tokenizer_digest
 
-if TYPE_CHECKING:
-    from tracekit.curation.curate import CurateSettings
-
 #: Raised when a stage's code changes what it writes: older folders of that stage are then made anew.
-VERSIONS = {"sources": 2, "segment": 1, "measures": 1, "golds": 1, "verify": 1, "duplicates": 1, "contamination": 2}
+VERSIONS = {"sources": 3, "segment": 1, "measures": 2, "golds": 1, "verify": 2, "duplicates": 2, "contamination": 3}
 #: Traces of a row group, which is what a stream holds at once: 16 MB of text at 8 KB each. Left to itself, polars
 #: makes one group of 100,000 and more.
 ROW_GROUP = 2_000
+#: Problems held against a benchmark at a time, to bound memory.
+PROBLEMS_AT_ONCE = 50_000
+#: Least Jaccard index at which two problems go to the same side of a split where no rule drops near problems.
+NEAR_FOR_SPLIT = 0.9
 #: Traces segmented between two writes to disk.
 SEGMENT_BATCH = 10_000
 
@@ -119,10 +122,12 @@ def _sources(settings: CurateSettings, stages: Stages, progress: Progress) -> Pa
                 part.traces.write_parquet(folder / "parts" / f"{len(problems):06d}.parquet")
                 count += part.traces.height
                 progress("sources", count, 0, part.where)
-        unique = pl.concat(problems).unique("problem_id", keep="first", maintain_order=True)
+        unique, same = _merged(pl.concat(problems).unique("problem_id", keep="first", maintain_order=True))
         unique.write_parquet(folder / "problems.parquet")
         pl.concat(steps).write_parquet(folder / "given_steps.parquet")
         parts = pl.scan_parquet(folder / "parts" / "*.parquet")
+        if same:
+            parts = parts.with_columns(pl.col("problem_id").replace(same))
         parts.sink_parquet(folder / "traces.parquet", row_group_size=ROW_GROUP)
         for path in (folder / "parts").iterdir():
             path.unlink()
@@ -133,6 +138,18 @@ def _sources(settings: CurateSettings, stages: Stages, progress: Progress) -> Pa
 
     inputs = [_source_inputs(source, settings.data) for source in settings.sources]
     return stages.build("sources", {"version": VERSIONS["sources"], "sources": inputs}, make)
+
+
+def _merged(problems: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Problems with those merged that two sources share, and problem_id → the id that stands for it.
+
+    The same text with the same gold and split is one problem: two teachers' traces of it stand side by side, and none
+    is lost as the trace of a duplicate problem.
+    """
+    first = problems.with_columns(first=pl.col("problem_id").first().over("problem", "gold", "split"))
+    again = first.filter(pl.col("first") != pl.col("problem_id"))
+    same = dict(again.select("problem_id", "first").iter_rows())
+    return first.filter(pl.col("first") == pl.col("problem_id")).drop("first"), same
 
 
 def _check_unique(traces: Path) -> None:
@@ -168,8 +185,8 @@ def _measures(settings: CurateSettings, sources: Path, segments: Path, stages: S
         traces = pl.scan_parquet(sources / "traces.parquet")
         # Words stand in for tokens where no tokenizer is named, and counting them takes most of the pass.
         wanted = {name: of for name, of in FULL.items() if name != "words" or not settings.tokenizer}
-        measure_file(sources / "traces.parquet", folder / "text.parquet", wanted)
-        table = pl.read_parquet(folder / "text.parquet")
+        measure_file(sources / "traces.parquet", folder / "text.parquet", {**wanted, **script_counts()})
+        table = _without_the_problems_language(pl.read_parquet(folder / "text.parquet"), sources)
         (folder / "text.parquet").unlink()
         if settings.tokenizer:
             tokens = count_tokens(traces.select("response"), settings.tokenizer, progress)
@@ -190,6 +207,20 @@ def _measures(settings: CurateSettings, sources: Path, segments: Path, stages: S
         "tokenizer": tokenizer_digest(settings.tokenizer),
     }
     return stages.build("measures", inputs, make)
+
+
+def _without_the_problems_language(table: pl.DataFrame, sources: Path) -> pl.DataFrame:
+    """`foreign_share` without the scripts of the problem; `language_switches` unknown where it is written in one."""
+    spoken = scripts_of(pl.read_parquet(sources / "problems.parquet", columns=["problem_id", "problem"]))
+    of = pl.read_parquet(sources / "traces.parquet", columns=["trace_id", "problem_id"])
+    table = table.join(of, on="trace_id", how="left", maintain_order="left")
+    table = table.join(spoken, on="problem_id", how="left", maintain_order="left")
+    foreign = pl.sum_horizontal(pl.when(~pl.col(f"of_{name}")).then(f"in_{name}") for name in SCRIPTS)
+    same_language = pl.any_horizontal(f"of_{name}" for name in SCRIPTS)
+    return table.with_columns(
+        foreign_share=(foreign / pl.col("characters")).fill_nan(0).cast(pl.Float32),
+        language_switches=pl.when(~same_language).then("language_switches"),
+    ).drop("problem_id", pl.selectors.starts_with("in_", "of_"))
 
 
 def _step_measures(steps: pl.LazyFrame) -> pl.DataFrame:
@@ -245,11 +276,14 @@ def _verdicts(settings: CurateSettings, sources: Path, golds: Path, stages: Stag
 def _duplicates(settings: CurateSettings, sources: Path, stages: Stages, progress: Progress) -> Path:
     """Pairs (kind, left, right, jaccard): kind "problem" or "trace"; left stands first in the sources."""
     wanted = settings.duplicates
+    # A split must know which problems are near each other though none of them is to be dropped.
+    near_problems = NEAR_FOR_SPLIT if wanted.problems is None and settings.validation else wanted.problems
 
     def make(folder: Path) -> None:
         problems = pl.read_parquet(sources / "problems.parquet", columns=["problem_id", "problem"])
         progress("duplicates", 0, 2, "problems")
-        parts = [_pairs("problem", problems["problem_id"], problems["problem"], None, wanted.problems, wanted.n)]
+        parts = [_pairs("problem", problems["problem_id"], problems["problem"], None, near_problems, wanted.n)]
+        # Switched off, copies are still counted: the funnel tells how many there are.
         traces = pl.read_parquet(sources / "traces.parquet", columns=["trace_id", "problem_id", "response"])
         progress("duplicates", 1, 2, "traces")
         parts.append(
@@ -259,6 +293,7 @@ def _duplicates(settings: CurateSettings, sources: Path, stages: Stages, progres
         progress("duplicates", 2, 2, "")
 
     inputs = {"version": VERSIONS["duplicates"], "sources": sources.name, **wanted.model_dump(mode="json")}
+    inputs["problems"] = near_problems
     return stages.build("duplicates", inputs, make)
 
 
@@ -293,10 +328,12 @@ def _contamination(settings: CurateSettings, sources: Path, stages: Stages, prog
     def make(folder: Path) -> None:
         problems = pl.read_parquet(sources / "problems.parquet", columns=["problem_id", "problem"])
         parts = [pl.DataFrame(schema=CONTAMINATION)]
+        share = wanted.template_share
+        templates = None if share is None else template_ngrams(problems["problem"], wanted.n, share)
         for number, source in enumerate(wanted.benchmarks):
             progress("contamination", number, len(wanted.benchmarks), source.path)
             benchmark = read_source(source, settings.data).problems
-            matches = _matches(problems["problem"], benchmark["problem"], wanted.n, wanted.near)
+            matches = _matches(problems["problem"], benchmark["problem"], wanted, templates)
             parts.append(
                 pl.DataFrame(
                     {
@@ -314,16 +351,30 @@ def _contamination(settings: CurateSettings, sources: Path, stages: Stages, prog
 
     benchmarks = [_source_inputs(source, settings.data) for source in wanted.benchmarks]
     inputs = {"version": VERSIONS["contamination"], "sources": sources.name, "benchmarks": benchmarks, "n": wanted.n}
-    inputs["near"] = wanted.near
+    inputs |= {"near": wanted.near, "template_share": wanted.template_share}
     return stages.build("contamination", inputs, make)
 
 
-def _matches(problems: pl.Series, benchmark: pl.Series, n: int, near: float | None) -> pl.DataFrame:
+def _matches(
+    problems: pl.Series, benchmark: pl.Series, wanted: ContaminationSettings, templates: Hashes | None
+) -> pl.DataFrame:
     """`contaminated`, and jaccard: null where n words are shared, the nearness of a pair that shares none."""
-    found = contaminated(problems, benchmark, n).with_columns(jaccard=pl.lit(None, dtype=pl.Float64))
-    if near is None:
+    if templates is not None:
+        benchmark = without_templates(benchmark, templates, wanted.n)
+    parts = []
+    for start in range(0, max(len(problems), 1), PROBLEMS_AT_ONCE):
+        some = problems.slice(start, PROBLEMS_AT_ONCE)
+        if templates is not None:
+            some = without_templates(some, templates, wanted.n)
+        parts.append(_matches_of(some, benchmark, wanted).with_columns(pl.col("problem") + start))
+    return pl.concat(parts)
+
+
+def _matches_of(problems: pl.Series, benchmark: pl.Series, wanted: ContaminationSettings) -> pl.DataFrame:
+    found = contaminated(problems, benchmark, wanted.n).with_columns(jaccard=pl.lit(None, dtype=pl.Float64))
+    if wanted.near is None:
         return found
-    pairs = near_duplicates(pl.concat([problems, benchmark.rename(problems.name)]), threshold=near)
+    pairs = near_duplicates(pl.concat([problems, benchmark.rename(problems.name)]), threshold=wanted.near)
     across = pairs.filter(pl.col("left") < len(problems), pl.col("right") >= len(problems)).select(
         problem=pl.col("left").cast(pl.Int64),
         benchmark=pl.col("right").cast(pl.Int64) - len(problems),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -45,7 +44,7 @@ def verify_traces(
     version = verifier_version(verifier)
     return pl.DataFrame(
         [
-            (i, *v, verifier, version, policy_digest(verifier))
+            (i, *v, None, verifier, version, policy_digest(verifier))
             for i, v in zip(traces["trace_id"], verdicts, strict=True)
         ],
         schema=VERDICTS,
@@ -112,7 +111,8 @@ def policy_digest(verifier: Verifier) -> str:
     return digest(asdict(Policy()))
 
 
-Row = tuple[str, str | None, str, str, str, float]
+#: outcome, prediction, gold, method, reason. How long a verdict took is not part of it: it differs from run to run.
+Row = tuple[str, str | None, str, str, str]
 
 
 def _ours(responses: list[str], golds: list[str], workers: int, progress: Progress) -> list[Row]:
@@ -121,7 +121,7 @@ def _ours(responses: list[str], golds: list[str], workers: int, progress: Progre
     with warnings.catch_warnings():  # golds that cannot be read are a table of their own here
         warnings.simplefilter("ignore", UnparsedGoldWarning)
         verdicts = verify_batch(responses, golds, workers=workers or None, progress=progress)
-    return [(str(v.outcome), v.prediction, v.gold, v.method, v.reason, v.seconds) for v in verdicts]
+    return [(str(v.outcome), v.prediction, v.gold, v.method, v.reason) for v in verdicts]
 
 
 def _math_verify(responses: list[str], golds: list[str], workers: int, progress: Progress) -> list[Row]:
@@ -131,13 +131,12 @@ def _math_verify(responses: list[str], golds: list[str], workers: int, progress:
         raise VerifierError("math-verify is not installed; pip install 'math-verify[antlr4_13_2]'.") from error
     rows: list[Row] = []
     for response, gold in zip(responses, golds, strict=True):
-        began = time.perf_counter()
         target, answer = parse(f"${gold}$"), parse(response)
         outcome = "unparsed_gold" if not target else "no_answer" if not answer else None
         if outcome is None:
             outcome = "correct" if verify(target, answer) else "wrong"
         prediction = str(answer[-1]) if answer else None
-        rows.append((outcome, prediction, gold, "math-verify", "", time.perf_counter() - began))
+        rows.append((outcome, prediction, gold, "math-verify", ""))
         progress("verify", len(rows), len(responses), "math-verify")
     return rows
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from tracekit.text.shingles import Words, ngrams, normalise, words
+from tracekit.text.shingles import Hashes, Words, ngrams, normalise, words
+
+#: An n-gram of a prompt template stands in at least so many prompts; fewer alike may be copies of a benchmark row.
+LEAST_PROMPTS = 5
+#: Prompts that templates are looked for in: of a longer set, so many evenly spread over it.
+SAMPLE = 20_000
+#: What stands for a template within a text. At either end of it nothing does.
+GAP = "\x1e"
 
 #: problem and benchmark are row numbers; `ngram` is the first words they share; `shared` counts distinct n-grams.
 MATCHES: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -38,6 +45,54 @@ def contaminated(problems: pl.Series, benchmark: pl.Series, n: int = 8) -> pl.Da
         if mine == _text_of(benchmark, right, row, other, length):  # a collision of hashes is no match
             rows.append((problem, row, count, mine))
     return pl.DataFrame(rows, schema=MATCHES, orient="row")
+
+
+def template_ngrams(problems: pl.Series, n: int, share: float) -> Hashes:
+    """Hashes of the word n-grams that stand in more than `share` of the distinct problems: a prompt's fixed words.
+
+    The hashes are sorted. share: in [0, 1]; an n-gram in fewer than LEAST_PROMPTS problems never counts.
+    """
+    texts = normalise(problems).unique(maintain_order=True)
+    texts = texts.gather_every(max(1, len(texts) // SAMPLE))
+    found = words(texts)
+    hashes, first = ngrams(found, n)
+    order = np.lexsort((found.text[first], hashes))
+    hashes, text = hashes[order], found.text[first][order]
+    once = np.concatenate([[True], (hashes[1:] != hashes[:-1]) | (text[1:] != text[:-1])])[: len(hashes)]
+    values, counts = np.unique(hashes[once], return_counts=True)
+    return values[counts >= max(LEAST_PROMPTS, share * len(texts) + 1e-9)]
+
+
+def without_templates(texts: pl.Series, templates: Hashes, n: int) -> pl.Series:
+    """Normalised texts without the words that a template's n-gram covers; a gap within a text leaves GAP.
+
+    What is left of a problem is compared with what is left of a benchmark row, so that neither the template nor the
+    first words after it ("... final answer. Find the value") make two problems alike.
+    """
+    texts = normalise(texts)
+    if not len(templates):
+        return texts
+    found = words(texts)
+    hashes, first = ngrams(found, n)
+    covered = np.zeros(len(found.hashes) + 1, np.int64)
+    starts = first[np.isin(hashes, templates)]
+    np.add.at(covered, starts, 1)
+    np.add.at(covered, starts + n, -1)
+    inside = np.cumsum(covered)[:-1] > 0
+    rows = np.unique(found.text[inside])
+    bounds = np.searchsorted(found.text, np.arange(len(texts) + 1))
+    stripped = [_uncovered(texts[int(row)], found, inside, range(bounds[row], bounds[row + 1])) for row in rows]
+    return texts.scatter(rows, stripped) if len(rows) else texts
+
+
+def _uncovered(text: str, found: Words, inside: np.ndarray, place: range) -> str:
+    raw, kept = text.encode(), []
+    for word in place:
+        if not inside[word]:
+            kept.append(raw[found.start[word] : found.end[word]].decode())
+        elif kept and kept[-1] != GAP:
+            kept.append(GAP)
+    return " ".join(kept[:-1] if kept and kept[-1] == GAP else kept)
 
 
 def _shared_ngrams(left: Words, right: Words, n: int) -> pl.DataFrame:
