@@ -1,4 +1,4 @@
-"""Publish a finished study: its tables and text into studies/results/, its figure and claims into the README.
+"""Publish a finished study: its tables and text into studies/results/, its figure and claims into docs/results.md.
 
     python studies/publish.py runs/luffy runs/phase runs/axes runs/bound
 
@@ -31,20 +31,20 @@ FIXED_INK = "#7d8590"
 
 
 def main(study: Path, phase: Path, *further: Path) -> None:
-    """Write studies/results/ and the README's part between its two marks."""
+    """Write studies/results/ and the page's part between its two marks."""
     settings, tables = copied(study)
     diagram = pl.read_parquet(phase / "phase.parquet")
     for name in ("phase.parquet", "phase_claims.parquet", "phase.md"):
         copy(phase / name, RESULTS / "phase" / name)
     drawn = figures.summary_figure(tables["metrics"], tables["curves"], diagram, titles_of(settings))
     write_text(RESULTS / SUMMARY, drawn.replace("currentColor", FIXED_INK))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
     points = phase_table(pl.read_parquet(phase / "phase_claims.parquet"), phase)
     parts = [as_markdown(tables["claims"], settings, points)]
     parts += [further_part(folder, *copied(folder), known=settings) for folder in further]
-    write_text(ROOT / "README.md", f"{before}{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}{after}")
+    write_text(ROOT / "docs" / "results.md", f"{before}{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}{after}")
 
 
 def copied(study: Path) -> tuple[StudySettings, dict[str, pl.DataFrame]]:
@@ -68,17 +68,17 @@ def copy(source: Path, target: Path) -> None:
 
 
 def as_markdown(claims: pl.DataFrame, settings: StudySettings, points: str) -> str:
-    """The README's part: figure, headline claims by question, and the phase diagram."""
+    """The page's part: figure, headline claims by question, and the phase diagram."""
     seeds, arms = len(settings.seeds), len(settings.arms)
     verdicts = dict(claims["verdict"].value_counts().iter_rows())
     counts = ", ".join(f"{verdicts.get(v, 0)} {v}" for v in ("supported", "refuted", "inconclusive"))
     headlines = claims.filter("headline")
     parts = [
-        f"![Accuracy, training and the phase diagram](studies/results/{SUMMARY})",
+        f"![Accuracy, training and the phase diagram](../studies/results/{SUMMARY})",
         f"{arms} ways to train one base, {seeds} seeds, base seeds varied too; habit "
         f"{settings.world.habit:.1%}. Effects are the first less the second, with 95 % intervals over seeds and "
         f"problems; p by Holm within a question. Of {len(claims)} claims {counts}; these are the headlines, all stand "
-        "in [the report](studies/results/luffy/report.md).",
+        "in [the report](../studies/results/luffy/report.md).",
         *(
             f"**{number}. {question}**\n\n{table_of(headlines.filter(pl.col('question') == number))}"
             for number, question in QUESTIONS.items()
@@ -90,7 +90,7 @@ def as_markdown(claims: pl.DataFrame, settings: StudySettings, points: str) -> s
     return "\n\n".join(parts)
 
 
-#: What the README tells of each point of the phase diagram: column → claim.
+#: What the page tells of each point of the phase diagram: column → claim.
 COMPARED = {
     "GRPO - base": "zero-RL solves more than its base at one sample",
     "LUFFY - GRPO": "LUFFY beats zero-RL, at temperature 1",
@@ -123,7 +123,7 @@ def further_part(study: Path, settings: StudySettings, tables: dict[str, pl.Data
     world = settings.world
     lead = (
         f"**{settings.title}** · {len(settings.seeds)} seeds; habit {world.habit:.1%}, numbers modulo {world.modulus}. "
-        f"All claims: [the report](studies/results/{study.name}/report.md)."
+        f"All claims: [the report](../studies/results/{study.name}/report.md)."
     )
     return f"{lead}\n\n{arms_table(settings, tables)}\n\n{table_of(claims)}"
 
@@ -153,7 +153,7 @@ def told_share(rows: pl.DataFrame) -> str:
     return "".join(f"{100 * r['value']:.1f} [{100 * r['low']:.1f}, {100 * r['high']:.1f}]" for r in rows.to_dicts())
 
 
-#: Arms of which the README tells how many seeds went: title → name.
+#: Arms of which the page tells how many seeds went: title → name.
 WENT = {"GRPO": "grpo", "LUFFY": "luffy", "without shaping": "luffy_plain"}
 
 

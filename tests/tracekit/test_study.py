@@ -521,9 +521,12 @@ def test_a_finished_study_and_a_phase_diagram_are_published(
     spec.loader.exec_module(publish)
     monkeypatch.setattr(publish, "ROOT", tmp_path)
     monkeypatch.setattr(publish, "RESULTS", tmp_path / "results")
-    (tmp_path / "README.md").write_text("before\n<!-- study -->\nold\n<!-- /study -->\nafter\n", encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").write_text(
+        "before\n<!-- study -->\nold\n<!-- /study -->\nafter\n", encoding="utf-8"
+    )
     publish.main(finished, phase)
-    told = (tmp_path / "README.md").read_text(encoding="utf-8")
+    told = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
     assert told.startswith("before\n<!-- study -->")
     assert told.endswith("<!-- /study -->\nafter\n")
     assert "old" not in told
