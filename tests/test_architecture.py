@@ -15,7 +15,7 @@ PACKAGES = ("evaluators", "tracekit", "trainer", "probes")
 #: The dependency rule: a layer imports itself and the layers named beside it, and nothing else of ours.
 LAYERS = {
     "evaluators": (),
-    "tracekit.core": (),
+    "tracekit.core": ("evaluators",),  # the list of think tags is the verifier's
     "tracekit.text": ("tracekit.core", "evaluators"),
     "tracekit.reading": ("tracekit.core", "evaluators"),
     "tracekit.curation": ("tracekit.core", "tracekit.text", "tracekit.reading", "evaluators"),
@@ -37,8 +37,16 @@ ONLY_IN = {
     "sklearn": ("probes/",),
     "peft": ("trainer/modeling/models.py", "trainer/loops/checkpoint.py"),
     # OpenRLHF wants tensors: its adapter alone makes them
-    "torch": ("trainer/", "probes/", "tracekit/study/", "evaluators/rewards.py"),
-    "transformers": ("trainer/", "probes/", "tracekit/study/", "tracekit/cli/probe.py"),
+    "torch": ("trainer/", "probes/", "tracekit/study/", "evaluators/rewards.py", "tracekit/core/models.py"),
+    "transformers": ("trainer/", "probes/", "tracekit/study/", "tracekit/core/models.py"),
+}
+
+
+#: Attribute → the only modules that may use it.
+ONE_PLACE = {
+    # Called without trust_remote_code, transformers asks on standard input. tokenizers' own reads JSON alone.
+    "from_pretrained": ("tracekit/core/models.py", "tracekit/text/tokens.py"),
+    "apply_chat_template": ("tracekit/core/prompts.py",),
 }
 
 
@@ -85,7 +93,19 @@ def test_heavy_packages_stay_in_their_places(heavy: str) -> None:
             assert not users, f"{place} imports {heavy}; only {', '.join(ONLY_IN[heavy])} may"
 
 
-@pytest.mark.parametrize("package", ["evaluators", "tracekit", "tracekit.core.tables", "tracekit.cli.app"])
+@pytest.mark.parametrize(("name", "places"), ONE_PLACE.items())
+def test_what_has_one_place_is_done_nowhere_else(name: str, places: tuple[str, ...]) -> None:
+    for _, path in modules():
+        place = path.relative_to(ROOT).as_posix()
+        calls = [
+            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)
+        ]
+        assert place in places or name not in {call.attr for call in calls}, f"{place} calls {name}: {places[0]} does"
+
+
+@pytest.mark.parametrize(
+    "package", ["evaluators", "tracekit", "tracekit.core.tables", "tracekit.core.prompts", "tracekit.cli.app"]
+)
 def test_importing_the_ground_floor_loads_no_heavy_package(package: str) -> None:
     heavy = "{'torch', 'transformers', 'sympy', 'matplotlib', 'numba', 'sklearn', 'datasets'}"
     code = f"import sys, {package}; print(sorted({heavy} & set(sys.modules)))"

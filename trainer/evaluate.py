@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -17,6 +18,7 @@ from evaluators.batch import verify_batch
 from evaluators.metrics import Estimate, majority_at_k, pass_at_k
 from evaluators.rewards import reward_of
 from evaluators.verdict import Outcome, Policy, Verdict
+from tracekit.core.prompts import AS_IT_COMES, PromptSettings, read_prompt_settings
 from tracekit.core.runs import Progress, no_progress, start_run
 from tracekit.core.settings import Settings
 from tracekit.core.tables import COMPLETIONS, PROBLEMS, check, read_table, write_table
@@ -50,8 +52,10 @@ class EvaluateSettings(Settings):
     top_k: NonNegativeInt = 0  # 0: every token
     seed: NonNegativeInt = 0
     prompt_tokens: PositiveInt = 1024  # longest prompt; longer ones are skipped and counted
+    # How problems are printed; each one that is not given is as the model's folder says (prompt_settings.json).
     system_prompt: str | None = None
     chat_template: bool = True  # False: the problem's plain text
+    template_arguments: dict[str, Any] = Field(default_factory=dict)  # names that the chat template reads
     engine: EngineSettings = EngineSettings()  # engine = "vllm" is short for engine.kind
     problems_per_part: PositiveInt = 128  # problems between two writes: what a kill costs
     verifier_seconds: PositiveFloat = 2.0
@@ -60,12 +64,21 @@ class EvaluateSettings(Settings):
     threads: PositiveInt | None = None
     trust_remote_code: bool = False
 
-    @property
-    def prompts(self) -> DataSettings:
-        """How problems become prompts, in the trainer's own words."""
+    def prompts(self, model: str | Path) -> DataSettings:
+        """How problems become prompts, in the trainer's own words: as given here, else as the model was trained."""
+        trained = read_prompt_settings(model) or AS_IT_COMES
+        given = {name: getattr(self, name) for name in PromptSettings.model_fields if name in self.model_fields_set}
+        for name, value in given.items():
+            if value != getattr(trained, name):
+                logger.warning(
+                    "%s is %r here and %r in %s: prompts differ from those of its training",
+                    name,
+                    value,
+                    getattr(trained, name),
+                    model,
+                )
         return DataSettings(
-            system_prompt=self.system_prompt,
-            chat_template=self.chat_template,
+            **(trained.model_dump() | given),
             prompt_tokens=self.prompt_tokens,
             response_tokens=self.max_tokens,
         )
@@ -95,6 +108,8 @@ def evaluate_model(
     if problems.is_empty():
         raise EvaluateError("the problems table has no row; there is nothing to ask.")
     inputs = {"problems": _digest_of(problems), "model": model_digest(model)}
+    if read_prompt_settings(model) is not None:
+        inputs["prompt"] = settings.prompts(model).prompt.model_dump_json()
     start_run(folder, settings, seed=settings.seed, inputs=inputs, may_differ=ENGINE_CONNECTION)
     done = folder / COMPLETIONS_FILE
     if done.exists():
@@ -114,9 +129,15 @@ class Asker:
     """A model with its tokenizer, ready to be asked."""
 
     def __init__(
-        self, name: str, engine: Engine, tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings
+        self,
+        name: str,
+        engine: Engine,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: EvaluateSettings,
+        prompts: DataSettings,
     ) -> None:
         self.name, self.engine, self.tokenizer, self.settings = name, engine, tokenizer, settings
+        self.prompts = prompts
         self.policy = Policy(deadline_seconds=settings.verifier_seconds)
 
     @classmethod
@@ -139,7 +160,7 @@ class Asker:
                 trust_remote_code=settings.trust_remote_code,
                 exchange=exchange,
             )
-        return cls(settings.name or name_of(model), engine, tokenizer, settings)
+        return cls(settings.name or name_of(model), engine, tokenizer, settings, settings.prompts(model))
 
     def ask_all(self, problems: pl.DataFrame, folder: Path, progress: Progress) -> pl.DataFrame:
         """COMPLETIONS of all problems at all temperatures, part by part; parts that stand in the folder are read."""
@@ -161,7 +182,7 @@ class Asker:
 
     def within_limits(self, problems: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
         """The problems whose prompts are within the limit, and the others counted. EvaluateError where none is."""
-        encoded = encode_problems(problems["problem"].to_list(), self.tokenizer, self.settings.prompts)
+        encoded = encode_problems(problems["problem"].to_list(), self.tokenizer, self.prompts)
         if not encoded.origin:
             raise EvaluateError(f"every prompt is over {self.settings.prompt_tokens} tokens; raise prompt_tokens.")
         return problems[encoded.origin], encoded.skipped
@@ -169,7 +190,7 @@ class Asker:
     def ask(self, problems: pl.DataFrame, temperature: float, place: int) -> pl.DataFrame:
         """COMPLETIONS of these problems at one temperature. place: of the first among all, for the seed."""
         settings = self.settings
-        prompts = encode_problems(problems["problem"].to_list(), self.tokenizer, settings.prompts).rows
+        prompts = encode_problems(problems["problem"].to_list(), self.tokenizer, self.prompts).rows
         sampling = Sampling(
             max_tokens=settings.max_tokens,
             stop_token_ids=(eos_id(self.tokenizer),),

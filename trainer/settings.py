@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from tracekit.core.prompts import PromptSettings
 from tracekit.core.settings import Settings, build_settings, lay_over
 
 Method = Literal["pretrain", "cpt", "sft", "dpo", "grpo", "luffy", "rl_sft"]
@@ -66,10 +67,20 @@ class DataSettings(Settings):
     problems: Path | None = None  # PROBLEMS: grpo, luffy, rl_sft
     system_prompt: str | None = None  # needs a chat template that takes a system message
     chat_template: bool = True  # False: the problem's plain text, whatever the tokenizer carries
+    template_arguments: dict[str, Any] = Field(default_factory=dict)  # names that the chat template reads
     prompt_tokens: PositiveInt = 1024  # longest prompt
     response_tokens: PositiveInt = 8192  # longest response, EOS counted
     pack_tokens: PositiveInt | None = None  # pretrain, cpt: whole documents in rows of this many; None: one a row
     over_long: Literal["skip", "error"] = "skip"  # what a row over its limit meets; skips are counted and logged
+
+    @property
+    def prompt(self) -> PromptSettings:
+        """How problems are printed."""
+        return PromptSettings(
+            system_prompt=self.system_prompt,
+            chat_template=self.chat_template,
+            template_arguments=self.template_arguments,
+        )
 
 
 class BatchSettings(Settings):

@@ -27,6 +27,8 @@ from probes.states.forward import Batch, make_batches, read_batch
 from probes.states.positions import Place, Position, TokenisedTrace, load_tokenizer, place, tokenise
 from probes.states.text_baseline import surface_features
 from probes.svm.kernels import StatesError
+from tracekit.core.models import ModelError, open_config, open_model
+from tracekit.core.prompts import AS_IT_COMES, read_prompt_settings
 from tracekit.core.runs import Progress, no_progress, write_text
 from tracekit.core.tables import STATES_INDEX, check, write_table
 
@@ -116,7 +118,8 @@ def extract_states(
     if traces.is_empty():
         raise StatesError("traces has no rows; nothing can be extracted.")
     rank, ranks, device, wait = _share(device)
-    sequences = tokenise(load_tokenizer(model_folder), traces)
+    prompt_settings = read_prompt_settings(model_folder) or AS_IT_COMES
+    sequences = tokenise(load_tokenizer(model_folder), traces, prompt_settings)
     places = place(sequences, traces, steps, reading.positions)
     if not places:
         raise StatesError(f"no row at positions {list(reading.positions)} in {len(traces)} traces; check steps.")
@@ -171,24 +174,19 @@ def open_states(folder: str | Path) -> States:
 
 def _load(model_folder: Path, reading: Reading, device: str) -> tuple[Any, list[int]]:
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
-    kind = AutoModelForCausalLM if reading.log_probs else AutoModel
-    if reading.untrained is not None:
-        with torch.random.fork_rng():
-            torch.manual_seed(reading.untrained)
-            model = kind.from_config(AutoConfig.from_pretrained(model_folder))
-    else:
-        # The head that is left out on purpose is no fault to report.
-        level = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()
-        # bfloat16 arithmetic on a CPU is slower than float32 and rounds differently in every batch shape.
-        dtype: Any = torch.float32 if device == "cpu" else "auto"
-        try:
-            model = kind.from_pretrained(model_folder, dtype=dtype, use_safetensors=True)
-        finally:
-            transformers_logging.set_verbosity(level)
+    # bfloat16 arithmetic on a CPU is slower than float32 and rounds differently in every batch shape.
+    dtype: Any = torch.float32 if device == "cpu" else "auto"
+    # The head that is left out on purpose is no fault to report.
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model = open_model(model_folder, dtype=dtype, head=reading.log_probs, untrained_seed=reading.untrained)
+    except ModelError as error:
+        raise StatesError(str(error)) from error
+    finally:
+        transformers_logging.set_verbosity(level)
     model = model.to(device).eval()
     return model, _layers(reading, model.config.get_text_config().num_hidden_layers)
 
@@ -216,9 +214,7 @@ def _share(device: str | None) -> tuple[int, int, str, Any]:
 def _record(
     model_folder: Path, sequences: Sequence[TokenisedTrace], places: Sequence[Place], reading: Reading
 ) -> dict[str, Any]:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(model_folder).get_text_config()
+    config = open_config(model_folder).get_text_config()
     tokens = hashlib.blake2b(digest_size=8)
     for s in sequences:
         tokens.update(np.asarray([s.prompt_length, *s.token_ids], dtype=np.int64).tobytes())

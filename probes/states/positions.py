@@ -6,7 +6,6 @@ tokenizer meets identical token ids. Steps are spans of characters; a step's tok
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
+from tracekit.core.models import ModelError, open_tokenizer
+from tracekit.core.prompts import AS_IT_COMES, PromptError, PromptSettings, make_prompts, opened_characters
 from tracekit.core.tables import STEPS, TableError, check
 
 Position = Literal["prompt_end", "step_end", "before_answer", "step_mean"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
 
-_THINK = "<think>"
 _BOX = re.compile(r"\\boxed\s*\{\s*")
 
 
@@ -60,28 +60,24 @@ class Place:
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer as `tokenizer.json` describes it.
-
-    transformers' AutoTokenizer goes by the model type first: in a Qwen2 checkpoint it replaces a tokenizer saved
-    without a model's class by Qwen2Tokenizer, whose own splitting of numbers makes other token ids.
-    """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
+    """Open a checkpoint's tokenizer. Raises PositionError where the folder has none."""
     if not Path(folder).is_dir():
         raise PositionError(f"{folder} is no folder; expected a checkpoint with its tokenizer.")
-    path = Path(folder) / "tokenizer_config.json"
-    if not path.is_file():
+    if not (Path(folder) / "tokenizer_config.json").is_file():
         raise PositionError(f"{folder} has no tokenizer (no tokenizer_config.json); save it beside the weights.")
-    named = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class")
-    generic = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
-    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(folder)
+    try:
+        return open_tokenizer(folder)
+    except ModelError as error:
+        raise PositionError(str(error)) from error
 
 
-def tokenise(tokenizer: Any, traces: pl.DataFrame) -> list[TokenisedTrace]:
+def tokenise(
+    tokenizer: Any, traces: pl.DataFrame, prompt_settings: PromptSettings = AS_IT_COMES
+) -> list[TokenisedTrace]:
     """The traces (problem_id, trace_id, problem, response) as token ids, in the order of the frame.
 
-    The prompt is the tokenizer's chat template with the problem as the user's turn; without a template, BOS and
-    the problem. An opening <think> that the template prints is not read twice. Raises PositionError.
+    prompt_settings: how prompts are printed; those that the checkpoint was trained with (`read_prompt_settings`).
+    A think tag that the prompt opens is not read twice. Raises PositionError.
     """
     for column in ("problem_id", "trace_id", "problem", "response"):
         if column not in traces.columns:
@@ -89,39 +85,22 @@ def tokenise(tokenizer: Any, traces: pl.DataFrame) -> list[TokenisedTrace]:
     if not getattr(tokenizer, "is_fast", False):
         raise PositionError("this tokenizer gives no character offsets; save its fast version into the checkpoint.")
     rows = traces.select("problem_id", "trace_id", "problem", "response").rows()
-    printed = [_print(tokenizer, problem) for _, _, problem, _ in rows]
-    skipped = [_opened(prompt, row[3]) for prompt, row in zip(printed, rows)]
-    asked = tokenizer(printed, add_special_tokens=False)["input_ids"]
-    if not tokenizer.chat_template and tokenizer.bos_token_id not in (None, tokenizer.eos_token_id):
-        asked = [[tokenizer.bos_token_id, *prompt] for prompt in asked]
+    try:
+        prompts = make_prompts(tokenizer, [problem for _, _, problem, _ in rows], prompt_settings)
+    except PromptError as error:
+        raise PositionError(str(error)) from error
+    skipped = [opened_characters(prompt.text, row[3]) for prompt, row in zip(prompts, rows)]
     said = tokenizer(
         [row[3][skip:] for row, skip in zip(rows, skipped)], add_special_tokens=False, return_offsets_mapping=True
     )
     sequences = []
-    for row, prompt, response, spans, skip in zip(rows, asked, said["input_ids"], said["offset_mapping"], skipped):
-        if not prompt or not response:
-            part = "response" if prompt else "prompt"
+    for row, prompt, response, spans, skip in zip(rows, prompts, said["input_ids"], said["offset_mapping"], skipped):
+        if not prompt.token_ids or not response:
+            part = "response" if prompt.token_ids else "prompt"
             raise PositionError(f"trace {row[1]}: the {part} has no tokens; drop the trace.")
         moved = [(start + skip, end + skip) for start, end in spans]
-        sequences.append(TokenisedTrace(row[0], row[1], [*prompt, *response], len(prompt), moved))
+        sequences.append(TokenisedTrace(row[0], row[1], [*prompt.token_ids, *response], len(prompt.token_ids), moved))
     return sequences
-
-
-def _print(tokenizer: Any, problem: str) -> str:
-    if not tokenizer.chat_template:
-        return problem
-    turns = [{"role": "user", "content": problem}]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-
-
-def _opened(prompt: str, response: str) -> int:
-    """Characters of the response that the prompt has printed already: an opening <think> and what follows it."""
-    bare = prompt.rstrip()
-    if not (bare.endswith(_THINK) and response.lstrip().startswith(_THINK)):
-        return 0
-    opened = response.index(_THINK) + len(_THINK)
-    gap = prompt[len(bare) :]
-    return opened + (len(gap) if response.startswith(gap, opened) else 0)
 
 
 def place(

@@ -3,16 +3,24 @@
 import importlib.util
 from itertools import combinations
 
+import numpy as np
 import polars as pl
 import pytest
 from json_server import serving
 
+from probes.states.extract import Reading, extract_states
+from probes.states.positions import tokenise
 from tracekit.cli.app import explain
+from tracekit.core.prompts import PromptSettings, save_prompt_settings
 from tracekit.core.runs import RunError
-from tracekit.core.tables import COMPLETIONS, check
+from tracekit.core.tables import COMPLETIONS, STEPS, check
+from trainer.data.sequences import encode_problems
 from trainer.evaluate import Asker, EvaluateError, EvaluateSettings, evaluate_model, name_of, summarise
+from trainer.modeling.models import load_tokenizer
+from trainer.rollouts.engines.embedded import EmbeddedEngine
 from trainer.rollouts.engines.vllm_server import ServerError
-from trainer.settings import EngineSettings
+from trainer.settings import DataSettings, EngineSettings, TrainSettings
+from trainer.train import train
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +40,48 @@ def test_each_problem_is_asked_once_greedily_and_n_times_else(model, problems, t
     assert found.filter(pl.col("finish_reason") == "length")["token_count"].unique().to_list() in ([12], [])
     assert read(tmp_path, "completions").equals(found)
     assert read(tmp_path, "summary").equals(summarise(found))
+
+
+def test_a_model_trained_with_a_system_prompt_is_evaluated_and_probed_on_the_tokens_it_was_trained_on(
+    model, world_folder, problems, tmp_path, monkeypatch
+):
+    recipe = TrainSettings(
+        method="sft",
+        model=str(model),
+        output=tmp_path / "run",
+        data=DataSettings(curated=world_folder / "curated.parquet", system_prompt="1 A"),
+        steps=1,
+    )
+    final = train(recipe)
+    trained = encode_problems(problems["problem"].to_list(), load_tokenizer(final), recipe.data).rows
+    asked = []
+
+    def note(self, prompts, n, sampling):
+        asked.extend(prompts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EmbeddedEngine, "generate", note)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_model(final, problems, SETTINGS, tmp_path / "evaluation")
+    assert asked == [row.token_ids for row in trained[:2]]
+    traces = pl.DataFrame(
+        {"problem_id": ["p"], "trace_id": ["t"], "problem": problems["problem"][0], "response": "1 A"}
+    )
+    steps = pl.DataFrame(schema=STEPS)
+    states = extract_states(final, traces, steps, tmp_path / "states", Reading(positions=("prompt_end",)))
+    untold = extract_states(model, traces, steps, tmp_path / "untold", Reading(positions=("prompt_end",)))
+    assert states.tokens_digest != untold.tokens_digest
+    told = tokenise(load_tokenizer(final), traces, recipe.data.prompt)[0]
+    assert told.token_ids[: told.prompt_length] == trained[0].token_ids
+    assert np.array_equal(states.index["token_id"], [trained[0].token_ids[-1]])
+
+
+def test_a_prompt_setting_given_to_the_evaluation_stands_over_the_checkpoints_and_is_told(tmp_path, caplog):
+    save_prompt_settings(PromptSettings(system_prompt="trained", template_arguments={"a": 1}), tmp_path)
+    data = EvaluateSettings(system_prompt=None).prompts(tmp_path)
+    assert (data.system_prompt, data.template_arguments) == (None, {"a": 1})
+    assert "system_prompt is None here and 'trained'" in caplog.text
+    assert EvaluateSettings().prompts(tmp_path).system_prompt == "trained"
 
 
 def test_an_interrupted_evaluation_goes_on_and_gives_the_same(model, problems, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from probes.states.positions import POSITIONS, Position
 from probes.svm.kernels import StatesError
 from tracekit.cli.arguments import recipe_and_settings
 from tracekit.core import runs
+from tracekit.core.models import open_config
 from tracekit.core.progress import draw_progress
 from tracekit.core.settings import SettingsError, load_settings
 from tracekit.core.tables import COMPLETIONS, STEPS, TableError, read_table
@@ -136,13 +137,11 @@ def name_files(arguments: Sequence[str], option: str) -> dict[str, Path]:
 
 def check_depths(models: dict[str, list[Path]]) -> None:
     """Raise StatesError where models are of different depth: before their states are read, not after."""
-    from transformers import AutoConfig
-
     depths: dict[int, list[str]] = {}
     for folder in (folder for folders in models.values() for folder in folders):
         if not (folder / "config.json").is_file():
             raise StatesError(f"{folder} is no checkpoint: it has no config.json.")
-        config = AutoConfig.from_pretrained(folder).get_text_config()
+        config = open_config(folder).get_text_config()
         depths.setdefault(config.num_hidden_layers, []).append(str(folder))
     if len(depths) > 1:
         found = "; ".join(f"{depth}: {', '.join(names)}" for depth, names in depths.items())

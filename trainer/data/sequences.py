@@ -17,10 +17,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from tracekit.core.prompts import (
+    Prompt,
+    PromptError,
+    bos_ids,
+    encode_texts,
+    make_prompts,
+    opened_characters,
+    print_prompts,
+)
 from trainer.objectives.batch import Batch, Role
 from trainer.settings import DataSettings
-
-THINK = "<think>"
 
 
 class SequenceError(ValueError):
@@ -104,21 +111,24 @@ class Row:
 def prompts_ids(
     tokenizer: PreTrainedTokenizerBase, problems: Sequence[str], data: DataSettings
 ) -> tuple[list[str], list[list[int]]]:
-    """Each prompt's printed text and its tokens: through the tokenizer's chat template where it has one (and
-    data.chat_template), else BOS (where the tokenizer has one) and the problem's plain text."""
-    printed = [prompt_text(tokenizer, problem, data) for problem in problems]
-    before = [] if _templated(tokenizer, data) else _bos(tokenizer)
-    return printed, [[*before, *ids] for ids in _plain(tokenizer, printed)]
+    """Return each prompt's printed text and its tokens, as `tracekit.core.prompts` makes them."""
+    prompts = _prompts(tokenizer, problems, data)
+    return [prompt.text for prompt in prompts], [prompt.token_ids for prompt in prompts]
+
+
+def _prompts(tokenizer: PreTrainedTokenizerBase, problems: Sequence[str], data: DataSettings) -> list[Prompt]:
+    try:
+        return make_prompts(tokenizer, problems, data.prompt)
+    except PromptError as error:
+        raise SequenceError(f"data: {error}") from error
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, problem: str, data: DataSettings) -> str:
-    """The prompt as the chat template prints it, up to where the response begins; the problem itself without one."""
-    if not _templated(tokenizer, data):
-        return problem
-    messages = [{"role": "user", "content": problem}]
-    if data.system_prompt is not None:
-        messages.insert(0, {"role": "system", "content": data.system_prompt})
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    """Return the prompt as the chat template prints it, up to where the response begins; the problem without one."""
+    try:
+        return print_prompts(tokenizer, [problem], data.prompt)[0]
+    except PromptError as error:
+        raise SequenceError(f"data: {error}") from error
 
 
 def responses_ids(
@@ -130,18 +140,12 @@ def responses_ids(
     """
     end = eos_id(tokenizer)
     found = []
-    for ids in _plain(tokenizer, [_unopened(*pair) for pair in zip(responses, printed)]):
+    own = [response[opened_characters(prompt, response) :] for response, prompt in zip(responses, printed)]
+    for ids in encode_texts(tokenizer, own):
         while ids and ids[-1] == end:
             ids.pop()
         found.append([*ids, end])
     return found
-
-
-def _unopened(response: str, printed: str) -> str:
-    if not (printed.rstrip().endswith(THINK) and response.lstrip().startswith(THINK)):
-        return response
-    opened = printed[len(printed.rstrip()) :]  # the newline, say, that the template prints after <think>
-    return response.lstrip()[len(THINK) :].removeprefix(opened)
 
 
 def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -154,24 +158,6 @@ def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id that fills rows up; the EOS where the tokenizer has no own. No loss ever sees it."""
     return int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else eos_id(tokenizer)
-
-
-def _templated(tokenizer: PreTrainedTokenizerBase, data: DataSettings) -> bool:
-    if data.chat_template and tokenizer.chat_template:
-        return True
-    if data.system_prompt is not None:
-        raise SequenceError("data.system_prompt is set, but no chat template is used; put it into the problems.")
-    return False
-
-
-def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """One call for all: the tokenizer's own threads and no overhead a row."""
-    return list(tokenizer(list(texts), add_special_tokens=False)["input_ids"]) if texts else []
-
-
-def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    bos = tokenizer.bos_token_id
-    return [] if bos is None or bos == tokenizer.eos_token_id else [int(bos)]
 
 
 # Tables → rows
@@ -229,10 +215,10 @@ def encode_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, data: 
 
     The limit of a document is prompt_tokens + response_tokens, or pack_tokens.
     """
-    before, end = _bos(tokenizer), eos_id(tokenizer)
+    before, end = bos_ids(tokenizer), eos_id(tokenizer)
     limit = data.pack_tokens or data.prompt_tokens + data.response_tokens
     rows, origin, skipped = [], [], Counter[str]()
-    for index, ids in enumerate(_plain(tokenizer, texts)):
+    for index, ids in enumerate(encode_texts(tokenizer, texts)):
         ids = [*before, *ids, end]
         if len(ids) > limit or len(ids) < 2:
             reason = f"document over {limit} tokens" if len(ids) > limit else "empty document"

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tracekit.core.prompts import read_prompt_settings, save_prompt_settings
 from tracekit.core.runs import start_run
 from trainer.distributed.fsdp import on_first_rank, shard, whole_model
 from trainer.distributed.ranks import barrier, rank, start_ranks, world_size
@@ -95,14 +96,19 @@ class Training:
 
     def _save_for_resume(self, model: nn.Module, folder: Path) -> None:
         cast(PreTrainedModel, model).save_pretrained(folder)  # peft's own saves the adapters alone
+        self._save_tokenizer(folder)
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer and how prompts are made with it: `evaluate` and `probe` read both."""
         self.tokenizer.save_pretrained(folder)
+        save_prompt_settings(self.settings.data.prompt, folder)
 
     def _publish_model(self, model: nn.Module, target: Path) -> None:
         beside = target.with_name(f".{target.name}.partial")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         save_merged(model, beside)
-        self.tokenizer.save_pretrained(beside)
+        self._save_tokenizer(beside)
         publish(beside, target)
 
 
@@ -126,6 +132,7 @@ def begin(settings: TrainSettings) -> Training:
         )
     torch.manual_seed(settings.seed)
     model, tokenizer = models.load(settings)
+    warn_other_prompts(settings)
     trained: nn.Module = model if settings.lora is None else models.with_adapters(model, settings.lora)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -189,6 +196,18 @@ def save_merged(model: nn.Module, folder: Path) -> None:
         models.plain_model(model).save_pretrained(folder, state_dict=weights)
     finally:
         unmerge()
+
+
+def warn_other_prompts(settings: TrainSettings) -> None:
+    """Say where the model was trained on prompts that were printed otherwise than this run prints them."""
+    trained = None if settings.model is None else read_prompt_settings(settings.model)
+    if trained is not None and trained != settings.data.prompt:
+        logger.warning(
+            "%s was trained on prompts with %s; this run has %s under [data]",
+            settings.model,
+            trained,
+            settings.data.prompt,
+        )
 
 
 def warn_skipped(skipped: Counter[str], what: str) -> None:

@@ -10,9 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     LlamaConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -20,35 +18,21 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from tracekit.core.models import ModelError, open_config, open_model, open_tokenizer
 from trainer.modeling.attention import SharedRows, take_rows
 from trainer.modeling.linear import widen
 from trainer.modeling.log_probs import from_logits, token_log_probs
 from trainer.settings import LoraSettings, ModelChanges, NewModelSettings, TrainSettings
 
-
-class ModelError(ValueError):
-    """A model or tokenizer cannot be used: the message names it, what is wrong and what to do."""
-
-
 #: The model as it stands.
 NO_CHANGES = ModelChanges()
-
-
-def is_path(name: str | Path) -> bool:
-    """Whether this can be no name of the hub, which is NAME or OWNER/NAME."""
-    return isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def load_tokenizer(
     name: str | Path, *, trust_remote_code: bool = False, changes: ModelChanges = NO_CHANGES
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub name. Raises ModelError where there is none, or none with an EOS."""
-    if is_path(name) and not Path(name).exists():
-        raise ModelError(f"{name} does not exist; expected a model folder, or a hub name as Qwen/Qwen2.5-Math-7B.")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name} has no tokenizer that can be read ({_first_line(error)}).") from error
+    tokenizer = open_tokenizer(name, trust_remote_code=trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {name} has no eos_token, so no response could end; set one and save it.")
     if changes.chat_template is not None:
@@ -67,21 +51,12 @@ def load_model(
 ) -> PreTrainedModel:
     """The causal LM of a folder or hub name, in float32, from safetensors alone."""
     disable_progress_bar()  # transformers draws its own; here the roof does
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(name),
-            config=load_config(name, trust_remote_code=trust_remote_code, changes=changes),
-            dtype=torch.float32,
-            attn_implementation=attention,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(
-            f"{name} is no causal LM with safetensors weights that can be read ({_first_line(error)})."
-        ) from error
+    model = open_model(
+        name,
+        config=load_config(name, trust_remote_code=trust_remote_code, changes=changes),
+        attention=attention,
+        trust_remote_code=trust_remote_code,
+    )
     return with_own_kernels(cast(PreTrainedModel, model))
 
 
@@ -89,10 +64,7 @@ def load_config(
     name: str | Path, *, trust_remote_code: bool = False, changes: ModelChanges = NO_CHANGES
 ) -> PreTrainedConfig:
     """The configuration of a folder or hub name with `changes` made. Raises ModelError where it cannot be had."""
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(str(name), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name} has no configuration that can be read ({_first_line(error)}).") from error
+    config: PreTrainedConfig = open_config(name, trust_remote_code=trust_remote_code)
     for key, value in config_changes(config, changes).items():
         setattr(config, key, value)
     return config
@@ -314,7 +286,3 @@ def head_is_plain(model: PreTrainedModel) -> bool:
     model.train(was_training)
     model.config._attn_implementation = attention
     return bool(torch.allclose(head(hidden).float(), logits.float(), rtol=1e-4, atol=1e-5))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

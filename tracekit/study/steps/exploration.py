@@ -9,13 +9,13 @@ from typing import Any
 
 import polars as pl
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tracekit.core.models import ModelError, open_model, open_tokenizer
 from tracekit.core.tables import write_table
 from tracekit.study.tasks.task import SolutionPath
 from trainer.data.sequences import Row, collate, encode_curated, pad_id
 from trainer.modeling.log_probs import CHUNK_ELEMENTS
-from trainer.modeling.models import ModelError, head_is_plain
+from trainer.modeling.models import head_is_plain
 from trainer.settings import DataSettings
 
 #: Bounds of the base's rank of a token: 1 is its first choice, and no vocabulary has a rank beyond the last.
@@ -95,7 +95,7 @@ def measure_teacher_tokens(
     teacher_tokens.parquet: rank_low, rank_high (bounds, the upper one excluded), tokens, probability (mean), log_prob
     (mean).
     """
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = open_tokenizer(model)
     networks = [_open(path) for path in (base, model)]
     rows = encode_curated(curated.sort("token_count"), tokenizer, limits).rows
     found = [_ranks(networks, batch, pad_id(tokenizer)) for batch in _batches(rows)]
@@ -109,7 +109,7 @@ def measure_teacher_tokens(
 def _open(folder: Path) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype: Any = torch.float32 if device == "cpu" else "auto"  # a CPU is slower in bfloat16, and less exact
-    network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    network: Any = open_model(folder, dtype=dtype)
     network = network.to(device).eval()
     if not head_is_plain(network):
         raise ModelError(

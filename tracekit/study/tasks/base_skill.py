@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tracekit.core.models import open_model, open_tokenizer
 from tracekit.core.runs import write_text
 from tracekit.study.tasks.world import LOG, QUESTION, World, draw_chain
 
@@ -24,8 +24,8 @@ def measure_skill(model: Path, world: World, seed: int, folder: Path) -> dict[st
     does with a step under a question, where it has seen few, is a part of its habit, which a study varies.
     """
     rng = random.Random(f"skill/{seed}")
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    network = AutoModelForCausalLM.from_pretrained(model).eval()
+    tokenizer = open_tokenizer(model)
+    network = open_model(model, dtype="auto").eval()
     lengths = range(1, max((*world.train_lengths, *world.long_lengths)) + 1)
     found = {
         f"{mark} {length}": _forced_accuracy(network, tokenizer, _worked(rng, world, length, mark), length)

@@ -251,7 +251,7 @@ def lay_base(given: GivenBase, folder: Path) -> None:
 
 def _check_base(given: GivenBase, *, weights: bool = True) -> None:
     """Raise SettingsError where base.model is a path with no model behind it; a hub's name is left to the hub."""
-    from trainer.modeling.models import is_path
+    from tracekit.core.models import is_path
 
     folder = Path(given.model)
     if not folder.is_dir():

@@ -1,0 +1,127 @@
+"""The one place that opens models and tokenizers: safetensors alone, and no code of a folder unless asked for.
+
+Every call passes `trust_remote_code`, since transformers would otherwise ask on standard input and run the folder's
+code on "y".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+#: Tokenizer classes that say nothing about a model: `tokenizer.json` alone describes such a tokenizer.
+GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+
+
+class ModelError(ValueError):
+    """A model or tokenizer cannot be used: the message names it, what is wrong and what to do."""
+
+
+def is_path(name: str | Path) -> bool:
+    """Whether this can be no name of the hub, which is NAME or OWNER/NAME."""
+    return isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def open_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """Open the tokenizer of a folder or hub name, as its `tokenizer.json` describes it.
+
+    transformers' AutoTokenizer goes by the model type first: in a Qwen2 checkpoint it replaces a tokenizer saved
+    without a model's class by Qwen2Tokenizer, whose own splitting of numbers makes other token ids. Raises ModelError.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    _check_exists(name)
+    try:
+        kept = get_tokenizer_config(str(name), trust_remote_code=trust_remote_code)
+        if kept.get("tokenizer_class") in GENERIC_TOKENIZERS and "auto_map" not in kept:
+            return PreTrainedTokenizerFast.from_pretrained(str(name))
+        return AutoTokenizer.from_pretrained(str(name), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(f"{name} has no tokenizer that can be read ({first_line(error)}).") from error
+
+
+def open_config(name: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """Open the configuration of a folder or hub name. Raises ModelError."""
+    from transformers import AutoConfig
+
+    _check_exists(name)
+    try:
+        return AutoConfig.from_pretrained(str(name), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(f"{name} has no configuration that can be read ({first_line(error)}).") from error
+
+
+def open_model(
+    name: str | Path,
+    *,
+    dtype: Any = None,
+    head: bool = True,
+    attention: str | None = None,
+    config: Any = None,
+    untrained_seed: int | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Open the causal language model of a folder or hub name, from safetensors alone, on the CPU.
+
+    Parameters
+    ----------
+    dtype
+        torch dtype or "auto" (the weights' own); None: float32.
+    head
+        False: the decoder without its language-model head.
+    attention
+        transformers' `attn_implementation`; None: its own choice.
+    config
+        Configuration to use in place of the folder's.
+    untrained_seed
+        In place of the weights an initialisation drawn with this seed.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be opened; the message holds the cause.
+    """
+    import torch
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    config = open_config(name, trust_remote_code=trust_remote_code) if config is None else config
+    kind: Any = AutoModelForCausalLM if head else AutoModel
+    chosen = {} if attention is None else {"attn_implementation": attention}
+    try:
+        if untrained_seed is not None:
+            with torch.random.fork_rng():
+                torch.manual_seed(untrained_seed)
+                return kind.from_config(config, trust_remote_code=trust_remote_code, **chosen)
+        return kind.from_pretrained(
+            str(name),
+            config=config,
+            dtype=torch.float32 if dtype is None else dtype,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            **chosen,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise ModelError(f"{name} cannot be opened as a causal language model: {_cause(error, attention)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its kind where it has none."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _check_exists(name: str | Path) -> None:
+    if is_path(name) and not Path(name).exists():
+        raise ModelError(f"{name} does not exist; expected a model folder, or a hub name as Qwen/Qwen2.5-Math-7B.")
+
+
+def _cause(error: BaseException, attention: str | None) -> str:
+    """What went wrong, and what to do where that is known."""
+    text = first_line(error)
+    if "trust_remote_code" in str(error):
+        return "it brings code of its own, which is not run; set trust_remote_code=true if you trust it."
+    if "scaled_dot_product_attention" in str(error) or "attn_implementation" in str(error):
+        return f"it has no attention {attention or 'sdpa'}; set attention=eager. ({text})"
+    if isinstance(error, OSError):
+        return f"no safetensors weights that can be read ({text})."
+    return f"{type(error).__name__}: {text}"
