@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 
+from probes.protocol.estimands import ESTIMANDS, Estimand, Fitted, Rows, auc, over_draws, value
 from probes.protocol.features import Feature, FeatureError, Labels, label_rows
 from probes.protocol.nested_fits import (
     RIDGES,
     Floats,
+    LeastSquares,
     NestedFit,
-    fit_hinge,
-    fit_least_squares,
+    Probe,
+    choose_probe,
     linear_gram,
     rbf_gram,
-    refit_hinge,
 )
+from probes.protocol.regularisation import Limits
 from probes.protocol.settings import ProtocolSettings
 from probes.states.alignment import Aligned
 from probes.statistics.auc import fold_auc
-from probes.statistics.bootstrap import SCORED_DRAWS, draw_problems, score_draws
+from probes.statistics.bootstrap import SCORED_DRAWS, draw_problems
 from probes.statistics.folds import Splits, make_splits
+from probes.statistics.information import prequential_bits
 from probes.statistics.permutation import permute_blocks, swappable_blocks
-from probes.svm.least_squares import cross_validate, refit
+from probes.svm.least_squares import cross_validate
+
+Seed = int | np.random.SeedSequence
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,10 @@ class FeaturePlan:
     """All that is random about a feature's cells, drawn beforehand and the same for every model and layer.
 
     rows: (n,) of the aligned index. groups: (n,) problem of each row, near-identical ones as one. targets: (c, n).
-    repeats: one Splits a fold seed. taken: (permutations, n) block permutations. draws: (draws, n) bootstrap
-    multiplicities, scored: (k, n) those of the scored side alone. token_labels: (1, n) random label of each token
-    type (the control).
+    strata: (n,) place in the trace, the step's number. repeats: one Splits a fold seed. permutations: (permutations,
+    n) row whose label each row takes. draws: (draws, n) bootstrap multiplicities, scored: (k, n) those of the scored
+    side alone. token_labels: (1, n) random label of each token type (the control). baseline: (c, n) held-out
+    decisions from position and text alone, None before they are fitted.
     """
 
     feature: Feature
@@ -44,12 +50,18 @@ class FeaturePlan:
     rows: np.ndarray
     groups: np.ndarray
     targets: Floats
+    strata: np.ndarray
     repeats: tuple[Splits, ...]
-    taken: np.ndarray
+    permutations: np.ndarray
     draws: Floats
     scored: Floats
     swappable: int
     token_labels: Floats
+    baseline: Floats | None = None
+
+    def scored_rows(self, repeat: int = 0) -> Rows:
+        """What estimands know of the rows of one repeat."""
+        return Rows(self.targets, self.repeats[repeat].outer, self.strata, self.baseline if repeat == 0 else None)
 
     @property
     def label_names(self) -> list[tuple[str, str]]:
@@ -76,12 +88,23 @@ class FeaturePlan:
 
 
 @dataclass(frozen=True)
+class CellKey:
+    """Which model, training seed and layer a cell is of."""
+
+    model: str
+    seed: int
+    layer: int
+
+
+@dataclass(frozen=True)
 class Cell:
     """What was measured of one model, seed and layer; AUCs are means over repeats and targets.
 
-    by_repeat: (repeats,). draws: name of a statistic → (draws, 1 + k) bootstrap refits, in the band alone. null:
-    (permutations,) least-squares AUC under permuted blocks, `swept` the observed one. costs: (targets,) C (or ridge)
-    chosen in the first split.
+    by_repeat: (repeats,). costs: (targets,) C (or ridge) chosen in the first split. chosen: lowest, median and highest
+    over splits and repeats; tried: ends of the path; edge: share of the fits whose AUC still rises at an end of the
+    path, and wanted the path that would do. permuted: (permutations,) least-squares AUC under permuted blocks,
+    least_squares_auc the observed one. statistics: estimand → value. draws: estimand → (draws, 1 + k) bootstrap
+    refits, in the band alone. aucs: AUC of each kind of fit. online_bits: prequential saving, bits a row.
     """
 
     model: str
@@ -94,24 +117,41 @@ class Cell:
     degenerate: float
     largest_gap: float
     costs: Floats
-    swept: float = float("nan")
-    null: Floats = field(default_factory=lambda: np.empty(0))
+    chosen: tuple[float, float, float] = (float("nan"),) * 3
+    tried: tuple[float, float] = (float("nan"),) * 2
+    edge: float = 0.0
+    wanted: tuple[float, float] | None = None
+    least_squares_auc: float = float("nan")
+    permuted: Floats = field(default_factory=lambda: np.empty(0))
     token_control: float = float("nan")
+    online_bits: float = float("nan")
     statistics: dict[str, float] = field(default_factory=dict)
     draws: dict[str, Floats] = field(default_factory=dict)
+    aucs: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Probed:
-    """One feature's plan and cells, by (model, seed, layer); surface: AUC of the surface features alone."""
+    """One feature's plan and cells, by (model, seed, layer).
+
+    surface: AUC of the text with the base's log-probability; text: of the text alone; position: of the place in the
+    trace alone. None where they were not fitted.
+    """
 
     plan: FeaturePlan
     cells: dict[tuple[str, int, int], Cell]
     surface: float | None
+    text: float | None = None
+    position: float | None = None
 
     def has(self, model: str) -> bool:
         """Whether the model was measured."""
         return any(name == model for name, *_ in self.cells)
+
+
+def band_rows(one: Probed, model: str, seed: int, band: Sequence[int]) -> list[Cell]:
+    """The cells of one model and seed in the band."""
+    return [c for (name, s, layer), c in one.cells.items() if (name, s) == (model, seed) and layer in band]
 
 
 def plan_feature(
@@ -128,17 +168,16 @@ def plan_feature(
     prevalence: share of positive rows to match, by leaving out rows of the class that is too frequent.
     """
     labels = label_rows(aligned.index, traces, steps, feature)
-    seed = settings.seed + zlib.crc32(feature.name.encode()) % 100_000
-    rows = _choose_rows(aligned.index, labels, group_of, feature, settings.max_rows, seed)
+    random = np.random.SeedSequence([settings.seed, zlib.crc32(feature.name.encode())]).spawn(6 + settings.repeats)
+    rows = _choose_rows(aligned.index, labels, group_of, feature, settings.max_rows, random[0])
     if prevalence is not None and labels.task == "binary":
-        rows = match_prevalence(rows, labels.targets(rows)[0], prevalence, seed)
+        rows = match_prevalence(rows, labels.targets(rows)[0], prevalence, random[1])
     problems = aligned.index["problem_id"].gather(rows)
     groups = np.asarray([group_of[p] for p in problems])
     targets = labels.targets(rows)
     _check_varies(feature, targets, problems.to_numpy())
     repeats = tuple(
-        make_splits(groups, targets, settings.outer_folds, settings.inner_folds, seed + 1000 * r)
-        for r in range(settings.repeats)
+        make_splits(groups, targets, settings.outer_folds, settings.inner_folds, part) for part in random[6:]
     )
     if labels.task != "real":
         _check_folds_have_both(feature, labels, targets, groups, repeats)
@@ -148,17 +187,18 @@ def plan_feature(
         rows=rows,
         groups=groups,
         targets=targets,
+        strata=aligned.index["step"].fill_null(-1).gather(rows).to_numpy(),
         repeats=repeats,
-        taken=permute_blocks(groups, settings.permutations, seed + 1),
-        draws=draw_problems(groups, repeats[0].outer, settings.draws, seed + 2),
-        scored=draw_problems(groups, repeats[0].outer, SCORED_DRAWS, seed + 4),
+        permutations=permute_blocks(groups, settings.permutations, random[2]),
+        draws=draw_problems(groups, repeats[0].outer, settings.draws, random[3]),
+        scored=draw_problems(groups, repeats[0].outer, SCORED_DRAWS, random[4]),
         swappable=swappable_blocks(groups),
-        token_labels=_token_labels(aligned.index["token_id"].gather(rows).to_numpy(), targets[0], seed + 3),
+        token_labels=_token_labels(aligned.index["token_id"].gather(rows).to_numpy(), targets[0], random[5]),
     )
 
 
 def _choose_rows(
-    index: pl.DataFrame, labels: Labels, group_of: dict[str, int], feature: Feature, limit: int, seed: int
+    index: pl.DataFrame, labels: Labels, group_of: dict[str, int], feature: Feature, limit: int, seed: Seed
 ) -> np.ndarray:
     """Rows with a label, ordered by problem, whole groups at random up to `limit` rows."""
     keep = index.with_row_index("at").filter(pl.Series(labels.defined))
@@ -173,7 +213,7 @@ def _choose_rows(
     return at[np.argsort(chosen, kind="stable")].astype(np.int64)
 
 
-def match_prevalence(rows: np.ndarray, target: Floats, prevalence: float, seed: int) -> np.ndarray:
+def match_prevalence(rows: np.ndarray, target: Floats, prevalence: float, seed: Seed) -> np.ndarray:
     """The rows without a random part of the class that is too frequent for `prevalence`, in (0, 1)."""
     positive, negative = np.flatnonzero(target > 0), np.flatnonzero(target <= 0)
     wanted = min(len(positive), round(len(negative) * prevalence / (1 - prevalence)))
@@ -217,7 +257,7 @@ def _check_folds_have_both(
         )
 
 
-def _token_labels(token_ids: np.ndarray, target: Floats, seed: int) -> Floats:
+def _token_labels(token_ids: np.ndarray, target: Floats, seed: Seed) -> Floats:
     """A random label for each token type, positive as often as the target (Hewitt & Liang 2019)."""
     types, of_row = np.unique(token_ids, return_inverse=True)
     share = float((target > target.mean()).mean())
@@ -230,69 +270,159 @@ def _token_labels(token_ids: np.ndarray, target: Floats, seed: int) -> Floats:
 # ---------------------------------------------------------------- cells
 
 
+def probe_of(plan: FeaturePlan, settings: ProtocolSettings) -> Probe:
+    """The probe that the settings ask for on this feature."""
+    return choose_probe(
+        settings.fit,
+        binary=plan.binary,
+        costs=settings.costs,
+        limits=Limits(*settings.limits),
+        device=settings.device,
+    )
+
+
+@dataclass(frozen=True)
+class Fits:
+    """One kind of fit on every repeat: grams[repeat][outer split], and what was fitted on them."""
+
+    grams: Sequence[Sequence[Floats]]
+    nested: Sequence[NestedFit]
+
+    def aucs(self, plan: FeaturePlan) -> Floats:
+        """(repeats,) held-out AUC."""
+        return np.asarray(
+            [value(auc, f.held_out, plan.scored_rows(r)) for r, f in enumerate(self.nested)], dtype=np.float64
+        )
+
+
 def measure_cell(
-    states: Floats,
-    plan: FeaturePlan,
-    settings: ProtocolSettings,
-    *,
-    model: str,
-    seed: int,
-    layer: int,
-    in_band: bool,
-    surface: Floats,
+    states: Floats, plan: FeaturePlan, settings: ProtocolSettings, key: CellKey, *, in_band: bool, surface: Floats
 ) -> Cell:
     """Fit everything on the states (n, width) of one cell."""
-    grams = _linear_grams(states, plan)
-    cell = _fit_linear(grams, plan, settings, (model, seed, layer), in_band)
-    swept, null, control = _sweep(grams[0], plan)
-    statistics, draws = dict(cell.statistics), dict(cell.draws)
+    probe, grams = probe_of(plan, settings), _linear_grams(states, plan)
+    fits: dict[Fitted, Fits] = {"linear": _fit(probe, grams, plan)}
     if in_band:
-        statistics["rbf"], draws["rbf"] = _nonlinear(grams, plan, settings)
-        statistics["with_surface"], draws["with_surface"] = _beside_surface(grams, surface, plan, settings)
-    return replace(cell, swept=swept, null=null, token_control=control, statistics=statistics, draws=draws)
+        curved = _fit(probe, grams, plan, settings.gammas)
+        # One gamma a split for the draws: that of its first target.
+        widths = [[rbf_gram(g, width[0]) for g, width in zip(grams[0], curved.nested[0].gammas)]]
+        fits["rbf"] = Fits(widths, curved.nested)
+        fits["with_surface"] = _fit(probe, _beside(grams, surface, plan), plan)
+    observed, permuted, control = _permuted_aucs(grams[0], plan)
+    cell = _linear_cell(fits["linear"], plan, key)
+    statistics, draws = _estimate(fits, plan, probe, ESTIMANDS, refitted=in_band)
+    return replace(
+        cell,
+        least_squares_auc=observed,
+        permuted=permuted,
+        token_control=control,
+        online_bits=_online_bits(grams[0][0], plan) if in_band else float("nan"),
+        statistics=statistics,
+        draws=draws,
+        aucs={name: float(one.aucs(plan).mean()) for name, one in fits.items()},
+    )
 
 
-def measure_linear(
-    states: Floats, plan: FeaturePlan, settings: ProtocolSettings, *, model: str, seed: int, layer: int
-) -> Cell:
+def measure_linear(states: Floats, plan: FeaturePlan, settings: ProtocolSettings, key: CellKey) -> Cell:
     """The linear SVM alone, refitted on every draw: a cell of the band on a source that carries no main claim."""
-    return _fit_linear(_linear_grams(states, plan), plan, settings, (model, seed, layer), refitted=True)
+    probe = probe_of(plan, settings)
+    fits: dict[Fitted, Fits] = {"linear": _fit(probe, _linear_grams(states, plan), plan)}
+    primary = {settings.estimand: ESTIMANDS[settings.estimand], "delta": ESTIMANDS["delta"]}
+    statistics, draws = _estimate(fits, plan, probe, primary, refitted=True)
+    return replace(_linear_cell(fits["linear"], plan, key), statistics=statistics, draws=draws)
+
+
+def held_out_decisions(states: Floats, plan: FeaturePlan) -> Floats:
+    """(c, n) held-out least-squares decisions on features (n, width) of the first repeat: of text, or of position."""
+    return LeastSquares().fit(_linear_grams(states, plan)[0], plan.targets, plan.repeats[0]).held_out
 
 
 def linear_auc(states: Floats, plan: FeaturePlan, settings: ProtocolSettings) -> float:
     """Held-out linear AUC of states (n, width), mean over repeats and targets."""
-    return _fit_linear(_linear_grams(states, plan), plan, settings, ("", 0, 0), refitted=False).auc
+    return float(_fit(probe_of(plan, settings), _linear_grams(states, plan), plan).aucs(plan).mean())
 
 
 def _linear_grams(states: Floats, plan: FeaturePlan) -> list[list[Floats]]:
     return [[linear_gram(states, split.train) for split in splits.splits] for splits in plan.repeats]
 
 
-def _fit_linear(
-    grams: Sequence[Sequence[Floats]],
-    plan: FeaturePlan,
-    settings: ProtocolSettings,
-    where: tuple[str, int, int],
-    refitted: bool,
-) -> Cell:
-    fits = [_fit(g, plan, splits, settings) for g, splits in zip(grams, plan.repeats)]
-    by_repeat = np.asarray([_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)])
-    low, high = resampled_interval(fits[0].held_out, plan.targets, plan.repeats[0], plan.draws)
+def _beside(grams: Sequence[Sequence[Floats]], surface: Floats, plan: FeaturePlan) -> list[list[Floats]]:
+    """Grams of [surface, states], each block of mean squared norm 1."""
+    return [
+        [gram + linear_gram(surface, split.train) for gram, split in zip(g, s.splits)]
+        for g, s in zip(grams, plan.repeats)
+    ]
+
+
+def _fit(probe: Probe, grams: Sequence[Sequence[Floats]], plan: FeaturePlan, gammas: Sequence[float] = ()) -> Fits:
+    return Fits(grams, [probe.fit(g, plan.targets, splits, gammas) for g, splits in zip(grams, plan.repeats)])
+
+
+def _linear_cell(fits: Fits, plan: FeaturePlan, key: CellKey) -> Cell:
+    """What the linear fits say of themselves: AUC, chosen strengths, quality."""
+    by_repeat, first = fits.aucs(plan), fits.nested[0]
+    low, high = resampled_interval(first.held_out, plan.targets, plan.repeats[0], plan.draws)
     shift = float(by_repeat.mean() - by_repeat[0])
+    strengths = np.concatenate([f.costs.ravel() for f in fits.nested])
+    wanted = [f.wanted for f in fits.nested if f.wanted is not None]
     return Cell(
-        model=where[0],
-        seed=where[1],
-        layer=where[2],
+        model=key.model,
+        seed=key.seed,
+        layer=key.layer,
         auc=float(by_repeat.mean()),
         low=low + shift,
         high=high + shift,
         by_repeat=by_repeat,
-        degenerate=max(f.degenerate for f in fits),
-        largest_gap=max(f.largest_gap for f in fits),
-        costs=fits[0].costs[0],
-        statistics={"linear": float(by_repeat.mean())},
-        draws={"linear": _refit(grams[0], plan, fits[0].costs, settings)} if refitted else {},
+        degenerate=max(f.degenerate for f in fits.nested),
+        largest_gap=max(f.largest_gap for f in fits.nested),
+        costs=first.costs[0],
+        chosen=(float(strengths.min()), float(np.median(strengths)), float(strengths.max())),
+        tried=(min(f.tried[0] for f in fits.nested), max(f.tried[1] for f in fits.nested)),
+        edge=float(np.mean([(f.edges != 0).mean() for f in fits.nested])),
+        wanted=(min(w[0] for w in wanted), max(w[1] for w in wanted)) if wanted else None,
     )
+
+
+def _estimate(
+    fits: Mapping[Fitted, Fits],
+    plan: FeaturePlan,
+    probe: Probe,
+    estimands: Mapping[str, Estimand],
+    *,
+    refitted: bool,
+) -> tuple[dict[str, float], dict[str, Floats]]:
+    """(value of every estimand whose fits there are, its bootstrap draws). AUCs are means over repeats."""
+    able = {
+        name: e
+        for name, e in estimands.items()
+        if {e.of, e.less or e.of} <= fits.keys() and (plan.binary or not e.binary)
+    }
+    statistics, draws = {}, {}
+    scores: dict[Fitted, Floats] = {}
+    if refitted:
+        needed = {kind for e in able.values() for kind in (e.of, e.less) if kind is not None}
+        scores = {
+            kind: probe.refit(
+                fits[kind].grams[0], plan.targets, plan.repeats[0], fits[kind].nested[0].costs, plan.draws
+            )
+            for kind in sorted(needed)
+        }
+
+    def over(kind: Fitted, e: Estimand) -> tuple[float, Floats | None]:
+        repeats = range(1 if e.unit == "bit" else len(plan.repeats))  # the baseline was fitted on the first repeat
+        values = [value(e.statistic, fits[kind].nested[r].held_out, plan.scored_rows(r)) for r in repeats]
+        if kind not in scores:
+            return float(np.mean(values)), None
+        return float(np.mean(values)), over_draws(
+            e.statistic, scores[kind], plan.scored_rows(), plan.draws, plan.scored
+        )
+
+    for name, e in able.items():
+        own, of_draws = over(e.of, e)
+        other, of_other = over(e.less, e) if e.less else (0.0, None)
+        statistics[name] = own - other
+        if of_draws is not None:
+            draws[name] = of_draws - (of_other if of_other is not None else 0.0)
+    return statistics, draws
 
 
 def resampled_interval(
@@ -310,51 +440,9 @@ def resampled_interval(
     return float(low), float(high)
 
 
-def _fit(
-    grams: Sequence[Floats],
-    plan: FeaturePlan,
-    splits: Splits,
-    settings: ProtocolSettings,
-    gammas: Sequence[float] = (),
-) -> NestedFit:
-    if plan.binary and settings.fit == "hinge":
-        return fit_hinge(grams, plan.targets, splits, settings.costs, gammas)
-    return fit_least_squares(grams, plan.targets, splits, RIDGES, gammas)
-
-
-def _refit(grams: Sequence[Floats], plan: FeaturePlan, costs: Floats, settings: ProtocolSettings) -> Floats:
-    hinge = plan.binary and settings.fit == "hinge"
-    scores = (refit_hinge if hinge else refit)(grams, plan.targets, plan.repeats[0], costs, plan.draws)
-    return score_draws(scores, plan.targets, plan.repeats[0].outer, plan.draws, plan.scored)
-
-
-def _nonlinear(
-    grams: Sequence[Sequence[Floats]], plan: FeaturePlan, settings: ProtocolSettings
-) -> tuple[float, Floats]:
-    """AUC of the RBF kernel, and its refits on the bootstrap draws (gamma and C as chosen)."""
-    fits = [_fit(g, plan, s, settings, settings.gammas) for g, s in zip(grams, plan.repeats)]
-    auc = float(np.mean([_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)]))
-    # One gamma a split for the draws: that of its first target.
-    curved = [rbf_gram(g, width[0]) for g, width in zip(grams[0], fits[0].gammas)]
-    return auc, _refit(curved, plan, fits[0].costs, settings)
-
-
-def _beside_surface(
-    grams: Sequence[Sequence[Floats]], surface: Floats, plan: FeaturePlan, settings: ProtocolSettings
-) -> tuple[float, Floats]:
-    """AUC of [surface, states], each block of mean squared norm 1, and its refits."""
-    both = [
-        [gram + linear_gram(surface, split.train) for gram, split in zip(g, s.splits)]
-        for g, s in zip(grams, plan.repeats)
-    ]
-    fits = [_fit(g, plan, s, settings) for g, s in zip(both, plan.repeats)]
-    auc = float(np.mean([_mean_auc(f.held_out, plan.targets, s) for f, s in zip(fits, plan.repeats)]))
-    return auc, _refit(both[0], plan, fits[0].costs, settings)
-
-
-def _sweep(grams: Sequence[Floats], plan: FeaturePlan) -> tuple[float, Floats, float]:
+def _permuted_aucs(grams: Sequence[Floats], plan: FeaturePlan) -> tuple[float, Floats, float]:
     """Observed least-squares AUC, those of all permutations, and that of the token control, in one product."""
-    permuted = plan.targets[:, plan.taken].transpose(1, 0, 2)  # (permutations, c, n)
+    permuted = plan.targets[:, plan.permutations].transpose(1, 0, 2)  # (permutations, c, n)
     stacked = np.concatenate([plan.targets[None], permuted]).reshape(-1, plan.targets.shape[1])
     count = len(stacked)
     control = plan.token_labels if plan.binary else np.empty((0, stacked.shape[1]))
@@ -362,9 +450,16 @@ def _sweep(grams: Sequence[Floats], plan: FeaturePlan) -> tuple[float, Floats, f
     every = fold_auc(
         cross_validate(grams, labels, splits, RIDGES, score="squared_error").decisions, labels, splits.outer
     )
-    auc = every[:count].reshape(-1, len(plan.targets)).mean(1)
-    return float(auc[0]), auc[1:], float(every[count]) if plan.binary else float("nan")
+    of_label = every[:count].reshape(-1, len(plan.targets)).mean(1)
+    return float(of_label[0]), of_label[1:], float(every[count]) if plan.binary else float("nan")
 
 
-def _mean_auc(held_out: Floats, targets: Floats, splits: Splits) -> float:
-    return float(fold_auc(held_out, targets, splits.outer).mean())
+def _online_bits(gram: Floats, plan: FeaturePlan) -> float:
+    """Prequential saving over the class share, bits a row, mean over targets: larger where few rows suffice."""
+    if not plan.binary:
+        return float("nan")
+    return float(np.mean([prequential_bits(gram, target, plan.groups, ONLINE_RIDGE) for target in plan.targets]))
+
+
+#: Ridge of the prequential code: one for all models, so that code lengths compare.
+ONLINE_RIDGE = 0.01

@@ -1,17 +1,31 @@
-"""Differences between models, and what may be said of each: changed, equivalent, inconclusive, saturated."""
+"""Differences between models, and the conclusion of each (see `probes.protocol.conclusions`)."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from probes.protocol.cells import Probed
+from probes.protocol.conclusions import Conclusion, Contrast, conclude
+from probes.protocol.estimands import ESTIMANDS
 from probes.protocol.settings import ProtocolSettings
-from probes.statistics.equivalence import Effect, Verdict, crossed_effect, holm
-from probes.statistics.power import problems_needed
+from probes.statistics.equivalence import Effect, crossed_effect
+from probes.statistics.holm import holm
+from probes.statistics.power import smallest_detectable
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One contrast of one feature under one estimand, before the correction."""
+
+    feature: str
+    estimand: str
+    contrast: Contrast
+    effect: Effect
 
 
 def effect_table(
@@ -20,22 +34,34 @@ def effect_table(
     band: Sequence[int],
     settings: ProtocolSettings,
 ) -> pl.DataFrame:
-    """One row a (estimand, contrast, feature): the effect, its interval, tests and verdict.
+    """One row a (estimand, contrast, feature): the effect, its interval, tests and conclusion.
 
-    Estimands: "delta" (linear AUC), "gamma" (RBF - linear), "gain" (with surface features beside the states).
+    The registered family is every contrast of every feature under the primary estimand, less those that are not
+    tested at all (refused, not decodable, too few problems). Holm's correction runs over it once. Other estimands
+    describe: interval and p without correction, and no verdict.
     """
-    rows = []
-    for estimand in ("delta", "gamma", "gain"):
-        for a, b in contrasts:
-            family = []
-            for name, one in probed.items():
-                effect = contrast(one, a, b, band, estimand, shared=shared_models(settings))
-                family.append((name, one, effect))
-            different = holm(np.asarray([e.p_different() for *_, e in family]))
-            same = holm(np.asarray([e.p_equivalent(settings.margin) for *_, e in family]))
-            for (name, one, effect), p, q in zip(family, different, same):
-                rows.append(_effect_row(name, one, effect, (a, b), estimand, (p, q), band, settings))
-    return pl.DataFrame(rows)
+    tested = [
+        Tested(name, estimand, Contrast.of(one, a, b, tuple(band)), _effect(one, a, b, band, estimand, settings))
+        for estimand in ESTIMANDS
+        for a, b in contrasts
+        for name, one in probed.items()
+        if _measured(one, estimand)
+    ]
+    family = [t.estimand == settings.estimand and t.contrast.obstacle(settings) is None for t in tested]
+    different = holm(np.asarray([t.effect.p_different() if f else np.nan for t, f in zip(tested, family)]))
+    same = holm(np.asarray([t.effect.p_equivalent(settings.margin) if f else np.nan for t, f in zip(tested, family)]))
+    return pl.DataFrame(
+        [_effect_row(t, (float(p), float(q)), sum(family), settings) for t, p, q in zip(tested, different, same)],
+        infer_schema_length=None,
+    )
+
+
+def _measured(one: Probed, estimand: str) -> bool:
+    return any(estimand in cell.draws for cell in one.cells.values())
+
+
+def _effect(one: Probed, a: str, b: str, band: Sequence[int], estimand: str, settings: ProtocolSettings) -> Effect:
+    return contrast(one, a, b, band, estimand, shared=shared_models(settings))
 
 
 def shared_models(settings: ProtocolSettings) -> set[str]:
@@ -79,33 +105,21 @@ def _in_band(one: Probed, model: str, seed: int, band: Sequence[int], estimand: 
     """(statistic, its draws), mean over the band; the one checkpoint of a shared model is taken for every seed."""
     seed = min(seed, _seeds_of(one, model) - 1)
     cells = [one.cells[model, seed, layer] for layer in band]
-    statistics = {
-        "delta": lambda c: (c.statistics["linear"], c.draws["linear"]),
-        "gamma": lambda c: (c.statistics["rbf"] - c.statistics["linear"], c.draws["rbf"] - c.draws["linear"]),
-        "gain": lambda c: (c.statistics["with_surface"], c.draws["with_surface"]),
-    }
-    found = [statistics[estimand](c) for c in cells]
-    return float(np.mean([f[0] for f in found])), np.mean([f[1] for f in found], axis=0)
+    draws = np.mean([c.draws[estimand] for c in cells], axis=0)
+    return float(np.mean([c.statistics[estimand] for c in cells])), draws
 
 
-def _effect_row(
-    name: str,
-    one: Probed,
-    effect: Effect,
-    pair: tuple[str, str],
-    estimand: str,
-    p: tuple[float, float],
-    band: Sequence[int],
-    settings: ProtocolSettings,
-) -> dict[str, Any]:
+def _effect_row(tested: Tested, p: tuple[float, float], family: int, settings: ProtocolSettings) -> dict[str, Any]:
+    effect, sides = tested.effect, tested.contrast
     low, high = effect.interval(settings.alpha)
-    base = np.mean([one.cells[settings.base, 0, layer].auc for layer in band])
-    verdict, why, needed = judge(one, effect, p, float(base), pair, band, settings)
+    found: Conclusion | None = None
+    if tested.estimand == settings.estimand:
+        found = conclude(sides, effect, p, family, settings)
     return {
-        "estimand": estimand,
-        "a": pair[0],
-        "b": pair[1],
-        "feature": name,
+        "estimand": tested.estimand,
+        "a": sides.a,
+        "b": sides.b,
+        "feature": tested.feature,
         "effect": effect.estimate,
         "low": low,
         "high": high,
@@ -113,46 +127,20 @@ def _effect_row(
         "p_holm": p[0],
         "p_equivalent": effect.p_equivalent(settings.margin),
         "p_equivalent_holm": p[1],
-        "verdict": verdict,
-        "why": why,
-        "base_auc": float(base),
+        "verdict": found.verdict if found else None,
+        "direction": found.direction if found else None,
+        "why": found.why if found else "describes; only the registered estimand is judged",
+        "auc_a": sides.auc_a,
+        "auc_b": sides.auc_b,
+        "p_decodable_a": sides.p_a,
+        "p_decodable_b": sides.p_b,
+        "ceiling": sides.ceiling(settings.saturated),
+        "detectable": smallest_detectable(effect, settings.alpha / max(family, 1), settings.power),
+        "family": family,
         "seeds": effect.seeds,
         "problems": effect.problems,
-        "swappable_blocks": one.plan.swappable,
+        "swappable_blocks": sides.swappable,
         "se_seeds": effect.seed_variance**0.5,
         "se_problems": effect.problem_variance**0.5,
-        "problems_needed": needed,
+        "problems_needed": found.problems_needed if found else None,
     }
-
-
-def judge(
-    one: Probed,
-    effect: Effect,
-    p: tuple[float, float],
-    base: float,
-    pair: tuple[str, str],
-    band: Sequence[int],
-    settings: ProtocolSettings,
-) -> tuple[Verdict, str, int | None]:
-    """(verdict, why, problems needed). An effect inside the margin is equivalent even where it is not zero."""
-    needed = problems_needed(effect, settings.margin, settings.alpha, settings.power)
-    own = [c for (m, _, layer), c in one.cells.items() if m in pair and layer in band]
-    if base > settings.saturated:
-        return "saturated", f"the base's AUC is {base:.3f}, above {settings.saturated}: nothing is left to gain", None
-    if one.plan.swappable < settings.least_blocks:
-        return "inconclusive", f"{one.plan.swappable} swappable blocks, {settings.least_blocks} needed", needed
-    if max(c.degenerate for c in own) > settings.degenerate:
-        return "inconclusive", f"{max(c.degenerate for c in own):.0%} of the fits are degenerate", needed
-    if p[1] < settings.alpha:
-        return "equivalent", f"inside ±{settings.margin} (TOST, Holm p = {p[1]:.2g})", None
-    if p[0] < settings.alpha:
-        return "changed", f"differs from 0 (Holm p = {p[0]:.2g})", None
-    more = "more seeds" if needed is None else f"{needed} problems"
-    return (
-        "inconclusive",
-        (
-            f"neither different from 0 (Holm p = {p[0]:.2g}) nor inside ±{settings.margin} (Holm p = {p[1]:.2g}); "
-            f"{more} needed"
-        ),
-        needed,
-    )

@@ -57,12 +57,20 @@ def alignment(gram: Floats, target: Floats) -> float:
 
 
 def cka(a: Floats, b: Floats) -> float:
-    """Debiased linear CKA of two Grams (Song et al. 2012's HSIC; Nguyen et al. 2021): about 0 for unrelated states."""
-    return _hsic(a, b) / max(_hsic(a, a) * _hsic(b, b), 1e-300) ** 0.5
+    """Debiased linear CKA of two Grams (Song et al. 2012's HSIC; Nguyen et al. 2021): about 0 for unrelated states.
+
+    1 for a Gram with itself, also where all its rows are the same; NaN where one of two has no spread to compare.
+    """
+    if np.array_equal(a, b):
+        return 1.0
+    own, other = _hsic(a, a), _hsic(b, b)
+    return _hsic(a, b) / (own * other) ** 0.5 if own > 0 and other > 0 else float("nan")
 
 
 def cka_interval(a: Floats, b: Floats, groups: np.ndarray, alpha: float = 0.05, parts: int = 20) -> tuple[float, float]:
     """Jackknife interval over problems: whole problems are left out, in at most `parts` parts."""
+    if np.array_equal(a, b):
+        return 1.0, 1.0
     names, of_row = np.unique(groups, return_inverse=True)
     part = np.random.default_rng(0).permutation(len(names)) % min(parts, len(names))
     count = int(part.max()) + 1
@@ -83,9 +91,11 @@ def rotation(source: Floats, target: Floats) -> Floats:
 
 
 def angle(a: Floats, b: Floats) -> float:
-    """Cosine between two directions."""
+    """Cosine between two directions: 1 for a direction with itself, NaN where one of two has no length."""
+    if np.array_equal(a, b):
+        return 1.0
     lengths = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
-    return float(a @ b) / max(lengths, 1e-300)
+    return float(a @ b) / lengths if lengths > 0 else float("nan")
 
 
 def centre(gram: Floats) -> Floats:

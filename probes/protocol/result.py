@@ -11,7 +11,7 @@ import polars as pl
 
 from probes.protocol.cells import Probed
 from probes.protocol.settings import ProtocolSettings
-from probes.statistics.equivalence import holm
+from probes.statistics.holm import holm
 from probes.statistics.permutation import permutation_p
 from probes.statistics.power import plan
 
@@ -20,7 +20,7 @@ from probes.statistics.power import plan
 class ProbeResult:
     """All that the protocol found, as tables, and what it was found under.
 
-    tables: "effects", "cells", "decodability", "controls", "power", "sources",
+    tables: "effects", "cells", "decodability", "controls", "known_answers", "power", "sources",
     "source_effects", "geometry", "slices".
     notes: what a reader has to know before believing a number. about: models, versions, layer band, source.
     """
@@ -31,8 +31,11 @@ class ProbeResult:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def cell_table(probed: Mapping[str, Probed]) -> pl.DataFrame:
-    """One row a (feature, model, seed, layer): AUC, interval without refit, the permutation null, fit quality."""
+def cell_table(probed: Mapping[str, Probed], settings: ProtocolSettings) -> pl.DataFrame:
+    """One row a (feature, model, seed, layer): AUC, bits, the permutation null, chosen strengths, fit quality.
+
+    chosen …: C or ridge over splits and repeats; path …: ends of the path; at_edge: share of the fits at one.
+    """
     return pl.DataFrame(
         [
             {
@@ -43,17 +46,29 @@ def cell_table(probed: Mapping[str, Probed]) -> pl.DataFrame:
                 "auc": c.auc,
                 "low": c.low,
                 "high": c.high,
-                "null_mean": float(np.mean(c.null)),
-                "null_95": float(np.quantile(c.null, 0.95)),
-                "swept": c.swept,
-                "rbf": c.statistics.get("rbf"),
-                "with_surface": c.statistics.get("with_surface"),
+                "null_mean": float(np.mean(c.permuted)),
+                "null_95": float(np.quantile(c.permuted, 0.95)),
+                "above_null": c.least_squares_auc - float(np.mean(c.permuted)),
+                "least_squares_auc": c.least_squares_auc,
+                "stratified": c.statistics.get("stratified"),
+                "bits": c.statistics.get("bits"),
+                "online_bits": c.online_bits,
+                "rbf": c.aucs.get("rbf"),
+                "with_surface": c.aucs.get("with_surface"),
+                "strength": "C" if one.plan.binary and settings.fit == "hinge" else "ridge",
+                "chosen_low": c.chosen[0],
+                "chosen": c.chosen[1],
+                "chosen_high": c.chosen[2],
+                "path_low": c.tried[0],
+                "path_high": c.tried[1],
+                "at_edge": c.edge,
                 "degenerate": c.degenerate,
                 "kkt_gap": c.largest_gap,
             }
             for name, one in probed.items()
             for c in one.cells.values()
-        ]
+        ],
+        infer_schema_length=None,
     )
 
 
@@ -63,8 +78,8 @@ def decodability_table(probed: Mapping[str, Probed], settings: ProtocolSettings)
     for name, one in probed.items():
         for model, seed in sorted({(m, s) for m, s, _ in one.cells}):
             layers = [c for (m, s, _), c in one.cells.items() if (m, s) == (model, seed)]
-            observed = max(c.swept for c in layers)
-            null = np.max([c.null for c in layers], axis=0)
+            observed = max(c.least_squares_auc for c in layers)
+            null = np.max([c.permuted for c in layers], axis=0)
             p = permutation_p(observed, null)
             rows.append({"feature": name, "model": model, "seed": seed, "best_auc": observed, "p": p})
     frame = pl.DataFrame(rows)
@@ -81,18 +96,23 @@ def control_table(probed: Mapping[str, Probed], band: Sequence[int], settings: P
     for name, one in probed.items():
         for model in dict.fromkeys(m for m, *_ in one.cells):
             cells = [c for (m, _, layer), c in one.cells.items() if m == model and layer in band]
-            swept = float(np.mean([c.swept for c in cells]))
+            least_squares = float(np.mean([c.least_squares_auc for c in cells]))
             token = float(np.mean([c.token_control for c in cells]))
             rows.append(
                 {
                     "feature": name,
                     "model": model,
                     "auc": float(np.mean([c.auc for c in cells])),
+                    "stratified": _mean(c.statistics.get("stratified") for c in cells),
+                    "bits_above_text": _mean(c.statistics.get("bits") for c in cells),
+                    "online_bits": float(np.mean([c.online_bits for c in cells])),
+                    "position_alone": one.position,
+                    "text_alone": one.text,
                     "surface_alone": one.surface,
-                    "with_surface": _mean(c.statistics.get("with_surface") for c in cells),
+                    "with_surface": _mean(c.aucs.get("with_surface") for c in cells),
                     "random_token_labels": token,
-                    "selectivity": swept - token,
-                    "shuffled_labels": float(np.mean([c.null.mean() for c in cells])),
+                    "selectivity": least_squares - token,
+                    "shuffled_labels": float(np.mean([c.permuted.mean() for c in cells])),
                     "untrained_control": model == settings.untrained,
                 }
             )

@@ -7,23 +7,49 @@ seeds. (It is δ(A) - δ(B) with δ(arm) = AUC(arm) - AUC(base): with one shared
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 from threadpoolctl import threadpool_limits
 
-from probes.protocol.cells import FeaturePlan, Probed, linear_auc, measure_cell, plan_feature
+from probes.protocol.cells import (
+    CellKey,
+    FeaturePlan,
+    Probed,
+    held_out_decisions,
+    linear_auc,
+    measure_cell,
+    plan_feature,
+)
 from probes.protocol.effects import effect_table
+from probes.protocol.estimands import ESTIMANDS, auc, value
 from probes.protocol.features import Feature, FeatureError, find_feature
 from probes.protocol.geometry import compare_to_base, decision_slice
+from probes.protocol.known_answers import known_answer_rows
 from probes.protocol.result import ProbeResult, cell_table, control_table, decodability_table, power_table
 from probes.protocol.settings import ProtocolSettings
 from probes.protocol.trace_sources import Crossed, Source, group_by_text, probe_source, source_effects, source_table
 from probes.states.alignment import Aligned, align, open_models
 from probes.states.extract import States
 from tracekit.core.runs import Progress, no_progress, versions
+
+#: Schema of the table of controls whose answer is known.
+KNOWN_ANSWERS = {
+    "feature": pl.String,
+    "control": pl.String,
+    "strength": pl.Float64,
+    "effect": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "reads": pl.String,
+    "expected": pl.String,
+    "as_expected": pl.Boolean,
+}
+
+#: Columns of the text's features that say where a row stands: step, token, share of the response.
+STANDING = slice(-5, -2)
 
 
 def run_protocol(
@@ -43,11 +69,13 @@ def run_protocol(
     models = open_models(source.states)
     if settings.base not in models:
         raise FeatureError(f"no model is named {settings.base!r}; models: {', '.join(models)}. Set `base`.")
+    if settings.estimand not in ESTIMANDS:
+        raise FeatureError(f"estimand is {settings.estimand!r}; registered: {', '.join(ESTIMANDS)}.")
     band = choose_band(models, settings)
     contrasts = choose_contrasts(list(models), settings)
     group_of = group_by_text(source.traces)
     probed: dict[str, Probed] = {}
-    shapes, planes, identical = [], [], True
+    shapes, planes, known, identical = [], [], [], True
     crossed: list[Crossed] = []
     for name in settings.features:
         feature = find_feature(name, source.traces, source.steps)
@@ -59,14 +87,16 @@ def run_protocol(
             probed[name] = probe_feature(aligned, feature, source, group_of, band, settings, progress)
             shapes += geometry_rows(aligned, probed[name], settings)
             planes += slice_rows(aligned, probed[name], band, settings)
+            known += known_answer_rows(aligned, probed[name], band, settings)
             share = probed[name].plan.positive_share
             crossed += [probe_source(other, feature, share, band, settings, progress) for other in others]
     effects = effect_table(probed, contrasts, band, settings)
     tables = {
         "effects": effects,
-        "cells": cell_table(probed),
+        "cells": cell_table(probed, settings),
         "decodability": decodability_table(probed, settings),
         "controls": control_table(probed, band, settings),
+        "known_answers": pl.DataFrame(known, schema=KNOWN_ANSWERS, infer_schema_length=None),
         "power": power_table(probed, settings),
         "sources": source_table(source.name, probed, crossed, band),
         "source_effects": source_effects(crossed, contrasts, band, settings),
@@ -129,32 +159,36 @@ def probe_feature(
     progress: Progress,
 ) -> Probed:
     """Plan the feature, then measure every model, seed and layer."""
-    planned = plan_feature(aligned, feature, source.traces, source.steps, group_of, settings)
-    surface = surface_matrix(aligned, planned, settings)
+    plan = plan_feature(aligned, feature, source.traces, source.steps, group_of, settings)
+    text, place = text_matrices(aligned, plan, settings)
+    if plan.binary:
+        plan = replace(plan, baseline=held_out_decisions(text, plan))
+    surface = surface_matrix(aligned, plan, settings)
     work = [(m, s, layer) for m, seeds in aligned.states.items() for s in range(len(seeds)) for layer in aligned.layers]
     cells = {}
     for done, (model, seed, layer) in enumerate(work):
         progress(f"probe {feature.name}", done, len(work), f"{model}, seed {seed}, layer {layer}")
-        cells[model, seed, layer] = measure_cell(
-            aligned.layer(model, seed, layer, planned.rows),
-            planned,
-            settings,
-            model=model,
-            seed=seed,
-            layer=layer,
-            in_band=layer in band,
-            surface=surface,
-        )
+        states = aligned.layer(model, seed, layer, plan.rows)
+        key = CellKey(model, seed, layer)
+        cells[model, seed, layer] = measure_cell(states, plan, settings, key, in_band=layer in band, surface=surface)
     progress(f"probe {feature.name}", len(work), len(work), "")
-    return Probed(planned, cells, linear_auc(surface, planned, settings))
+    alone = [value(auc, held_out_decisions(x, plan), plan.scored_rows()) for x in (text, place)]
+    return Probed(plan, cells, linear_auc(surface, plan, settings), text=alone[0], position=alone[1])
 
 
-def surface_matrix(aligned: Aligned, planned: FeaturePlan, settings: ProtocolSettings) -> np.ndarray:
-    """(n, k) what the text tells of the rows, with the base's log-probability where it was extracted."""
+def text_matrices(aligned: Aligned, plan: FeaturePlan, settings: ProtocolSettings) -> tuple[np.ndarray, np.ndarray]:
+    """What the text tells of the rows (n, k), and the place in the trace alone (n, m): each step, token, share."""
     states = aligned.states[settings.base][0]
-    rows = aligned.rows[settings.base, 0][planned.rows]
-    surface = np.asarray(states.surface()[rows], dtype=np.float64)
-    log_prob = states.index["log_prob"].gather(rows)
+    text = np.asarray(states.surface()[aligned.rows[settings.base, 0][plan.rows]], dtype=np.float64)
+    steps = (plan.strata[:, None] == np.unique(plan.strata)).astype(np.float64)
+    return text, np.hstack([steps, text[:, STANDING]])
+
+
+def surface_matrix(aligned: Aligned, plan: FeaturePlan, settings: ProtocolSettings) -> np.ndarray:
+    """(n, k) what the text tells of the rows, with the base's log-probability where it was extracted."""
+    rows = aligned.rows[settings.base, 0][plan.rows]
+    surface, _ = text_matrices(aligned, plan, settings)
+    log_prob = aligned.states[settings.base][0].index["log_prob"].gather(rows)
     if log_prob.null_count() == 0:
         surface = np.hstack([surface, log_prob.to_numpy()[:, None]])
     return surface
@@ -210,9 +244,9 @@ def slice_rows(aligned: Aligned, one: Probed, band: Sequence[int], settings: Pro
     return rows
 
 
-def _most_balanced(planned: FeaturePlan) -> tuple[int, np.ndarray]:
-    number = int(np.argmin(np.abs(planned.targets.mean(1))))
-    return number, planned.targets[number]
+def _most_balanced(plan: FeaturePlan) -> tuple[int, np.ndarray]:
+    number = int(np.argmin(np.abs(plan.targets.mean(1))))
+    return number, plan.targets[number]
 
 
 def _notes(identical: bool, tables: Mapping[str, pl.DataFrame], settings: ProtocolSettings) -> tuple[str, ...]:
@@ -235,17 +269,18 @@ def _notes(identical: bool, tables: Mapping[str, pl.DataFrame], settings: Protoc
                 f"{row['surface_alone']:.2f}, the base's states {row['auc']:.2f}: separability need not mean that a "
                 "model works the feature out."
             )
+    for row in tables["known_answers"].filter(~pl.col("as_expected")).iter_rows(named=True):
+        strength = "" if row["strength"] is None else f" at {row['strength']:g} standard deviations"
+        notes.append(
+            f"{row['feature']}: the control {row['control']}{strength} reads {row['reads']}, expected "
+            f"{row['expected']} (Δ {row['effect']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}])."
+        )
     if not identical:
         notes.append("Tokenizers differ: rows are compared where they end at the same character.")
     for row in tables["power"].iter_rows(named=True):
         if row["swappable_blocks"] < settings.least_blocks:
             notes.append(
                 f"{row['feature']}: {row['swappable_blocks']} swappable blocks, fewer than {settings.least_blocks}: "
-                f"inconclusive, about {row['problems_needed']} problems needed."
-            )
-        elif row["problems_needed"] > row["problems"]:
-            notes.append(
-                f"{row['feature']}: {row['problems']} problems can show a difference of {row['detectable']:.3f}; for "
-                f"±{settings.margin} about {row['problems_needed']} problems are needed (assumed before any fit)."
+                "nothing is concluded."
             )
     return tuple(notes)

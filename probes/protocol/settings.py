@@ -27,7 +27,13 @@ class ProtocolSettings(Settings):
     outer_folds: int = Field(5, ge=2, description="folds that hold problems out")
     inner_folds: int = Field(3, ge=2, description="folds that choose C and gamma")
     repeats: int = Field(3, ge=1, description="fold seeds")
-    costs: tuple[float, ...] = Field((0.01, 0.1, 1.0, 10.0), min_length=1, description="C of the hinge SVMs")
+    costs: tuple[float, ...] = Field(
+        (0.01, 0.1, 1.0, 10.0), min_length=1, description="C where the path of a hinge SVM begins"
+    )
+    limits: tuple[float, float] = Field(
+        (1e-4, 1e4), description="how far the path of C or of the ridge is followed while held-out AUC rises"
+    )
+    estimand: str = Field("delta", description="the registered estimand that gets verdicts; the others describe")
     gammas: tuple[float, ...] = Field((0.25, 1.0, 4.0), min_length=1, description="widths of the RBF kernel")
     permutations: int = Field(999, ge=19, description="block permutations")
     draws: int = Field(200, ge=20, description="bootstrap draws over problems, refitted")
@@ -35,7 +41,10 @@ class ProtocolSettings(Settings):
     margin: float = Field(0.02, gt=0, lt=0.5, description="AUC differences within ± this count as no change")
     alpha: float = Field(0.05, gt=0, lt=0.5, description="level of every test")
     power: float = Field(0.8, gt=0, lt=1, description="power of the power analysis")
-    saturated: float = Field(0.98, gt=0.5, le=1, description="base AUC above which a cell gets no verdict")
+    saturated: float = Field(0.98, gt=0.5, le=1, description="AUC above which a gain can no longer show")
+    controls: tuple[float, ...] = Field(
+        (0.1, 0.2, 0.5), description="standard deviations of the direction that the positive controls add; (): none"
+    )
+    device: str | None = Field(None, description="torch's name of an accelerator for the hinge fits; None: the CPU")
     least_blocks: int = Field(20, ge=2, description="swappable blocks below which a cell is inconclusive")
-    degenerate: float = Field(0.2, ge=0, le=1, description="share of degenerate fits above which a cell is left out")
     seed: int = Field(0, ge=0, description="of folds, permutations and draws")

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from probes.protocol.cells import Probed, measure_linear, plan_feature
+from probes.protocol.cells import CellKey, Probed, measure_linear, plan_feature
 from probes.protocol.effects import contrast, shared_models
 from probes.protocol.features import Feature, FeatureError, find_feature
 from probes.protocol.settings import ProtocolSettings
 from probes.states.alignment import align, open_models
-from probes.statistics.equivalence import Effect, holm
+from probes.statistics.equivalence import Effect
 from probes.statistics.folds import FoldError, group_problems
+from probes.statistics.holm import holm
 from tracekit.core.ids import content_id
 from tracekit.core.runs import Progress
 
@@ -109,17 +110,17 @@ def probe_source(
         own = find_feature(feature.name, source.traces, source.steps)
         aligned = align(models, settings.position or feature.position)
         groups = group_by_text(source.traces)
-        planned = plan_feature(aligned, own, source.traces, source.steps, groups, settings, share)
+        plan = plan_feature(aligned, own, source.traces, source.steps, groups, settings, share)
         cells = {}
         work = [(m, s, layer) for m, seeds in models.items() for s in range(len(seeds)) for layer in band]
         for done, (model, seed, layer) in enumerate(work):
             progress(f"probe {feature.name} on {source.name}", done, len(work), f"{model}, seed {seed}, layer {layer}")
-            states = aligned.layer(model, seed, layer, planned.rows)
-            cells[model, seed, layer] = measure_linear(states, planned, settings, model=model, seed=seed, layer=layer)
+            states = aligned.layer(model, seed, layer, plan.rows)
+            cells[model, seed, layer] = measure_linear(states, plan, settings, CellKey(model, seed, layer))
         progress(f"probe {feature.name} on {source.name}", len(work), len(work), "")
     except (FeatureError, FoldError) as reason:
         return Crossed(feature.name, source.name, names, None, str(reason))
-    return Crossed(feature.name, source.name, names, Probed(planned, cells, None))
+    return Crossed(feature.name, source.name, names, Probed(plan, cells, None))
 
 
 def source_table(
@@ -174,7 +175,7 @@ def source_effects(
     band: Sequence[int],
     settings: ProtocolSettings,
 ) -> pl.DataFrame:
-    """Δ of every contrast on every other source, and of each model on its own rollouts; Holm over features.
+    """Δ of every contrast on every other source, and of each model on its own rollouts; Holm over all rows.
 
     On one source models read identical tokens and Δ is paired. On their own rollouts (source "own rollouts", where
     both models are sources) the rows differ: the two are resampled apart, which is too wide rather than too narrow
@@ -182,10 +183,9 @@ def source_effects(
     """
     known = {(c.feature, c.source): c.probed for c in crossed if c.probed is not None}
     features = list(dict.fromkeys(c.feature for c in crossed))
-    rows: list[dict[str, Any]] = []
+    found: list[tuple[str, str, tuple[str, str], Effect]] = []
     for source in [*dict.fromkeys(c.source for c in crossed), OWN]:
         for a, b in contrasts:
-            found = []
             for name in features:
                 pair = (
                     known.get((name, a if source == OWN else source)),
@@ -193,11 +193,10 @@ def source_effects(
                 )
                 if pair[0] is None or pair[1] is None or not (pair[0].has(a) and pair[1].has(b)):
                     continue
-                found.append(
-                    (name, contrast(pair[0], a, b, band, "delta", shared=shared_models(settings), of_b=pair[1]))
-                )
-            rows += _effect_rows(found, source, (a, b), settings)
-    return pl.DataFrame(rows, schema=_EFFECTS)
+                shared = shared_models(settings)
+                effect = contrast(pair[0], a, b, band, settings.estimand, shared=shared, of_b=pair[1])
+                found.append((name, source, (a, b), effect))
+    return pl.DataFrame(_effect_rows(found, settings), schema=_EFFECTS)
 
 
 _EFFECTS = {
@@ -216,20 +215,15 @@ _EFFECTS = {
 
 
 def _effect_rows(
-    found: Sequence[tuple[str, Effect]], source: str, pair: tuple[str, str], settings: ProtocolSettings
+    found: Sequence[tuple[str, str, tuple[str, str], Effect]], settings: ProtocolSettings
 ) -> list[dict[str, Any]]:
-    different = holm(np.asarray([effect.p_different() for _, effect in found]))
-    same = holm(np.asarray([effect.p_equivalent(settings.margin) for _, effect in found]))
+    """Rows of all sources: one family for Holm's correction."""
+    different = holm(np.asarray([effect.p_different() for *_, effect in found]))
+    same = holm(np.asarray([effect.p_equivalent(settings.margin) for *_, effect in found]))
     rows: list[dict[str, Any]] = []
-    for (name, effect), p, q in zip(found, different, same):
+    for (name, source, (a, b), effect), p, q in zip(found, different, same):
         low, high = effect.interval(settings.alpha)
-        about: dict[str, Any] = {
-            "feature": name,
-            "source": source,
-            "a": pair[0],
-            "b": pair[1],
-            "effect": effect.estimate,
-        }
+        about: dict[str, Any] = {"feature": name, "source": source, "a": a, "b": b, "effect": effect.estimate}
         tests = {"low": low, "high": high, "p_holm": p, "p_equivalent_holm": q}
         rows.append(about | tests | {"seeds": effect.seeds, "problems": effect.problems})
     return rows

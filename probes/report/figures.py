@@ -64,7 +64,8 @@ def draw_figures(result: ProbeResult) -> list[Figure]:
 
 _EFFECTS = (
     "Δ, the difference of held-out linear AUC in the layer band, with its interval over seeds and problems. The "
-    "shaded band is the equivalence margin. Filled: changed; hollow: equivalent; cross: inconclusive; star: saturated."
+    "shaded band is the equivalence margin. Filled: changed; hollow: equivalent; cross: open; star: saturated; a bar "
+    "without a point: refused or not decodable."
 )
 _LAYERS = (
     "Held-out AUC of the linear SVM by layer, mean over training seeds. Whiskers: 95 % over problems, without "
@@ -97,7 +98,7 @@ _SLICES = (
 
 def effects_data(result: ProbeResult) -> pl.DataFrame:
     """The primary estimand's rows."""
-    return result.tables["effects"].filter(pl.col("estimand") == "delta")
+    return result.tables["effects"].filter(pl.col("estimand") == result.settings.estimand)
 
 
 def gap_data(result: ProbeResult) -> pl.DataFrame:
@@ -211,10 +212,11 @@ def _effects(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
         for row in arms.iter_rows(named=True):
             y = -features.index(row["feature"]) * (len(pairs) + 0.6) - k
             fill = look["color"] if row["verdict"] == "changed" else "none"
-            marker = {"inconclusive": "x", "saturated": "*"}.get(row["verdict"], look["marker"])
+            marker = {"open": "x", "saturated": "*"}.get(row["verdict"], look["marker"])
             against_base = b == result.settings.base
             axis.plot([row["low"], row["high"]], [y, y], color=look["color"], lw=1.3, ls="-" if against_base else "--")
-            axis.plot(row["effect"], y, marker, color=look["color"], mfc=fill, ms=6)
+            if row["verdict"] not in ("refused", "not decodable"):
+                axis.plot(row["effect"], y, marker, color=look["color"], mfc=fill, ms=6)
         line = "-" if b == result.settings.base else "--"
         axis.plot([], [], color=look["color"], marker=look["marker"], ls=line, label=f"{_plain(a)} − {_plain(b)}")
     centres = [-f * (len(pairs) + 0.6) - (len(pairs) - 1) / 2 for f in range(len(features))]
@@ -289,7 +291,9 @@ def _gaps(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
 
 _CONTROL = {
     "auc": "states, linear",
-    "surface_alone": "text alone",
+    "position_alone": "place in the trace alone",
+    "text_alone": "text alone",
+    "surface_alone": "text and the base's log-probability",
     "random_token_labels": "random token labels",
     "shuffled_labels": "permuted labels",
 }
@@ -365,7 +369,12 @@ def _geometry(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
     for axis, shape in zip(axes, shapes):
         for model in _names(data, "model"):
             look = _look(result, model, theme)
-            own = data.filter(pl.col("model") == model).group_by("layer").agg(cs.numeric().mean()).sort("layer")
+            own = (
+                data.filter(pl.col("model") == model)
+                .group_by("layer")
+                .agg(cs.float().fill_nan(None).mean())
+                .sort("layer")
+            )
             axis.plot(own["layer"], own[shape], lw=1.3, ms=4, label=_plain(model), **look)
             if shape == "cka":
                 axis.vlines(own["layer"], own["cka_low"], own["cka_high"], lw=0.8, color=look["color"])

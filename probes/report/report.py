@@ -20,12 +20,20 @@ TITLE = "Did training change what is linearly separable?"
 
 _SHOWN = {
     "effects": (
-        "estimand a b feature effect low high p_holm p_equivalent_holm verdict why base_auc seeds problems "
-        "problems_needed"
+        "feature a b effect low high verdict direction p_holm p_equivalent_holm detectable auc_a auc_b estimand seeds "
+        "problems problems_needed why"
     ),
     "decodability": "feature model seed best_auc p p_holm permutations",
-    "controls": "feature model auc surface_alone with_surface random_token_labels selectivity shuffled_labels",
-    "power": "feature position task rows problems swappable_blocks intraclass design_effect detectable problems_needed",
+    "controls": (
+        "feature model auc stratified bits_above_text online_bits position_alone text_alone surface_alone with_surface "
+        "random_token_labels selectivity shuffled_labels"
+    ),
+    "known_answers": "feature control strength effect low high reads expected as_expected",
+    "cells": (
+        "feature model seed layer auc stratified above_null bits strength chosen_low chosen chosen_high path_low "
+        "path_high at_edge kkt_gap"
+    ),
+    "power": "feature position task rows problems swappable_blocks intraclass design_effect",
     "geometry": (
         "feature model seed layer margin support_share effective_dimension alignment cka cka_low cka_high "
         "transfer transfer_rotated cosine cosine_rotated"
@@ -37,7 +45,9 @@ _SHOWN = {
 _EXPLAINED = {
     "effects": "Effects, intervals and verdicts",
     "decodability": "Is the feature there at all? Largest AUC over layers against whole blocks permuted",
-    "controls": "Controls, in the layer band",
+    "controls": "What position and text give alone, and bits above them, in the layer band",
+    "known_answers": "Controls whose answer is known: a direction planted, a rotation, noise, a second seed",
+    "cells": "Every cell: AUC, bits, and the chosen C or ridge with the path that was followed",
     "power": "What these problems can show, from the labels alone",
     "geometry": "Geometry, by layer",
     "sources": "Arm × source: AUC in the layer band",
@@ -58,7 +68,8 @@ figure { margin: .6rem 0 0; overflow-x: auto; } figure img { max-width: 100%; he
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .28rem .7rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number { text-align: right; } td.long { min-width: 19rem; } th { color: var(--faint); font-weight: 600; }
+td.number { text-align: right; white-space: nowrap; }
+td.long { min-width: 19rem; } th { color: var(--faint); font-weight: 600; }
 ul.findings { padding-left: 1.1rem; }
 b.verdict { font-weight: 650; } details { margin-top: 1.2rem; } summary { cursor: pointer; }
 pre { background: var(--tint); padding: .8rem; overflow-x: auto; font-size: .82rem; }
@@ -77,32 +88,44 @@ def write_report(result: ProbeResult, folder: str | Path) -> Path:
 
 def answer(result: ProbeResult) -> str:
     """The whole result in one sentence."""
-    effects = result.tables["effects"].filter(pl.col("estimand") == "delta", pl.col("b") == result.settings.base)
+    every = result.tables["effects"].filter(pl.col("estimand") == result.settings.estimand)
+    effects = every.filter(pl.col("b") == result.settings.base)
     if effects.is_empty():
-        effects = result.tables["effects"].filter(pl.col("estimand") == "delta")
+        effects = every
     parts = []
     for a, b in effects.select("a", "b").unique(maintain_order=True).rows():
-        own = effects.filter(pl.col("a") == a, pl.col("b") == b)
-        said = [
-            f"{', '.join(names)} {verdict}"
-            for verdict in ("changed", "equivalent", "inconclusive", "saturated")
-            if (names := own.filter(pl.col("verdict") == verdict)["feature"].to_list())
-        ]
-        parts.append(f"{a} against {b}: {'; '.join(said)}")
+        rows = effects.filter(pl.col("a") == a, pl.col("b") == b).iter_rows(named=True)
+        said = "; ".join(f"{row['feature']} {_short(row)}" for row in rows)
+        parts.append(f"{a} against {b}: {said}")
     return f"Linear separability in {_layers(result)}, on traces from {result.about['source']} – {' · '.join(parts)}."
 
 
+def _short(row: dict[str, Any]) -> str:
+    """A conclusion with its number: "lost (−0.436)", "not decodable"."""
+    if row["verdict"] in ("not decodable", "refused"):
+        return str(row["verdict"])
+    return f"{conclusion(row)} ({row['effect']:+.3f})"
+
+
+def conclusion(row: dict[str, Any]) -> str:
+    """The conclusion in a word: a change by its direction, the rest by their verdict."""
+    return str(row["direction"] or row["verdict"])
+
+
 def findings(result: ProbeResult) -> list[dict[str, Any]]:
-    """One sentence a (feature, contrast): effect, interval, verdict."""
-    rows = result.tables["effects"].filter(pl.col("estimand") == "delta").iter_rows(named=True)
+    """One sentence a (feature, contrast): conclusion, effect with its interval, reason, and what could be detected."""
     return [
-        {
-            "verdict": row["verdict"],
-            "sentence": f"{row['feature']}, {row['a']} against {row['b']}: "
-            f"Δ AUC {row['effect']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], {row['why']}.",
-        }
-        for row in rows
+        {"verdict": conclusion(row), "sentence": _sentence(row)}
+        for row in result.tables["effects"].filter(pl.col("estimand") == result.settings.estimand).iter_rows(named=True)
     ]
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    start = f"{row['feature']}, {row['a']} against {row['b']}: "
+    if row["verdict"] in ("not decodable", "refused"):
+        return f"{start}{row['why']}."
+    effect = f"Δ AUC {row['effect']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+    return f"{start}{effect}, {row['why']}. Smallest Δ found in 80 % of cases: {row['detectable']:.3f}."
 
 
 def as_html(result: ProbeResult, figures: Sequence[Figure]) -> str:

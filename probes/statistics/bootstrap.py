@@ -20,7 +20,7 @@ Floats = NDArray[np.floating]
 SCORED_DRAWS = 10
 
 
-def draw_problems(groups: np.ndarray, folds: np.ndarray, draws: int, seed: int) -> Floats:
+def draw_problems(groups: np.ndarray, folds: np.ndarray, draws: int, seed: int | np.random.SeedSequence) -> Floats:
     """(draws, n) multiplicity of each row: that of its problem; each fold keeps its number of problems.
 
     groups: (n,) problem of each row. folds: (n,) outer fold of each row, the same within a problem.

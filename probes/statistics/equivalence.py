@@ -17,14 +17,11 @@ at least the true one (Owen 2007, the pigeonhole bootstrap).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from scipy import optimize, stats
 
 from probes.statistics.bootstrap import variance
-
-Verdict = Literal["changed", "equivalent", "inconclusive", "saturated"]
 
 
 @dataclass(frozen=True)
@@ -112,16 +109,3 @@ def crossed_effect(differences: np.ndarray, draws: np.ndarray, problems: int) ->
         seeds=seeds,
         problems=problems,
     )
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Step-down adjusted p (Holm 1979), in the order given; NaN stays NaN and is not counted."""
-    p = np.asarray(p, dtype=np.float64)
-    adjusted = np.full(p.shape, np.nan)
-    known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    worst = 0.0
-    for rank, k in enumerate(order):
-        worst = max(worst, min(1.0, (len(order) - rank) * p[k]))
-        adjusted[k] = worst
-    return adjusted

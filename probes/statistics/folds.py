@@ -40,7 +40,9 @@ def _shingles(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + 3]) for i in range(max(len(words) - 2, 1))}
 
 
-def grouped_folds(groups: np.ndarray, folds: int, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
+def grouped_folds(
+    groups: np.ndarray, folds: int, seed: int | np.random.SeedSequence, labels: np.ndarray | None = None
+) -> np.ndarray:
     """(n,) fold 0 … folds - 1 of each row: whole groups, shuffled, then each to the fold with the fewest rows.
 
     labels: (n,) -1/+1; ties in size go to the fold that lacks the group's class most, so that no fold is left
@@ -92,16 +94,20 @@ class Splits:
     splits: tuple[Split, ...]
 
 
-def make_splits(groups: np.ndarray, targets: NDArray[np.floating], outer: int, inner: int, seed: int) -> Splits:
+def make_splits(
+    groups: np.ndarray, targets: NDArray[np.floating], outer: int, inner: int, seed: int | np.random.SeedSequence
+) -> Splits:
     """Outer folds grouped by problem, and grouped inner folds in each one's training rows. Raises FoldError."""
     binary = targets[0] if len(targets) == 1 else None
-    folds = grouped_folds(groups, outer, seed, binary)
+    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    random = root.spawn(1 + outer)
+    folds = grouped_folds(groups, outer, random[0], binary)
     check_folds(folds, groups)
     splits = []
     for fold in range(outer):
         train = folds != fold
         inside = np.full(len(groups), -1)
-        inside[train] = grouped_folds(groups[train], inner, seed + 1 + fold, None if binary is None else binary[train])
+        inside[train] = grouped_folds(groups[train], inner, random[1 + fold], None if binary is None else binary[train])
         check_folds(inside[train], groups[train])
         splits.append(Split(train, inside))
     return Splits(folds, tuple(splits))

@@ -17,7 +17,7 @@ def swappable_blocks(groups: np.ndarray) -> int:
     return int(same[same > 1].sum())
 
 
-def permute_blocks(groups: np.ndarray, draws: int, seed: int) -> np.ndarray:
+def permute_blocks(groups: np.ndarray, draws: int, seed: int | np.random.SeedSequence) -> np.ndarray:
     """(draws, n) row whose label each row takes; blocks move between problems of equal length, in row order.
 
     groups: (n,) problem of each row.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -57,17 +57,35 @@ def plan(
     return Plan(len(names), correlation, effect, error, reach * error, needed)
 
 
-def problems_needed(effect: Effect, target: float, alpha: float = 0.05, power: float = 0.8) -> int | None:
-    """Problems at which `target` would be found (or ruled out) with this power, the seeds' part unchanged.
+def problems_needed(effect: Effect, margin: float, alpha: float = 0.05, power: float = 0.8) -> int | None:
+    """Problems at which this estimate, were it the truth, would be told from 0 or shown to lie inside ±margin.
 
-    None where the seeds alone vary too much: no number of problems is enough.
+    alpha: level after the correction for the family. None where no number of problems is enough (the seeds alone
+    vary too much), where so many are there already, or where nothing is known.
     """
-    spread = stats.t.isf(alpha / 2, effect.seeds - 1) + stats.norm.isf(1 - power) if effect.seeds > 1 else 0.0
-    left = target**2 - effect.seed_variance * spread**2
-    of_problems = effect.problem_variance + effect.interaction_variance  # as the test of equivalence counts it
-    if left <= 0 or not np.isfinite(of_problems):
+    if not np.isfinite(effect.problem_variance + effect.interaction_variance):
         return None
-    return math.ceil(effect.problems * of_problems * _reach(alpha, power) ** 2 / left)
+    low, high = effect.problems, effect.problems * 1_000_000
+    if not _answers(effect, high, margin, alpha, power) or _answers(effect, low, margin, alpha, power):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _answers(effect, middle, margin, alpha, power) else (middle, high)
+    return high
+
+
+def smallest_detectable(effect: Effect, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The least difference that a design with this effect's errors finds with this power at level alpha."""
+    return effect.half_width(alpha) + effect.half_width(2 * (1 - power))
+
+
+def _answers(effect: Effect, problems: int, margin: float, alpha: float, power: float) -> bool:
+    """Whether either test would come out with this power; the seeds' part stays as it is."""
+    share = effect.problems / problems
+    grown = replace(effect, problem_variance=effect.problem_variance * share, problems=problems)
+    both = replace(grown, problem_variance=(effect.problem_variance + effect.interaction_variance) * share)
+    found = abs(effect.estimate) >= smallest_detectable(grown, alpha, power)
+    return found or abs(effect.estimate) + smallest_detectable(both, 2 * alpha, power) <= margin
 
 
 def _reach(alpha: float, power: float) -> float:

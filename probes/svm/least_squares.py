@@ -12,7 +12,7 @@ vector, every permutation and every real-valued target.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,6 +89,7 @@ def cross_validate(
     ridges: Sequence[float],
     *,
     score: Score = "auc",
+    choose: Callable[[Floats], NDArray[np.int64]] | None = None,
 ) -> CrossValidation:
     """Nested cross-validation of every label vector at once; each decision equals that of a refit.
 
@@ -97,6 +98,8 @@ def cross_validate(
     splits: outer and inner folds, grouped, from `probes.statistics.folds.make_splits`.
     ridges: λ > 0 in the Gram's units; one is taken as it is, several are chosen between for each label vector.
     score: what a ridge is chosen by: AUC within inner folds, accuracy of the sign, or minus the squared error.
+    choose: inner scores (m, ridges) of one outer fold → (m,) index of the ridge; None: the largest score, the first
+        of equals.
     Raises ProblemError.
     """
     grams: list[Floats] = [np.asarray(gram)] if np.ndim(gram[0]) == 1 else list(gram)
@@ -104,6 +107,7 @@ def cross_validate(
     _check_design(labels, splits, len(grams), ridges)
     shared = {r: bordered_inverse(np.asarray(grams[0]), r) for r in ridges} if len(grams) == 1 else {}
     result, scores = np.empty(labels.shape), np.zeros((len(labels), len(splits.splits), len(ridges)))
+    chosen = np.zeros(scores.shape[:2])
     for k, fold in enumerate(splits.splits):
         test, train = ~fold.train, np.flatnonzero(fold.train)
         split, y, inner = np.asarray(grams[k % len(grams)], dtype=np.float64), labels[:, train], fold.inner[train]
@@ -114,9 +118,10 @@ def cross_validate(
             candidates[r] = y @ (across @ inverse).T + y.mean(1, keepdims=True)
             if len(ridges) > 1:
                 scores[:, k, r] = _score(y @ held_out_operator(inverse, inner).T, y, inner, score)
-        best = scores[:, k].argmax(1)  # the first of equals
+        best = scores[:, k].argmax(1) if choose is None else choose(scores[:, k])
+        chosen[:, k] = np.asarray(ridges)[best]
         result[:, test] = candidates[best, np.arange(len(labels))]
-    return CrossValidation(result, np.asarray(ridges)[scores.argmax(2)], scores)
+    return CrossValidation(result, chosen, scores)
 
 
 def refit(grams: Sequence[Floats], targets: Floats, splits: Splits, ridges: Floats, draws: Floats) -> Floats:

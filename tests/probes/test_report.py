@@ -70,11 +70,38 @@ def verdict(result: ProbeResult, feature: str, a: str) -> dict:
     return rows.row(0, named=True)
 
 
-def test_a_copy_of_the_base_is_equivalent_and_what_was_planted_is_found(result):
+def test_what_was_planted_is_found_and_what_neither_model_has_is_no_contrast(result):
     same, planted = (verdict(result, "step_correct", arm) for arm in ("same", "planted"))
-    assert (same["effect"], same["verdict"]) == (0, "equivalent")
-    assert planted["verdict"] == "changed"
+    assert (same["effect"], same["verdict"]) == (0, "not decodable")
+    assert (planted["verdict"], planted["direction"]) == ("changed", "gained")
     assert planted["low"] > 0.05
+
+
+def test_a_copy_of_a_model_that_has_the_feature_is_equivalent_and_a_wiped_one_has_lost_it(source, tmp_path):
+    planted = source.states["planted"][0]
+    shutil.copytree(planted, tmp_path / "wiped")
+    noise = np.random.default_rng(0).standard_normal(np.load(planted / "layer_002.npy").shape).astype(np.float32)
+    np.save(tmp_path / "wiped" / "layer_002.npy", noise)
+    states = {"base": [planted], "copy": [planted], "wiped": [tmp_path / "wiped"]}
+    high = run_protocol(Source("t", source.traces, source.steps, states), SETTINGS)
+    copy, wiped = (verdict(high, "step_correct", arm) for arm in ("copy", "wiped"))
+    assert copy["verdict"] == "equivalent"
+    assert (wiped["verdict"], wiped["direction"]) == ("changed", "lost")
+    assert {"step_correct, wiped against base"} == {
+        f["sentence"].partition(":")[0]
+        for f in findings(high)
+        if f["verdict"] == "lost" and "against base" in f["sentence"]
+    }
+
+
+def test_a_path_that_is_cut_off_is_refused_with_the_path_that_would_do(source):
+    short = SETTINGS.model_copy(update={"costs": (1e-3,), "limits": (1e-4, 1e-3)})
+    effects = run_protocol(source, short).tables["effects"].filter(estimand="delta", a="planted", b="base")
+    row = effects.row(0, named=True)
+    if row["verdict"] == "refused":
+        assert "set limits=[" in row["why"]
+    cells = run_protocol(source, SETTINGS).tables["cells"]
+    assert (cells["at_edge"] == 0).all()
 
 
 def test_whether_a_feature_is_there_is_told_for_each_model(result):

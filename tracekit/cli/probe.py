@@ -17,7 +17,7 @@ from probes.protocol.result import ProbeResult
 from probes.protocol.run import run_protocol
 from probes.protocol.settings import ProtocolSettings
 from probes.protocol.trace_sources import Source, rollouts_as_traces
-from probes.report.report import answer, write_report
+from probes.report.report import answer, conclusion, write_report
 from probes.states.extract import Reading, extract_states
 from probes.states.positions import POSITIONS, Position
 from probes.svm.kernels import StatesError
@@ -213,12 +213,12 @@ def needed_positions(settings: ProtocolSettings, traces: pl.DataFrame, steps: pl
 def effects_drawn(result: ProbeResult) -> Table:
     """The primary estimand as a table for the terminal."""
     drawn = Table("feature", "contrast", "Δ AUC", "95 % interval", "verdict")
-    for row in result.tables["effects"].filter(pl.col("estimand") == "delta").iter_rows(named=True):
+    for row in result.tables["effects"].filter(estimand=result.settings.estimand).iter_rows(named=True):
         drawn.add_row(
             row["feature"],
             f"{row['a']} − {row['b']}",
             f"{row['effect']:+.3f}",
             f"{row['low']:+.3f} … {row['high']:+.3f}",
-            row["verdict"],
+            conclusion(row),
         )
     return drawn

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from probes.statistics.equivalence import holm
+from probes.statistics.holm import holm
 from tracekit.core.settings import read_toml
 from tracekit.study.analysis.results import GREEDY, Gate, passed, sampled_of, solved_all
 from tracekit.study.analysis.statistics import ALPHA, ByProblem, Difference, difference, difference_of_runs
