@@ -67,8 +67,8 @@ def _changed(
 ) -> Iterator[Control]:
     width = states.shape[1]
     direction = random.standard_normal(width)
-    direction = direction / np.linalg.norm(direction)
-    spread: float = float((states @ direction).std())
+    direction = direction * (1 / np.linalg.norm(direction).item())
+    spread = np.std(states @ direction).item()
     for strength in settings.controls:
         planted = states + strength * spread * random_plan.targets[0][:, None] * direction
         found = ("gained",) if strength >= 0.2 else ("gained", "open")
