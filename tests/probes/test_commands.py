@@ -44,7 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def probe(files: Path, out: Path, *, traces: str = "traces.parquet", models: tuple[str, ...] = (), **rest) -> None:
     named = list(models) or [f"base={files / 'base'}", f"sft={files / 'sft'}"]
-    command_probe(None, *QUICK.split(), model=named, traces=files / traces, out=out, untrained=False, **rest)
+    command_probe(None, *QUICK.split(), model=named, traces=files / traces, output=out, untrained=False, **rest)
 
 
 def test_every_model_reads_the_teachers_traces_and_everybodys_rollouts(files, tmp_path):

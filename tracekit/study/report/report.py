@@ -400,7 +400,20 @@ def _write_probes(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str,
 
 
 #: Columns of the probing effects that the study's page shows; all of them stand in figures/effects.parquet.
-_EFFECTS = ("feature", "a", "b", "effect", "low", "high", "p_holm", "p_equivalent_holm", "verdict", "auc_a", "auc_b", "why")
+_EFFECTS = (
+    "feature",
+    "a",
+    "b",
+    "effect",
+    "low",
+    "high",
+    "p_holm",
+    "p_equivalent_holm",
+    "verdict",
+    "auc_a",
+    "auc_b",
+    "why",
+)
 
 
 def _write_rollouts(page: Page, settings: StudySettings, titles: dict[str, str]) -> None:
