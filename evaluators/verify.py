@@ -11,16 +11,11 @@ from typing import Any
 from evaluators.comparison.compare import Comparison
 from evaluators.comparison.restated import restates
 from evaluators.extraction.boxes import LAST
+from evaluators.extraction.candidates import Extracted
 from evaluators.extraction.question import without_question
-from evaluators.extraction.response import (
-    Extracted,
-    after_thinking,
-    extract,
-    final_answer,
-    last_boxes,
-    second_reading,
-)
+from evaluators.extraction.response import after_thinking, extract, final_answer, last_boxes
 from evaluators.extraction.thinking import opens_thinking
+from evaluators.extraction.unmarked import second_reading
 from evaluators.parsing.normalize import words
 from evaluators.parsing.read_answer import Answer, read_answer
 from evaluators.parsing.tree import DeadlineExceeded, Unreadable

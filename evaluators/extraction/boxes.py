@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from evaluators.extraction.doubt import CORRECTION
+
 LAST = 200_000  # characters at the end in which boxes are looked for
 MAX_BOX = 20_000  # characters in a box
 MAX_BOXES = 40  # boxes looked at, from the last
@@ -19,6 +21,16 @@ class Box(NamedTuple):
     end: int
 
 
+_NEXT_ITEM = re.compile(
+    r"[\s$.,;]{0,9}(?:\\[\])])?\s{0,9}\n[ \t]{0,9}(?:\d{1,2}[.)]|[-*•]|\([a-z\d]\))[\s$]{0,9}(?:\\[\[(])?\s{0,9}"
+)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|\$|$)|\n\s*\n|\\\]")
+_CONSEQUENCE = re.compile(
+    r"=|\\(?:implies|Rightarrow|to|rightarrow|approx|quad)\b|⇒|→|\b(?:so|therefore|thus|hence|then|which|giv(?:es|ing)|"
+    r"means|because|since|final|get|finally|total|is|are|answer)\b",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(r"\$|\b[a-zA-Z](?:_\w|\([a-z]\))?\s?(?:=|is\b)")
 _BOX = re.compile(
     r"\\(?:boxed|box|fbox|framebox)\s{0,3}(?=\{)|\\(?:boxed|fbox)\s{1,3}(?=[^\s{])|\\boxed(?=[^\sa-zA-Z{])"
 )
@@ -83,3 +95,17 @@ def unclosed(text: str, start: int, stop: int) -> tuple[str, int] | None:
         return None
     content = line[0].split(r"\]")[0].split(r"\)")[0]
     return content.rstrip(" ."), start + len(content)
+
+
+def belong_together(between: str) -> bool:
+    """Whether two boxes with this text between them are one answer."""
+    if _NEXT_ITEM.fullmatch(between):
+        return True
+    if (
+        len(between) > 200
+        or _SENTENCE_END.search(between)
+        or "\n" in between.strip(" \n")
+        or CORRECTION.search(between)
+    ):
+        return False
+    return not _CONSEQUENCE.search(_NAMED.sub(" ", between)) and "\n\n" not in between

@@ -1,0 +1,145 @@
+"""Answers without a mark: the whole response, the last bold text or formula, the last number."""
+
+from __future__ import annotations
+
+import re
+
+from evaluators.extraction.candidates import Extracted
+from evaluators.extraction.doubt import DENIED, DOUBTED, HEDGE
+from evaluators.extraction.formulas import COMMAND, FORMULA, PROSE, content_of, first_of_run, formulas_from
+from evaluators.extraction.statements import VERB
+from evaluators.parsing.normalize import number_word
+
+_BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*|__([^_\n]{1,300})__")
+_BOLD_AT_END = re.compile(r"\*\*([A-Za-z][A-Za-z ]{0,30})\.?\*\*\.?\s{0,9}$")
+_NUMBER = re.compile(
+    r"(?<![\w.])[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+    r"(?:/\d+)?(?:[eE][-+]?\d+)?(?: ?\\?%)?(?!\d)"
+)
+_PLAIN = re.compile(
+    r"[(\[] ?[-−]?[\d.]+(?:/\d+)?(?: ?, ?[-−]?[\d./]+)+ ?[)\]]|(?<![\w.:])\d{1,2}:[0-5]\d(?: ?[ap]\.?m\.?)?(?![\w:])|"
+    + _NUMBER.pattern,
+    re.IGNORECASE,
+)
+_SPELLED_OUT = re.compile(r"\b(?:is|are|equals|has|have|was|were|therefore) ([A-Za-z]+(?:[ -][A-Za-z]+){0,4})\.?\s*$")
+_SAYS = re.compile(
+    r"(?:The|It|So|Thus|Hence|Therefore)\b[^.\n]{0,60} (?:is|was|will be) (?!not\b)((?:an? |the )?[A-Za-z]+)\.?"
+)
+_ROUNDED = re.compile(r"\b(?:about|approximately|roughly|around)\s+\$?-?[\d.,]+", re.IGNORECASE)
+_EXPRESSION = re.compile(r"(?:\b(?:is|equals)|=)\s+([^\s,;$]{1,60}(?: ?[-+*/] ?[^\s,;$]{1,60}){0,6}?)\.?\s*$")
+_SIGN = re.compile(r"[√∛π^²³]|sqrt|pi|\d[a-z(]|[a-z)]\d")  # more than a number
+_NAMES = frozenset(("sqrt", "pi", "sin", "cos", "tan", "log", "ln", "exp"))
+_FOR_ALL = re.compile(r"\b(?:for|where) (?:all|any|every|each|some)(?: \w{1,12})? $")
+_SENTENCE = re.compile(
+    r"\b(?:is|are|was|were|has|have|the|it|we|he|she|they|there|so|thus|hence|therefore|get|gets|at|of|that|this|would|will|be|"
+    r"equals|takes|costs|maybe|perhaps)\b",
+    re.IGNORECASE,
+)
+_CONCLUSION = re.compile(
+    r"(?:(?:so|thus|therefore|hence|then),? )?(?:(?:the|a) [a-z ]{2,40} (?:is|are|equals) )?"
+    r"([^.\n]{0,40}(?:[<>=≤≥{]|\\le|\\ge)[^\n]{0,100}?)\.?",
+    re.IGNORECASE,
+)
+_QUALIFIED = re.compile(
+    r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $", re.IGNORECASE
+)
+TAIL = 8_000  # characters at the end in which an answer is looked for
+
+
+def spelled_out(text: str) -> Extracted | None:
+    """The number in words that ends a response without digits."""
+    said = None if any(char.isdigit() for char in text) else _SPELLED_OUT.search(text)
+    return Extracted(said[1], "words") if said and number_word(said[1].lower()) is not None else None
+
+
+def whole(text: str) -> Extracted | None:
+    """The response itself, where it is an answer and no prose."""
+    stripped = text.strip()
+    if len(stripped) > 2000 or "\n\n" in stripped:
+        return None
+    formula = FORMULA.search(stripped)
+    if formula:
+        if formula.start():
+            return None
+        answer = formulas_from(stripped, formula)
+        rest = PROSE.search(FORMULA.sub(" ", stripped))
+        return None if rest and answer == content_of(formula) else Extracted(answer, "whole")
+    if "**" in stripped[2:-2]:
+        return None
+    digits = any(char.isdigit() for char in stripped)
+    if digits and _SENTENCE.search(stripped):
+        return None
+    says = None if digits else _SAYS.fullmatch(stripped)
+    if says:
+        return Extracted(says[1], "sentence")
+    prose = len(PROSE.findall(COMMAND.sub(" ", stripped)))
+    if "\n" in stripped and prose <= 1 and stripped.count("\n") < 20 and "\\begin" not in stripped:
+        return Extracted(", ".join(stripped.splitlines()), "whole")
+    short = prose <= 3 and (len(stripped) <= 60 or prose <= 1)
+    return Extracted(stripped, "whole") if short or (prose <= 6 and not digits and "\\" not in stripped) else None
+
+
+def last_emphasis(text: str) -> Extracted | None:
+    """The last bold text or formula that could be an answer, whichever comes later."""
+    bold = [match for match in _BOLD.finditer(text) if re.search(r"\d|\\|^[A-Z]$", match[1] or match[2])]
+    closing = _BOLD_AT_END.search(text)
+    if closing and not bold:
+        return Extracted(closing[1], "bold")
+    formulas = [
+        found
+        for found in FORMULA.finditer(text)
+        if not _FOR_ALL.search(text, max(0, found.start() - 24), found.start())
+    ]
+    if formulas and (not bold or formulas[-1].end() > bold[-1].end()):
+        last = formulas[-1]
+        if _NUMBER.search(_ROUNDED.sub("", text[last.end() :])):
+            return None
+        candidates = candidates_around(text, last.start(), last.end(), FORMULA)
+        return Extracted(candidates or formulas_from(text, first_of_run(formulas[-20:], text)), "formula")
+    if not bold:
+        return None
+    inside = (bold[-1][1] or bold[-1][2]).strip()
+    formula = FORMULA.search(inside)
+    if formula:
+        return Extracted(content_of(formula), "bold")
+    said = inside.split(":")[-1].strip()
+    verb = VERB.search(said) if len(PROSE.findall(said)) > 2 else None
+    return Extracted(said[verb.end() :].strip() if verb else said, "bold")
+
+
+def second_reading(text: str) -> Extracted | None:
+    """What a short sentence answers, where it was taken for an answer itself and cannot be read as one."""
+    return last_number(text[-TAIL:]) if len(PROSE.findall(text)) > 1 else None
+
+
+def last_number(text: str) -> Extracted | None:
+    """The last number; where its sentence offers several with "or", all of them."""
+    concluded = _CONCLUSION.fullmatch(text.strip()) if len(text) < 200 else None
+    if concluded and len(PROSE.findall(COMMAND.sub(" ", concluded[1]))) < 2:
+        return Extracted(concluded[1], "sentence")
+    concluded = _EXPRESSION.search(text)
+    if concluded and _SIGN.search(concluded[1]) and all(word in _NAMES for word in PROSE.findall(concluded[1])):
+        return Extracted(concluded[1], "sentence")
+    found = list(_PLAIN.finditer(text))
+    if not found:
+        return None
+    last = found[-1]
+    before = max(0, last.start() - 20), last.start()
+    candidates = candidates_around(text, last.start(), last.end(), _NUMBER)
+    if DENIED.search(text, *before) or (DOUBTED.search(text, *before) and not candidates):
+        return None
+    qualified = _QUALIFIED.search(text, max(0, last.start() - 20), last.start()) if len(text) < 60 else None
+    return Extracted(
+        candidates or (qualified[0] if qualified else "") + last[0],
+        "number",
+    )
+
+
+def candidates_around(text: str, start: int, end: int, pattern: re.Pattern[str]) -> str:
+    """The candidates of a sentence that hedges, as a list; "" where it offers one."""
+    marks = (". ", "\n", "? ", "! ")
+    first = max(text.rfind(mark, 0, start) for mark in marks) + 1
+    last = min((place for place in (text.find(mark, end) for mark in marks) if place >= 0), default=len(text))
+    sentence = text[first:last]
+    found = [match[0].strip("$ ") for match in pattern.finditer(sentence)]
+    return " or ".join(found[-20:]) if len(found) > 1 and HEDGE.search(FORMULA.sub(" ", sentence)) else ""
