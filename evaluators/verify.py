@@ -12,6 +12,7 @@ from evaluators.comparison.compare import Comparison
 from evaluators.comparison.restated import restates
 from evaluators.extraction.boxes import LAST
 from evaluators.extraction.candidates import Extracted
+from evaluators.extraction.doubt import both_truths, claims_both
 from evaluators.extraction.question import without_question
 from evaluators.extraction.response import after_thinking, extract, final_answer, last_boxes
 from evaluators.extraction.thinking import opens_thinking
@@ -26,6 +27,7 @@ _GOLD_CACHE = 16_384  # golds kept as read
 _TRUTHS = frozenset(("yes", "no", "true", "false"))
 _MARKED = frozenset(("box", "boxes", "hashes", "statement"))
 _YES_OR_NO = re.compile(r"\W{0,9}(yes|no|true|false)\b[.,:;!*]", re.IGNORECASE)
+_MAX_CLAIM = 2000  # characters of a response in which a second claim is looked for
 _SPACE = re.compile(r"(?<!\d) | (?!\d)")  # two numbers are not one
 _MAX_SHOWN = 200  # characters of an answer repeated in a reason
 
@@ -84,7 +86,7 @@ def read_gold(gold: str) -> Answer:
         return read_answer(gold.strip())
     gold = gold[-LAST:]
     if "\\boxed" in gold or "\\fbox" in gold:
-        boxed = last_boxes(gold, DEFAULT)
+        boxed = last_boxes(gold, DEFAULT)[1]
         if boxed is not None:
             return read_answer(boxed.text)
     if "####" in gold:
@@ -109,21 +111,27 @@ def _decide(
         text = without_question(text, prompt)
         if not text.strip():
             return Outcome.RESTATED, None, "extract", "The response is the question."
-    found = None if text is None else final_answer(text, policy)
+    found = None if text is None else final_answer(text, policy, expected.source)
+    if text is not None and _is_truth(expected) and (found is None or found.rule not in _MARKED):
+        if claims_both(text[:_MAX_CLAIM]) or (len(text.split()) <= 4 and both_truths(text)):
+            return Outcome.NO_ANSWER, None, "extract", "The response says both yes and no."
+        opening = None if policy.require_box else _YES_OR_NO.match(text)
+        found = found if opening is None else Extracted(opening[1], "opening")
     if text is None or found is None:
         return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
-    if found.rule not in _MARKED and expected.tree is not None and expected.tree.value in _TRUTHS:
-        opening = _YES_OR_NO.match(text)
-        found = found if opening is None else Extracted(opening[1], "opening")
     prediction = found.text
     if len(prediction) <= _MAX_SHOWN and prediction == expected.source:
         return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
     answer = read_answer(prediction)
     if found.rule == "whole" and (answer.tree is None or answer.tree.op == "text") and _holds_number(expected):
-        again = second_reading(text)
+        again = second_reading(last_boxes(text, policy)[0])
         if again is not None:
             found, answer = again, read_answer(again.text)
     return _compare(found, answer, expected, policy, prompt)
+
+
+def _is_truth(expected: Answer) -> bool:
+    return expected.tree is not None and expected.tree.value in _TRUTHS
 
 
 def _holds_number(expected: Answer) -> bool:

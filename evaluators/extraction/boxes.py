@@ -26,10 +26,11 @@ _NEXT_ITEM = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\$|$)|\n\s*\n|\\\]")
 _CONSEQUENCE = re.compile(
-    r"=|\\(?:implies|Rightarrow|to|rightarrow|approx|quad)\b|⇒|→|\b(?:so|therefore|thus|hence|then|which|giv(?:es|ing)|"
+    r"=|\\(?:implies|Rightarrow|to|rightarrow|approx)\b|⇒|→|\b(?:so|therefore|thus|hence|then|which|giv(?:es|ing)|"
     r"means|because|since|final|get|finally|total|is|are|answer)\b",
     re.IGNORECASE,
 )
+_NO_LIST = re.compile(r"[+#~|@%^*/]{2,}|\+")  # \boxed{35 cm} ++++++ \boxed{4}
 _NAMED = re.compile(r"\$|\b[a-zA-Z](?:_\w|\([a-z]\))?\s?(?:=|is\b)")
 _BOX = re.compile(
     r"\\(?:boxed|box|fbox|framebox)\s{0,3}(?=\{)|\\(?:boxed|fbox)\s{1,3}(?=[^\s{])|\\boxed(?=[^\sa-zA-Z{])"
@@ -101,6 +102,8 @@ def belong_together(between: str) -> bool:
     """Whether two boxes with this text between them are one answer."""
     if _NEXT_ITEM.fullmatch(between):
         return True
+    if _NO_LIST.search(between):
+        return False
     if (
         len(between) > 200
         or _SENTENCE_END.search(between)

@@ -1,8 +1,10 @@
-"""Doubt: what takes an answer back, denies it or offers several."""
+"""Doubt: what takes an answer back, denies it, strikes it out or offers several."""
 
 from __future__ import annotations
 
 import re
+
+from evaluators.extraction.languages import joined
 
 CORRECTION = re.compile(
     r"\b(?:wait|wrong|incorrect|mistake|correction|correct(?:ed)? (?:is|answer)|actually|instead|rather|sorry|oops|hmm|"
@@ -20,9 +22,24 @@ _REVISED = re.compile(
     r" (\$[^$\n]{1,200}\$|[-−]?\d[\d,./]*(?<=\d))\s*(?=[.!\n]|$)",
     re.IGNORECASE,
 )
-DENIED = re.compile(r"(?:\bnot|n't|\bcannot|\bnever)\b(?: be| equal)?[ $]{0,3}$")
-DOUBTED = re.compile(r"\b(?:(?:may|might|could) (?:also )?be|maybe|perhaps|possibly)[ $]{0,3}$", re.IGNORECASE)
-HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly|could be|might be|candidates?|not)\b", re.IGNORECASE)
+DENIED = joined("denied_before")
+DENIED_AFTER = joined("denied_after")
+DOUBTED = joined("doubted_before")
+HEDGE = joined("hedge")
+
+_STRUCK = re.compile(
+    r"[^\W_][\u0335-\u0338\u20d2\u20d3\u20e5\u20eb]"  # 1̸2, 12̶: overlays that strike a letter or digit out
+    r"|\d[\u200e\u200f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]+\d"  # marks that hide what stands between digits
+    r"|\\(?:b|x)?cancel\b|\\(?:sout|st|xout)\b"
+)
+_ASKED = re.compile(r"[?？][\s}$)\]]*$")  # \boxed{2?}, \boxed{\text{Paris?}}
+STRIKETHROUGH = re.compile(r"~~[^~\n]{1,200}~~")  # The answer is ~~12~~ 13
+_TRUTH = re.compile(r"(?<![A-Za-z])(yes|true|no|false)(?![A-Za-z])", re.IGNORECASE)
+_CLAIMED = re.compile(
+    r"(?<![A-Za-z])(?:(Yes|True)|(No|False)|(?:(yes|true)|(no|false))(?=\s*(?:[.,;:!?)}]|$)))(?![A-Za-z])"
+)
+_NO_WAIT = re.compile(r"\bno,? wait\b|\bno problem\b|\bno doubt\b|\bNo \.\s?\d", re.IGNORECASE)
+_NEGATIVE = ("no", "false")
 
 
 def revised(after: str) -> str | None:
@@ -30,3 +47,39 @@ def revised(after: str) -> str | None:
     taken_back = TAKEN_BACK.search(after)
     found = list(_REVISED.finditer(after, taken_back.end())) if taken_back else []
     return found[-1][1].strip("$") if found else None
+
+
+def is_denied(text: str, start: int, end: int) -> bool:
+    r"""Whether the value at a place is denied: "not \boxed{2}", "\boxed{2} is wrong", "\boxed{2}?"."""
+    return bool(DENIED.search(text, max(0, start - 40), start) or DENIED_AFTER.match(text, end, end + 80))
+
+
+def is_guess(text: str, start: int) -> bool:
+    r"""Whether the value at a place is only offered: "maybe \boxed{2}", "one candidate is \boxed{2}"."""
+    return DOUBTED.search(text, max(0, start - 40), start) is not None
+
+
+def is_doubtful(answer: str) -> bool:
+    """Whether an answer as written is none: struck out, asked, or both yes and no."""
+    if not answer.isascii() and _STRUCK.search(answer):
+        return True
+    if "\\" in answer and _STRUCK.search(answer):
+        return True
+    return bool(_ASKED.search(answer)) or both_truths(answer)
+
+
+def both_truths(answer: str) -> bool:
+    """Whether a short answer says both yes and no: "yes, No", "True; however False"."""
+    if len(answer) > 200 or not _TRUTH.search(answer):
+        return False
+    said = {word.lower() in _NEGATIVE for word in _TRUTH.findall(_NO_WAIT.sub(" ", answer))}
+    return len(said) > 1
+
+
+def claims_both(text: str) -> bool:
+    """Whether a response claims yes and no, each as a word of its own: "Yes... no wait, No", "True, then False".
+
+    "Yes, because no prime divides it" claims yes alone.
+    """
+    claimed = {bool(match[2] or match[4]) for match in _CLAIMED.finditer(_NO_WAIT.sub(" ", text))}
+    return len(claimed) > 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from evaluators.parsing.tokens import CONSTANTS, FUNCTIONS, GREEK
+
 FORMULA = re.compile(
     r"\$\$((?:[^$]|\\\$){1,2000})\$\$|(?<!\\)\$([^$\n]{1,1000}?)(?<!\\)\$(?!\d)"
     r"|\\\(((?:[^\\]|\\(?![()])){1,1000})\\\)|\\\[((?:[^\\]|\\(?![\[\]])){1,2000})\\\]"
@@ -11,9 +13,15 @@ FORMULA = re.compile(
 ONE_FORMULA = re.compile(r"\$(?!\$)[^$\n\\]*(?:\\[^$\n][^$\n\\]*)*\$", re.ASCII)
 PROSE = re.compile(r"[A-Za-z]{2,}")
 COMMAND = re.compile(r"\\[a-zA-Z]+ ?(?:\{[^{}]{0,200}\})?")
+_MATHEMATICAL = frozenset(FUNCTIONS) | frozenset(CONSTANTS) | GREEK | {"inf", "oo", "frac", "mod"}
 GLUE = re.compile(r"\s{0,3}(?:,\s{0,3}(?:and|or)\b|,|;|and\b|or\b|&)\s{0,3}", re.IGNORECASE)
 _UNIT_AFTER = re.compile(r"\s{0,3}\(?(or\b[^.\n]{1,40}|[A-Za-z°%][A-Za-z/°^0-9 ]{0,24})(?=[.,;\n]|$|\*)")
 _NOT_UNIT = re.compile(r"(?:is|are|which|as|so|where|when|for|by|in|on|at|with|the|and|if|since|that|to|because)\b")
+
+
+def prose_words(text: str) -> list[str]:
+    """Words of a text that name no function or constant: cot(pi/20)+cot(pi/24) has none."""
+    return [word for word in PROSE.findall(COMMAND.sub(" ", text)) if word not in _MATHEMATICAL]
 
 
 def content_of(formula: re.Match[str]) -> str:

@@ -5,34 +5,12 @@ from __future__ import annotations
 import re
 
 from evaluators.extraction.candidates import Extracted
-from evaluators.extraction.doubt import HEDGE, revised
+from evaluators.extraction.doubt import CORRECTION, DENIED_AFTER, HEDGE, is_denied, revised
 from evaluators.extraction.formulas import FORMULA, PROSE, first_of_run, formulas_from
+from evaluators.extraction.languages import Language, announcements, stated_value
+from evaluators.extraction.languages.english import ANSWER, CHOSEN, LABEL, OPTION, ROOTS
 
-_ANSWER = re.compile(
-    r"\banswers?\"?(?: ?\([^()\n]{0,30}\))?"
-    r"(?:(?: to [^.:\n]{0,60}?| here| then| therefore)? (?:is|are|will be|would be|must be|should be)\b"
-    r"(?: (?:thus|therefore|then|simply|just|option|choice|as follows|given by)\b)?\s{0,3}:?"
-    r"| ?[:：=]| ?\*\*\s{0,3}[:：\n]|[ \t]{0,3}\n| ?\*\* (?:is|are)\b)",
-    re.IGNORECASE,
-)
-_ROOTS = re.compile(
-    r"\b(?:solutions|roots|zeros|values|zeroes)(?: (?:of|for|to) [^.:\n]{0,40})? are\b:?", re.IGNORECASE
-)
-_OPTION = re.compile(
-    r"\b(?:option|choice) ?(?:is|:) ?:?|\b(?:choose|select|pick)(?: option)?(?= \*{0,2}\(?[A-J]\b)", re.IGNORECASE
-)
-_CHOSEN = re.compile(
-    r"\b(?:option|choice|answer) ?\*{0,2}\(?([A-J])\)?\*{0,2} (?:is|must be|seems) (?:the |therefore |"
-    r"thus )?(?:correct|right|best|answer)\b",
-    re.IGNORECASE,
-)
-_CHINESE = re.compile(r"(?:答案|结果)(?:是|为|：|:)+")
-_LABEL = re.compile(
-    r"^[ \t]*(?:\*\*)?(?:(?:A|Ans|Answer|ANSWER|Final Answer|Result|Solution|Output)(?:\*\*)?[ \t]?[:：]|"
-    r"Ans\.)(?:\*\*)?",
-    re.MULTILINE,
-)
-_LABELLED_NUMBER = re.compile(_LABEL.pattern.removeprefix("^") + r"[ \t]*(-?\d+(?:\.\d+)?)\s*\Z")
+_LABELLED_NUMBER = re.compile(LABEL.pattern.removeprefix("^") + r"[ \t]*(-?\d+(?:\.\d+)?)\s*\Z")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _HASHED_ANSWER = re.compile(r"[-−+±$€£¥\\(\[{.\d√π∞]|[A-J]\)?\.?$")
 VERB = re.compile(r"^.*\b(?:is|are|equals?|has|have)\b", re.DOTALL)
@@ -45,6 +23,10 @@ _AFTER = re.compile(
     r"instead of)\b| \((?:since|because|as|not|rather)\b",
     re.IGNORECASE,
 )
+_THEN_WORDS = re.compile(
+    r"([-−+]?[$€£]?\d[\d,.]*(?<=\d)%?(?: [A-Za-z]{2,15}){0,2}), ?([a-z]{2,}\b.*)", re.DOTALL
+)  # 72, in total
+_VALUE = re.compile(r"[-−+(]?\s?(?:[$€£]\s?)?\d|\\|\$")
 _FILLER = re.compile(
     r"(?:[ \t:*_>]|\n\s{0,5}(?:[-•] )?|\\(?=\n)|&|(?:therefore|thus|so|hence|(?:equals? (?:to)?)|exactly|"
     r"simply|just|indeed|still)\b,?)*",
@@ -54,33 +36,61 @@ _FILLER = re.compile(
 
 def last_statement(text: str) -> Extracted | None:
     """The last `#### 72`, "the answer is 72" or `Answer: 72`."""
-    if "####" in text:
-        for match in reversed(list(_HASHES.finditer(text))[-5:]):
-            content = _CALCULATION.sub("", match[1]).strip()
-            if _HASHED_ANSWER.match(content) or (content and not text[match.end() :].strip()):  # and no heading
-                return Extracted(content, "hashes")
+    hashed = hashed_answer(text) if "####" in text else None
+    if hashed is not None:
+        return Extracted(hashed, "hashes")
     lowered = text.lower()
     if "option" in lowered or "choice" in lowered or "answer" in lowered:
-        chosen = list(_CHOSEN.finditer(text))
+        chosen = [match for match in CHOSEN.finditer(text) if not is_denied(text, match.start(1), match.end(1))]
         if chosen:
             return Extracted(chosen[-1][1], "statement")
     labelled = _LABELLED_NUMBER.match(text, text.rfind("\n", 0, len(text) - 1) + 1)
     if labelled:  # the end of most responses that are trained on: what follows finds the same
         return Extracted(labelled[1], "statement")
-    ends = [match.end() for match in _LABEL.finditer(text)]
-    if "answer" in lowered:
-        ends += [match.end() for match in _ANSWER.finditer(text)]
-    if " are" in lowered:
-        ends += [match.end() for match in _ROOTS.finditer(text)]
-    if "option" in lowered or "cho" in lowered or "pick" in lowered or "select" in lowered:
-        ends += [match.end() for match in _OPTION.finditer(text)]
-    if not text.isascii():
-        ends += [match.end() for match in _CHINESE.finditer(text)]
-    for end in sorted(ends, reverse=True)[:5]:
+    ends: list[tuple[int, Language | None]] = [(end, None) for end in _english_announcements(text, lowered)]
+    ends += announcements(text, lowered)
+    for end, language in sorted(ends, key=lambda item: -item[0])[:5]:
         stated = statement_after(text, end)
-        if stated:
+        if language is not None:
+            stated = stated_value(stated, language)
+        if stated and not _denied_in(text, end, stated):
             return Extracted(revised(text[end : end + 2000]) or stated, "statement")
     return None
+
+
+def hashed_answer(text: str) -> str | None:
+    """What the last `####` gives, unless the text behind an earlier one goes on with another question.
+
+    A base model goes on after `#### 18` with "John has 3 apples. How many …?" and answers that too.
+    """
+    found: str | None = None
+    end = 0
+    for match in _HASHES.finditer(text):
+        content = _CALCULATION.sub("", match[1]).strip()
+        if not (_HASHED_ANSWER.match(content) or (content and not text[match.end() :].strip())):
+            continue  # a heading
+        between = text[end : match.start()]
+        if found is not None and "?" in between and not CORRECTION.search(between):
+            break
+        found, end = content, match.end()
+    return found
+
+
+def _english_announcements(text: str, lowered: str) -> list[int]:
+    ends = [match.end() for match in LABEL.finditer(text)]
+    if "answer" in lowered:
+        ends += [match.end() for match in ANSWER.finditer(text)]
+    if " are" in lowered:
+        ends += [match.end() for match in ROOTS.finditer(text)]
+    if "option" in lowered or "cho" in lowered or "pick" in lowered or "select" in lowered:
+        ends += [match.end() for match in OPTION.finditer(text)]
+    return ends
+
+
+def _denied_in(text: str, start: int, stated: str) -> bool:
+    """Whether what an announcement states is taken back at once: "The answer 5 is wrong"."""
+    place = text.find(stated, start, start + 3000)
+    return place >= 0 and DENIED_AFTER.match(text, place + len(stated), place + len(stated) + 80) is not None
 
 
 def statement_after(text: str, start: int) -> str:
@@ -93,9 +103,7 @@ def statement_after(text: str, start: int) -> str:
         return formulas_from(rest, formula)
     stop = _STOP.search(rest)
     sentence = (rest[: stop.start()] if stop else rest).strip().strip("*_ ").strip()
-    cut = _AFTER.search(sentence)
-    if cut and cut.start():
-        sentence = sentence[: cut.start()]
+    sentence = _to_the_point(sentence)
     inside = list(FORMULA.finditer(sentence))
     if inside and not HEDGE.search(sentence):
         around = sentence[: inside[0].start()] + sentence[inside[-1].end() :]
@@ -107,3 +115,24 @@ def statement_after(text: str, start: int) -> str:
     if sentence.endswith("}") and sentence.count("{") < sentence.count("}"):
         sentence = sentence[:-1]
     return sentence.rstrip(".").strip()
+
+
+def _to_the_point(sentence: str) -> str:
+    """A sentence without what follows its value: "72, in total, so …" as 72, "the number that …, which is 5" as 5."""
+    counted = _THEN_WORDS.match(sentence)
+    if counted and not HEDGE.match(counted[2]) and not CORRECTION.match(counted[2]):
+        return counted[1].strip()
+    cut = _AFTER.search(sentence)
+    if cut is None or not cut.start():
+        return sentence.removeprefix("that ") if cut is None else _after_that(sentence)
+    head = sentence[: cut.start()]
+    if _VALUE.search(head) or not _VALUE.search(sentence, cut.end()):
+        return head
+    return _after_that(sentence)  # "the maximum number of points that could be in the domain is 19"
+
+
+def _after_that(sentence: str) -> str:
+    """What the last verb of a sentence says, where it says a value."""
+    verb = VERB.search(sentence)
+    rest = sentence[verb.end() :].strip() if verb else ""
+    return rest if _VALUE.match(rest) else sentence

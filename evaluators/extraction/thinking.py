@@ -72,6 +72,7 @@ _TAG = re.compile(
     r"(?P<solution><\|end_of_thought\|>)\s*<\|begin_of_solution\|>|"
     rf"(?P<plain>{'|'.join(re.escape(tag) for tag in _BLOCK_OF_TAG if not tag.startswith('<|channel|>'))})"
 )
+_PLAIN_TAG = re.compile("|".join(re.escape(tag) for tag in _BLOCK_OF_TAG if "|" not in tag))
 _ANSWER_END = re.compile(r"\s*(?:<\|end_of_solution\|>|<\|return\|>|<\|end\|>)")
 _OPENED_AT_END = re.compile(
     rf"(?:{'|'.join(re.escape(tag) for tag in OPENING_TAGS)}){_MESSAGE}\s{{0,9}}\Z"  # `<think>\n`
@@ -89,11 +90,16 @@ class Tag(NamedTuple):
 
 def find_tags(response: str) -> list[Tag]:
     """Return the think tags of a response in order."""
+    if "|" not in response:
+        return [
+            Tag(block := _BLOCK_OF_TAG[found[0]], found[0] in block.openings, *found.span())
+            for found in _PLAIN_TAG.finditer(response)
+        ]
     tags = []
     for found in _TAG.finditer(response):
         name = found["plain"] or found["harmony"] or found["solution"]
         block = _BLOCK_OF_TAG[name]
-        tags.append(Tag(block, name in block.openings, found.start(), found.end()))
+        tags.append(Tag(block, name in block.openings, *found.span()))
     return tags
 
 

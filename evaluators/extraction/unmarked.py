@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 
 from evaluators.extraction.candidates import Extracted
-from evaluators.extraction.doubt import DENIED, DOUBTED, HEDGE
-from evaluators.extraction.formulas import COMMAND, FORMULA, PROSE, content_of, first_of_run, formulas_from
+from evaluators.extraction.doubt import HEDGE, is_denied, is_guess
+from evaluators.extraction.formulas import FORMULA, PROSE, content_of, first_of_run, formulas_from, prose_words
+from evaluators.extraction.languages import FOREIGN_LETTER, FOREIGN_PROSE, without_counter
 from evaluators.extraction.statements import VERB
 from evaluators.parsing.normalize import number_word
 
 _BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*|__([^_\n]{1,300})__")
 _BOLD_AT_END = re.compile(r"\*\*([A-Za-z][A-Za-z ]{0,30})\.?\*\*\.?\s{0,9}$")
 _NUMBER = re.compile(
-    r"(?<![\w.])[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+    r"(?<![A-Za-z0-9_.])[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"(?:/\d+)?(?:[eE][-+]?\d+)?(?: ?\\?%)?(?!\d)"
 )
 _PLAIN = re.compile(
@@ -43,6 +44,8 @@ _CONCLUSION = re.compile(
 _QUALIFIED = re.compile(
     r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $", re.IGNORECASE
 )
+_CLOSING_LETTER = re.compile(r"\w[^\n]*\n\s{0,9}\(?([A-J])[).]?\s{0,9}$")
+_COUNTED = re.compile(rf"{FOREIGN_LETTER.pattern}{{1,8}}")
 TAIL = 8_000  # characters at the end in which an answer is looked for
 
 
@@ -72,7 +75,9 @@ def whole(text: str) -> Extracted | None:
     says = None if digits else _SAYS.fullmatch(stripped)
     if says:
         return Extracted(says[1], "sentence")
-    prose = len(PROSE.findall(COMMAND.sub(" ", stripped)))
+    if digits and not stripped.isascii() and FOREIGN_PROSE.search(stripped):
+        return None
+    prose = len(prose_words(stripped))
     if "\n" in stripped and prose <= 1 and stripped.count("\n") < 20 and "\\begin" not in stripped:
         return Extracted(", ".join(stripped.splitlines()), "whole")
     short = prose <= 3 and (len(stripped) <= 60 or prose <= 1)
@@ -95,6 +100,8 @@ def last_emphasis(text: str) -> Extracted | None:
         if _NUMBER.search(_ROUNDED.sub("", text[last.end() :])):
             return None
         candidates = candidates_around(text, last.start(), last.end(), FORMULA)
+        if not candidates and is_denied(text, last.start(), last.end()):
+            return None
         return Extracted(candidates or formulas_from(text, first_of_run(formulas[-20:], text)), "formula")
     if not bold:
         return None
@@ -107,6 +114,12 @@ def last_emphasis(text: str) -> Extracted | None:
     return Extracted(said[verb.end() :].strip() if verb else said, "bold")
 
 
+def closing_letter(text: str) -> Extracted | None:
+    """The letter of a choice that stands alone on the last line, behind prose."""
+    match = _CLOSING_LETTER.search(text)
+    return Extracted(match[1], "letter") if match else None
+
+
 def second_reading(text: str) -> Extracted | None:
     """What a short sentence answers, where it was taken for an answer itself and cannot be read as one."""
     return last_number(text[-TAIL:]) if len(PROSE.findall(text)) > 1 else None
@@ -115,7 +128,7 @@ def second_reading(text: str) -> Extracted | None:
 def last_number(text: str) -> Extracted | None:
     """The last number; where its sentence offers several with "or", all of them."""
     concluded = _CONCLUSION.fullmatch(text.strip()) if len(text) < 200 else None
-    if concluded and len(PROSE.findall(COMMAND.sub(" ", concluded[1]))) < 2:
+    if concluded and len(prose_words(concluded[1])) < 2 and not FOREIGN_PROSE.search(concluded[1]):
         return Extracted(concluded[1], "sentence")
     concluded = _EXPRESSION.search(text)
     if concluded and _SIGN.search(concluded[1]) and all(word in _NAMES for word in PROSE.findall(concluded[1])):
@@ -124,20 +137,19 @@ def last_number(text: str) -> Extracted | None:
     if not found:
         return None
     last = found[-1]
-    before = max(0, last.start() - 20), last.start()
     candidates = candidates_around(text, last.start(), last.end(), _NUMBER)
-    if DENIED.search(text, *before) or (DOUBTED.search(text, *before) and not candidates):
+    if not candidates and (is_denied(text, last.start(), last.end()) or is_guess(text, last.start())):
         return None
     qualified = _QUALIFIED.search(text, max(0, last.start() - 20), last.start()) if len(text) < 60 else None
-    return Extracted(
-        candidates or (qualified[0] if qualified else "") + last[0],
-        "number",
-    )
+    counted = _COUNTED.match(text, last.end()) if not text.isascii() else None
+    value = without_counter(last[0] + counted[0]) if counted else last[0]  # 5厘米 as 5 cm
+    value = value if FOREIGN_PROSE.search(value) is None else last[0]
+    return Extracted(candidates or (qualified[0] if qualified else "") + value, "number")
 
 
 def candidates_around(text: str, start: int, end: int, pattern: re.Pattern[str]) -> str:
     """The candidates of a sentence that hedges, as a list; "" where it offers one."""
-    marks = (". ", "\n", "? ", "! ")
+    marks = (". ", "\n", "? ", "! ", "。", "？", "！")
     first = max(text.rfind(mark, 0, start) for mark in marks) + 1
     last = min((place for place in (text.find(mark, end) for mark in marks) if place >= 0), default=len(text))
     sentence = text[first:last]
