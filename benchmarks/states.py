@@ -70,7 +70,8 @@ def usual_loop(folder: Path, traces: pl.DataFrame, steps: pl.DataFrame) -> dict[
     import torch
     from transformers import AutoModelForCausalLM
 
-    from probes.states.positions import load_tokenizer, place, tokenise
+    from probes.states.places import place
+    from probes.states.positions import load_tokenizer, tokenise
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     sequences = tokenise(load_tokenizer(folder), traces)

@@ -8,13 +8,13 @@ one for a binary or real-valued feature, one for each class (against the rest) o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from probes.states.positions import Position
+from probes.states.places import Position, parse_position
 
 Task = Literal["binary", "classes", "real"]
 
@@ -27,9 +27,10 @@ class FeatureError(ValueError):
 class Feature:
     """A feature by name.
 
-    task: "binary", "classes" or "real". position: where it is probed unless told otherwise. needs: (table, column)
-    it is read from. expression: over the rows of the index joined with traces and steps (step columns as
-    `step_…`, the next step's as `next_…`). of_problem: one row a problem is kept.
+    task: "binary", "classes" or "real". position: where it is probed unless a position is set; pinned: its name says
+    where (`value_parity@before_result`). needs: (table, column) it is read from. expression: over the rows of the
+    index joined with traces and steps (step columns as `step_…`, the next step's as `next_…`). of_problem: one row a
+    problem is kept.
     """
 
     name: str
@@ -39,10 +40,21 @@ class Feature:
     expression: Callable[[], pl.Expr]
     says: str
     of_problem: bool = False
+    pinned: bool = False
+
+    def at(self, position: Position | None) -> Position:
+        """Where it is probed: where its name pins it, else at `position`, else at its own."""
+        return self.position if self.pinned or position is None else position
 
 
-def _value() -> pl.Expr:
-    return pl.col("step_value")
+def _parity(column: str) -> pl.Expr:
+    """Whether a value is odd; fractions have no parity."""
+    value = pl.col(column)
+    return pl.when(value == value.round()).then(value.abs() % 2 == 1)
+
+
+def _signed_log(column: str) -> pl.Expr:
+    return pl.col(column).sign() * pl.col(column).abs().log1p()
 
 
 _FEATURES = (
@@ -76,9 +88,73 @@ _FEATURES = (
         "binary",
         "step_end",
         ("steps", "value"),
-        # Fractions have no parity.
-        lambda: pl.when(pl.col("step_value") == pl.col("step_value").round()).then(pl.col("step_value") % 2 == 1),
+        lambda: _parity("step_value"),
         "the running value is odd",
+    ),
+    # ---- what the text does not hold yet, where it is read
+    Feature(
+        "result_parity",
+        "binary",
+        "before_result",
+        ("steps", "value"),
+        lambda: _parity("step_value"),
+        "the result about to be written is odd",
+    ),
+    Feature(
+        "result_correct",
+        "binary",
+        "before_result",
+        ("steps", "correct"),
+        lambda: pl.col("step_correct"),
+        "the step whose result is about to be written is correct",
+    ),
+    Feature(
+        "next_value",
+        "real",
+        "step_end",
+        ("steps", "value"),
+        lambda: _signed_log("next_value"),
+        "the next step's value, as signed log(1 + |v|)",
+    ),
+    Feature(
+        "next_parity",
+        "binary",
+        "step_end",
+        ("steps", "value"),
+        lambda: _parity("next_value"),
+        "the next step's value is odd",
+    ),
+    Feature(
+        "next_correct",
+        "binary",
+        "step_end",
+        ("steps", "correct"),
+        lambda: pl.col("next_correct"),
+        "the next step is correct",
+    ),
+    Feature(
+        "final_answer",
+        "real",
+        "step_end",
+        ("steps", "value"),
+        lambda: pl.when(pl.col("steps_left") > 0).then(_signed_log("final_value")),
+        "the last value of the trace, as signed log(1 + |v|)",
+    ),
+    Feature(
+        "final_parity",
+        "binary",
+        "step_end",
+        ("steps", "value"),
+        lambda: pl.when(pl.col("steps_left") > 0).then(_parity("final_value")),
+        "the last value of the trace is odd",
+    ),
+    Feature(
+        "answer_correct",
+        "binary",
+        "step_end",
+        ("traces", "correct"),
+        lambda: pl.when(pl.col("steps_left") > 0).then(pl.col("correct")),
+        "the answer to come is correct",
     ),
     Feature(
         "value_sign",
@@ -101,7 +177,7 @@ _FEATURES = (
         "real",
         "step_end",
         ("steps", "value"),
-        lambda: pl.col("step_value").sign() * pl.col("step_value").abs().log1p(),
+        lambda: _signed_log("step_value"),
         "the running value, as signed log(1 + |v|)",
     ),
     Feature(
@@ -145,7 +221,14 @@ FEATURES: dict[str, Feature] = {feature.name: feature for feature in _FEATURES}
 
 
 def find_feature(name: str, traces: pl.DataFrame, steps: pl.DataFrame) -> Feature:
-    """The feature of this name, or a column of your own in `traces` or `steps`. Raises FeatureError."""
+    """The feature of this name, or a column of your own in `traces` or `steps`; NAME@POSITION says where it is read.
+
+    Raises FeatureError, and PositionError where the position is unknown.
+    """
+    plain, pinned, position = name.rpartition("@")
+    if pinned and name not in {*traces.columns, *steps.columns}:
+        parse_position(position)
+        return replace(find_feature(plain, traces, steps), name=name, position=position, pinned=True)
     if name in FEATURES:
         return FEATURES[name]
     table, frame = ("traces", traces) if name in traces.columns else ("steps", steps)
@@ -213,7 +296,8 @@ def _joined(index: pl.DataFrame, traces: pl.DataFrame, steps: pl.DataFrame) -> p
     ordered = steps.sort("trace_id", "step")
     own = ordered.rename({c: f"step_{c}" for c in ordered.columns if c not in ("trace_id", "step")})
     own = own.with_columns(
-        pl.col("step_operator").shift(-1).over("trace_id").alias("next_operator"),
+        *(pl.col(f"step_{c}").shift(-1).over("trace_id").alias(f"next_{c}") for c in ("operator", "value", "correct")),
+        pl.col("step_value").drop_nulls().last().over("trace_id").alias("final_value"),
         (pl.len().over("trace_id") - 1 - pl.int_range(pl.len()).over("trace_id")).alias("steps_left"),
     )
     keys = index.select("trace_id", "step")

@@ -79,7 +79,7 @@ def run_protocol(
     crossed: list[Crossed] = []
     for name in settings.features:
         feature = find_feature(name, source.traces, source.steps)
-        aligned = align(models, settings.position or feature.position)
+        aligned = align(models, feature.at(settings.position))
         identical &= aligned.identical
         # The matrices are small and the solver has threads of its own: BLAS threads inside them cost 5 to 30 times
         # the time on a busy machine, and another sum order with every thread count.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from probes.states.positions import Position
+from probes.states.places import Position, parse_position
 from tracekit.core.settings import Settings
 
 
@@ -17,6 +17,14 @@ class ProtocolSettings(Settings):
     untrained: str = Field("untrained", description="name of the untrained control, where it is among the models")
     features: tuple[str, ...] = Field(("step_correct",), min_length=1, description="features, or columns of your own")
     position: Position | None = Field(None, description="where features are probed; each one's own where not given")
+
+    @field_validator("position")
+    @classmethod
+    def _known_position(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_position(value)
+        return value
+
     band: tuple[int, ...] | None = Field(
         None, description="layers of the primary estimand; not given: from half to three quarters of the depth"
     )

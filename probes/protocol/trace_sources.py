@@ -108,7 +108,7 @@ def probe_source(
     names = tuple(models)
     try:
         own = find_feature(feature.name, source.traces, source.steps)
-        aligned = align(models, settings.position or feature.position)
+        aligned = align(models, feature.at(settings.position))
         groups = group_by_text(source.traces)
         plan = plan_feature(aligned, own, source.traces, source.steps, groups, settings, share)
         cells = {}

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from probes.states.extract import States, StatesError, open_states
-from probes.states.positions import Position
+from probes.states.places import Position
 
-_KEY = ["trace_id", "step", "position"]
+_KEY = ["trace_id", "step", "position", "character"]
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,9 @@ def align(models: Mapping[str, Sequence[States]], position: Position) -> Aligned
     keyed = [
         s.index.filter(pl.col("position") == position).with_columns(pl.col("step").fill_null(-1)) for *_, s in every
     ]
-    common = keyed[0].select(*_KEY, "character")
+    common = keyed[0].select(_KEY)
     for frame in keyed[1:]:
-        common = common.join(
-            frame.select(*_KEY, "character"), on=[*_KEY, "character"], how="inner", maintain_order="left"
-        )
+        common = common.join(frame.select(_KEY), on=_KEY, how="inner", maintain_order="left")
     total = max(len(frame) for frame in keyed)
     if len(common) == 0 or len(common) < total / 2:
         raise StatesError(

@@ -24,7 +24,8 @@ import numpy as np
 import polars as pl
 
 from probes.states.forward import Batch, make_batches, read_batch
-from probes.states.positions import Place, Position, TokenisedTrace, load_tokenizer, place, tokenise
+from probes.states.places import Place, Position, TokenisedTrace, place
+from probes.states.positions import load_tokenizer, tokenise
 from probes.states.text_baseline import surface_features
 from probes.svm.kernels import StatesError
 from tracekit.core.models import ModelError, open_config, open_model

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from probes.states.positions import Place, TokenisedTrace
+from probes.states.places import Place, TokenisedTrace
 from probes.svm.kernels import StatesError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def read_batch(
         token_ids[row, : len(sequences[s].token_ids)] = torch.tensor(sequences[s].token_ids)
     token_ids = token_ids.to(device)
     gather = Gather.of([places[r] for r in batch.rows], batch.sequences, length, device)
-    decoder = model.get_decoder() if log_probs else model  # type: ignore[operator]
+    owner, decoder = head_and_decoder(model) if log_probs else (model, model)
     found: dict[str, torch.Tensor] = {}
 
     def keep(layer: int, hidden: torch.Tensor) -> None:
@@ -70,7 +70,7 @@ def read_batch(
         with torch.inference_mode():
             output = decoder(input_ids=token_ids, use_cache=False)
             if log_probs:
-                found["log_prob"] = _log_probs(model, output.last_hidden_state, token_ids, gather)
+                found["log_prob"] = _log_probs(_Head(owner, decoder, output), token_ids, gather)
     except _DeepestLayerRead:
         pass
     finally:
@@ -131,7 +131,7 @@ class Gather:
 
         at = {s: row for row, s in enumerate(batch)}
         base = [at[p.sequence] * length for p in places]
-        means = [row for row, p in enumerate(places) if p.position == "step_mean"]
+        means = [row for row, p in enumerate(places) if p.mean]
         tokens = [base[row] + t for row in means for t in range(places[row].first, places[row].last + 1)]
         owner = [k for k, row in enumerate(means) for _ in range(places[row].first, places[row].last + 1)]
         counts = [places[row].last - places[row].first + 1 for row in means]
@@ -161,15 +161,59 @@ class Gather:
         return rows.cpu()
 
 
-def _log_probs(model: Any, hidden: torch.Tensor, token_ids: torch.Tensor, gather: Gather) -> torch.Tensor:
+def head_and_decoder(model: Any) -> tuple[Any, Any]:
+    """The module that makes the logits, and the decoder below it, without a head of its own.
+
+    Some models (Llama 4) hold a whole language model with its head where others hold the decoder.
+    """
+    owner, decoder = model, model.get_decoder()
+    while decoder is not owner and getattr(decoder, "lm_head", None) is not None:
+        owner, decoder = decoder, decoder.get_decoder()
+    if decoder is owner:  # Llama 4's text model names no decoder of its own
+        decoder = owner.model
+    return owner, decoder
+
+
+@dataclass(frozen=True)
+class _Head:
+    """A model's own way from hidden states to logits: head, scale and soft cap, whatever its `forward` does.
+
+    The decoder has run once; for each piece of its output the model's `forward` is called with the decoder standing
+    in for itself, so that no list of architectures and their scales has to be kept.
+    """
+
+    owner: Any
+    decoder: Any
+    output: Any
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (m, vocabulary) in float32 of m hidden states (m, d)."""
+        import copy
+
+        import torch
+
+        piece = copy.copy(self.output)
+        piece.last_hidden_state = hidden[None]
+        if "last_hidden_state" in piece:
+            piece["last_hidden_state"] = hidden[None]
+        tokens = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+        forward = self.decoder.forward
+        self.decoder.forward = lambda *_, **__: piece
+        try:
+            return self.owner(input_ids=tokens, use_cache=False).logits[0].float()
+        finally:
+            self.decoder.forward = forward
+
+
+def _log_probs(head: _Head, token_ids: torch.Tensor, gather: Gather) -> torch.Tensor:
     """Mean log-probability of each row's tokens, (rows,); the head runs on 1,024 tokens at a time."""
     import torch
 
-    head = model.get_output_embeddings()
+    hidden = head.output.last_hidden_state
     batch, length = token_ids.shape
     before, after = hidden[:, :-1].reshape(-1, hidden.shape[-1]), token_ids[:, 1:].reshape(-1)
     pieces = [
-        torch.log_softmax(head(h).float(), -1).gather(1, t[:, None])[:, 0]
+        torch.log_softmax(head.logits(h), -1).gather(1, t[:, None])[:, 0]
         for h, t in zip(before.split(1024), after.split(1024))
     ]
     log_probs = torch.zeros(batch, length)  # the first token has none: 0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from probes.states.positions import Place, TokenisedTrace
+from probes.states.places import Place, TokenisedTrace
 
 #: Tokens counted one by one: the most frequent; the rest share one column.
 BAG_SIZE = 256

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from probes.states.positions import PositionError
+from probes.states.places import PositionError
 from probes.svm.kernels import StatesError
 from tests.probes.test_states import save_model
 from tracekit.cli.probe import command_probe

@@ -157,10 +157,10 @@ def test_an_interrupted_extraction_resumes_without_repeating_a_batch(tmp_path, c
 
 def list_batches(states, traces, checkpoint, steps):
     from probes.states.forward import make_batches
-    from probes.states.positions import POSITIONS, place
+    from probes.states.places import place
 
     sequences = tokenise(load_tokenizer(checkpoint), traces)
-    return list(make_batches(sequences, place(sequences, traces, steps, POSITIONS), 150))
+    return list(make_batches(sequences, place(sequences, traces, steps, Reading().positions), 150))
 
 
 def test_bfloat16_is_the_rounded_float32_and_half_the_size(tmp_path, corpus, checkpoint):
@@ -208,6 +208,83 @@ def test_log_probs_are_the_models_own(tmp_path, corpus, checkpoint):
     first = row["token"] - 2  # a calculation is three words
     own = [log_probs[t - 1, s.token_ids[t]].item() for t in range(first, row["token"] + 1)]
     assert row["log_prob"] == pytest.approx(np.mean(own), abs=1e-5)
+
+
+LOGITS = {  # architectures that change their logits behind the head
+    "gemma2": {"final_logit_softcapping": 3.0, "head_dim": 16},
+    "cohere2": {"logit_scale": 0.25},
+    "granite": {"logits_scaling": 8.0},
+    "llama4_text": {
+        "intermediate_size_mlp": 64,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+        "head_dim": 16,
+        "interleave_moe_layer_step": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", LOGITS)
+def test_log_probs_honour_what_a_model_does_to_its_logits(tmp_path, corpus, kind):
+    traces, steps = corpus
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.AutoConfig.for_model(
+        kind, vocab_size=len(vocabulary(WORLD)), num_key_value_heads=1, pad_token_id=0, **size, **LOGITS[kind]
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        model.get_input_embeddings().weight *= 20  # logits of a usual size
+    model.save_pretrained(tmp_path / "model")
+    write_tokenizer(WORLD, tmp_path / "model")
+    reading = Reading(positions=("step_end",), layers=(1,), log_probs=True)
+    found = extract_states(tmp_path / "model", traces, steps, tmp_path / "states", reading)
+    spans = {(r["trace_id"], r["step"]): (r["start"], r["end"]) for r in steps.iter_rows(named=True)}
+    for s in tokenise(load_tokenizer(tmp_path / "model"), traces)[:3]:
+        with torch.no_grad():
+            log_probs = torch.log_softmax(model(torch.tensor([s.token_ids])).logits[0].float(), -1)
+        for row in found.index.filter(trace_id=s.trace_id).iter_rows(named=True):
+            start, end = spans[row["trace_id"], row["step"]]
+            inside = [s.prompt_length + t for t, (a, b) in enumerate(s.spans) if a >= start and b <= end]
+            own = [log_probs[t - 1, s.token_ids[t]].item() for t in inside]
+            assert row["log_prob"] == pytest.approx(np.mean(own), abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("position", "word"),
+    [("before_result", -2), ("step_end-1", -2), ("step_start", 0), ("step_start+1", 1), ("step_end", -1)],
+)
+def test_a_position_is_an_expression_over_a_steps_tokens(tmp_path, corpus, checkpoint, position, word):
+    traces, steps = corpus
+    calculations = steps.filter(pl.col("kind") == "calculation")  # three words: letter, operation, result
+    found = extract_states(checkpoint, traces, calculations, tmp_path, Reading(positions=(position,), layers=(0,)))
+    assert len(found.index) == len(calculations)
+    tokenizer, texts = load_tokenizer(checkpoint), dict(traces.select("trace_id", "response").rows())
+    spans = {(r["trace_id"], r["step"]): (r["start"], r["end"]) for r in calculations.iter_rows(named=True)}
+    for row in found.index.iter_rows(named=True):
+        start, end = spans[row["trace_id"], row["step"]]
+        assert tokenizer.decode([row["token_id"]]) == texts[row["trace_id"]][start:end].split()[word]
+
+
+def test_every_token_and_the_means_cover_the_response(tmp_path, corpus, checkpoint):
+    traces, steps = corpus
+    reading = Reading(positions=("every_token", "response_mean", "prompt_mean"), layers=(1,))
+    found = extract_states(checkpoint, traces, steps, tmp_path, reading)
+    sequences = tokenise(load_tokenizer(checkpoint), traces)
+    every = found.index.filter(position="every_token")
+    assert len(every) == sum(len(s.spans) for s in sequences)
+    first = traces["trace_id"][0]
+    rows = every.filter(trace_id=first)["row"].to_numpy()
+    mean = found.index.filter(position="response_mean", trace_id=first)["row"][0]
+    np.testing.assert_allclose(found.layer(1)[rows].mean(0), found.layer(1)[mean], atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["nowhere", "step_mean+1", "step_end-", "step_end-1.5", "every_token-1"])
+def test_a_position_that_is_none_is_named(text):
+    from probes.states.places import PositionError, parse_position
+
+    with pytest.raises(PositionError, match="unknown position"):
+        parse_position(text)
 
 
 def test_untrained_weights_differ_and_repeat(tmp_path, corpus, checkpoint):

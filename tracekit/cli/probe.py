@@ -19,7 +19,7 @@ from probes.protocol.settings import ProtocolSettings
 from probes.protocol.trace_sources import Source, rollouts_as_traces
 from probes.report.report import answer, conclusion, write_report
 from probes.states.extract import Reading, extract_states
-from probes.states.positions import POSITIONS, Position
+from probes.states.places import Position
 from probes.svm.kernels import StatesError
 from tracekit.cli.arguments import recipe_and_settings
 from tracekit.core import runs
@@ -203,11 +203,9 @@ def extract_models(
 
 
 def needed_positions(settings: ProtocolSettings, traces: pl.DataFrame, steps: pl.DataFrame) -> tuple[Position, ...]:
-    """The positions that the features are probed at, in their usual order."""
-    if settings.position is not None:
-        return (settings.position,)
-    wanted = {find_feature(name, traces, steps).position for name in settings.features}
-    return tuple(p for p in POSITIONS if p in wanted)
+    """The positions that the features are probed at, each once."""
+    wanted = (find_feature(name, traces, steps).at(settings.position) for name in settings.features)
+    return tuple(dict.fromkeys(wanted))
 
 
 def effects_drawn(result: ProbeResult) -> Table:
