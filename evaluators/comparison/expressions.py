@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from fractions import Fraction
 from time import monotonic
 from typing import Any
@@ -11,6 +13,7 @@ from evaluators.comparison.error_bounds import surely_differ
 from evaluators.comparison.ladder import Ladder
 from evaluators.comparison.numeric import (
     DIGITS,
+    OutOfBudget,
     Rational,
     Undefined,
     digits_needed,
@@ -18,6 +21,14 @@ from evaluators.comparison.numeric import (
     point_of,
     residue,
     value_at,
+)
+from evaluators.comparison.sampling import (
+    digits_at,
+    hides,
+    mixed_point,
+    show_number,
+    special_points,
+    witness_of_values,
 )
 from evaluators.parsing.tree import PI, DeadlineExceeded, Node, TooLarge, Unreadable, contains, symbols, to_json, walk
 
@@ -30,13 +41,13 @@ _SCALAR = frozenset(
 )
 _DUMMIES = frozenset("klmnjpqrstKNMZ")
 _TINY = 1e-25
+_DOUBLE_DIGITS = 16  # fewer are compared as rounded decimals
 
 MAX_SYMBOLIC_PARTS = 150  # nodes of both sides
 MAX_SYMBOLIC_POWER = 100
 MAX_SYMBOLIC_BITS = 512
 MAX_BOUND = 4  # sums, products, integrals and limits of both sides
 _KINKED = frozenset(("abs", "max", "min", "floor", "ceil", "sign", "mod"))
-_FAR = 10**6
 _BOUND = frozenset(("sum", "product", "integral", "limit"))
 _warming = False
 
@@ -50,16 +61,19 @@ class Scalars(Ladder):
         """Two values, by the cheapest tier that can tell."""
         infinite = (is_infinite(a), is_infinite(b))
         if any(infinite):
-            return infinite[0] == infinite[1]
+            return infinite[0] == infinite[1] or self.differ("Infinity lies on one side only")
         left, right = exact(a), exact(b)
         if left is not None and right is not None:
             self.reach(1)
-            return self.rationals(a, left, b, right)
+            same = self.rationals(a, left, b, right)
+            return same or self.differ(f"The values are {show_number(left)} and {show_number(right)}")
+        if {a.op, b.op} == {"percent", "deg"}:
+            return self.differ("One is a percentage, the other an angle")
         if a.op == "percent" or b.op == "percent":
             return self.percentages(a, b)
         self.reach(3)
         if a.op not in _WRITTEN and b.op not in _WRITTEN and surely_differ(a, b):
-            return False
+            return self.differ(witness_of_values(a, b, {}) or "The values differ")
         if a.op == "deg" or b.op == "deg":
             return self.degrees(a, b)
         if a.op == "dec" or b.op == "dec":
@@ -107,12 +121,12 @@ class Scalars(Ladder):
     def rounded(self, written: Node, other: Node) -> bool | None:
         """A decimal against an exact value that is no rational."""
         if symbols(other):
-            return False if not symbols(written) else None
+            return self.differ(f"One is a number, the other depends on {min(symbols(other))}")
         if self.at_points(written, other, frozenset()):
             return True
         value = value_at(other, {}, DIGITS + abs(written.value[1]))
         if abs(value.imag) > abs(value) * 10 ** (-DIGITS + 10):
-            return False
+            return self.differ(f"The values are {show_number(exact(written))} and {show_number(value)}")
         return shows(written, value.real, self.policy.significant_digits)
 
     def expressions(self, a: Node, b: Node) -> bool | None:
@@ -122,6 +136,8 @@ class Scalars(Ladder):
         pair = residue(a, 0), residue(b, 0)
         if None not in pair:
             same: bool | None = pair[0] == pair[1] and residue(a, 1) == residue(b, 1)
+            if not same:
+                same = self.differ(some_witness(a, b, names))
         else:
             same = self.at_points(a, b, names)
         if not same and names and same_family(a, b):
@@ -137,50 +153,69 @@ class Scalars(Ladder):
         return same
 
     def at_points(self, a: Node, b: Node, names: frozenset[str]) -> bool | None:
-        """Whether two expressions agree to 40 digits, or more where their numbers are long, at random points."""
+        """Whether two expressions agree to 40 digits, or more where their numbers are long, at points of every kind."""
         self.too_large = None
-        if surely_differ(a, b, point_of(names, 0, "positive")):
-            return False
+        first = point_of(names, 0, "positive")
+        if surely_differ(a, b, first):
+            return self.differ(witness_of_values(a, b, first) or "The values differ")
         if self.policy.symbolic and not _warming:
             begin_warming()
         digits = digits_needed(a, b)
         if not names:
-            try:
-                return agree(a, b, {}, DIGITS) and agree(a, b, {}, digits)
-            except (TooLarge, Undefined):
-                raise
-            except Unreadable:
-                return None
+            return self.constants(a, b, digits)
         if is_discrete(a) or is_discrete(b):
             same = self.agree_at([point_of(names, index, "integer") for index in range(6)], a, b, digits, 3)
-            if same and has_kink(a, b) and self.agree_at(far_points(names, a, b), a, b, digits, 4) is False:
-                return False
+            if same and has_kink(a, b):
+                same = self.agree_at(whole_points(names, a, b), a, b, digits)
+                same = None if same and self.too_large is not None else same
             if not same or names <= _COUNTS or not contains_function(a, b, *_ROUNDING):
                 return same
         positive = self.agree_at([point_of(names, index, "positive") for index in range(6)], a, b, digits, 3)
-        if positive is False or (has_kink(a, b) and self.agree_at(far_points(names, a, b), a, b, digits, 4) is False):
+        if positive is False:
             return False
-        negative = self.agree_at([point_of(names, index, "negative") for index in range(3)], a, b, digits, 2)
-        return False if negative is False else positive or negative
+        signed = [point_of(names, index, "negative") for index in range(3)]
+        signed += [mixed_point(names, index) for index in range(4 if len(names) > 1 else 1)]
+        negative = self.agree_at(signed, a, b, digits, len(signed))
+        if negative is False or self.agree_at(special_points(names, a, b), a, b, digits) is False:
+            return False
+        if isinstance(self.too_large, OutOfBudget):
+            return None  # what could not be looked at may differ
+        return positive or negative
 
-    def agree_at(self, points: list[dict[str, Rational]], a: Node, b: Node, digits: int, enough: int) -> bool | None:
+    def constants(self, a: Node, b: Node, digits: int) -> bool | None:
+        """Two values without variables."""
+        try:
+            if hides(a, b):
+                digits = digits_at(a, b, {}, digits)
+            if same_at(a, b, {}, DIGITS) and (digits == DIGITS or same_at(a, b, {}, digits)):
+                return True
+        except (TooLarge, Undefined):
+            raise
+        except Unreadable:
+            return None
+        return self.differ(witness_of_values(a, b, {}) or "The values differ")
+
+    def agree_at(
+        self, points: Iterable[dict[str, Rational]], a: Node, b: Node, digits: int, enough: int = 1000
+    ) -> bool | None:
         """Whether both are equal at the points where both are real, or at all where neither is real anywhere."""
         real, complex_ = 0, 0
+        steep = hides(a, b)
         for point in points:
             try:
-                left, right = value_at(a, point, digits), value_at(b, point, digits)
+                needed = digits_at(a, b, point, digits) if steep else digits
+                left, right = value_at(a, point, needed), value_at(b, point, needed)
+                same = close(left, right, needed) or same_at(a, b, point, needed)
             except TooLarge as error:
                 self.too_large = error
                 continue
             except Unreadable:
                 continue
+            if not same and ((left.imag == 0 and right.imag == 0) or point_is_positive(point)):
+                return self.differ(witness_of_values(a, b, point) or "The values differ")
             if left.imag != 0 or right.imag != 0:
-                complex_ += close(left, right, digits)
-                if point_is_positive(point) and not close(left, right, digits):
-                    return False
+                complex_ += same
                 continue
-            if not close(left, right, digits):
-                return False
             real += 1
             if real == enough:
                 return True
@@ -197,7 +232,8 @@ class Scalars(Ladder):
         seconds = self.until - monotonic()
         if seconds <= 0:
             raise DeadlineExceeded("the deadline passed")
-        return run_symbolic(to_json(a), to_json(b), seconds)
+        same = run_symbolic(to_json(a), to_json(b), seconds)
+        return self.differ("The difference simplifies to something that is not zero") if same is False else same
 
 
 def has_kink(*nodes: Node) -> bool:
@@ -211,16 +247,10 @@ def has_kink(*nodes: Node) -> bool:
     return False
 
 
-def far_points(names: frozenset[str], a: Node, b: Node) -> list[dict[str, Rational]]:
-    """Whole points on both sides of every number in two trees, where a kink could be."""
-    numbers = [abs(part.value) for node in (a, b) for part in walk(node) if part.op == "num"]
-    reach = min(int(max(numbers, default=0)) + 1, _FAR)
-    spread = sorted(names)
-    return [
-        {name: sign * (factor * reach + 7 * place + 1) for place, name in enumerate(spread)}
-        for factor in (2, 5)
-        for sign in (1, -1)
-    ]
+def whole_points(names: frozenset[str], a: Node, b: Node) -> list[dict[str, Rational]]:
+    """Positive whole points beside the breakpoints of two trees."""
+    points = [{name: max(round(value), 1) for name, value in p.items()} for p in special_points(names, a, b)]
+    return [dict(items) for items in dict.fromkeys(tuple(sorted(point.items())) for point in points)][:30]
 
 
 def begin_warming() -> None:
@@ -248,6 +278,15 @@ def check_symbolic_size(*nodes: Node) -> None:
             raise TooLarge("the comparison has too many parts for the symbolic tier")
 
 
+def some_witness(a: Node, b: Node, names: frozenset[str]) -> str:
+    """A point at which two different rational functions differ; the residues where no value can be computed."""
+    for index in range(3):
+        found = witness_of_values(a, b, mixed_point(names, index) if names else {})
+        if found is not None:
+            return found
+    return "The values differ modulo the prime 2**127 - 1"
+
+
 def is_scalar(node: Node) -> bool:
     """Whether sympy has a counterpart for all of a tree."""
     return all(part.op in _SCALAR for part in walk(node))
@@ -256,6 +295,8 @@ def is_scalar(node: Node) -> bool:
 def shows(written: Node, value: Rational, digits: int) -> bool:
     """Whether a decimal is a value rounded, or from one digit more cut off, and shows enough digits."""
     mantissa, places, shown = written.value
+    if shown >= _DOUBLE_DIGITS and is_double(mantissa, places, value):
+        return True
     if shown < digits or (places > 0 and mantissa % 10**places == 0):  # 22.0 is the integer 22
         return False
     scaled = value * 10**places if places >= 0 else value / 10**-places
@@ -263,6 +304,16 @@ def shows(written: Node, value: Rational, digits: int) -> bool:
     if off * 2 <= 1:
         return True
     return shown > digits and off < 1 and abs(scaled) > abs(mantissa)
+
+
+def is_double(mantissa: int, places: int, value: Any) -> bool:
+    """Whether a decimal is a double as Python prints it, and the one nearest to a value or its neighbour.
+
+    1.4142135623730951 is what Python prints for the root of 2, whose 16th decimal is 0.
+    """
+    printed = float(Fraction(mantissa) / Fraction(10) ** places)
+    shortest = Fraction(repr(printed)) == Fraction(mantissa) / Fraction(10) ** places
+    return shortest and abs(float(value) - printed) <= math.ulp(printed)
 
 
 def close(left: Any, right: Any, digits: int) -> bool:
@@ -274,14 +325,17 @@ def close(left: Any, right: Any, digits: int) -> bool:
     return bool(difference < size * type(size)(10) ** (10 - digits))
 
 
-def agree(a: Node, b: Node, point: dict[str, Rational], digits: int) -> bool:
-    """Whether two constants agree to so many digits."""
-    return close_or_zero(value_at(a, point, digits + 15), value_at(b, point, digits + 15), digits)
+def same_at(a: Node, b: Node, point: dict[str, Rational], digits: int) -> bool:
+    """Whether two values agree at a point.
 
-
-def close_or_zero(left: Any, right: Any, digits: int) -> bool:
-    """Whether two numbers agree, or both vanish."""
-    return close(left, right, digits) or max(abs(left), abs(right)) < 10.0 ** (-digits)
+    A difference that is nothing but rounding shrinks with the precision; one that is there does not. So zero is
+    recognised whatever the size of the terms that cancel in it.
+    """
+    off = abs(value_at(a, point, digits + 15) - value_at(b, point, digits + 15))
+    if off == 0:
+        return True
+    again = abs(value_at(a, point, 2 * digits + 15) - value_at(b, point, 2 * digits + 15))
+    return bool(again <= off * type(off)(10) ** (-digits // 2))
 
 
 def point_is_positive(point: dict[str, Rational]) -> bool:

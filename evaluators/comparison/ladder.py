@@ -19,10 +19,12 @@ class Ladder:
     All symbolic parts of it share one deadline, `until` on the clock of `time.monotonic`.
     """
 
-    __slots__ = ("policy", "relating", "steps", "tier", "too_large", "until")
+    __slots__ = ("policy", "question", "relating", "steps", "tier", "too_large", "until", "witness")
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, question: frozenset[str] = frozenset()) -> None:
         self.policy = policy
+        self.question = question  # words of the gold and of the question: what may be counted
+        self.witness: str | None = None  # why the two sides differ, of the last difference that was proved
         self.tier = 0
         self.steps = 0
         self.relating = 0
@@ -38,6 +40,11 @@ class Ladder:
     def reach(self, tier: int) -> None:
         """Note that a tier was needed."""
         self.tier = max(self.tier, tier)
+
+    def differ(self, witness: str) -> bool:
+        """Return False, and keep the witness: a point or two values that show the difference."""
+        self.witness = witness
+        return False
 
     def all(self, pairs: Sequence[tuple[Node, Node]]) -> bool | None:
         """Whether every pair is equal; False decides before None."""

@@ -22,6 +22,10 @@ DIGITS = 40
 _LOG2_10 = 3.3219280948873626
 
 
+class OutOfBudget(TooLarge):
+    """The comparison has used up its numeric work."""
+
+
 class Undefined(Unreadable):
     """The expression has no value, as 1/0 has none."""
 
@@ -217,7 +221,7 @@ def residue(node: Node, point: int) -> int | None:
 
 # 40 digits, with mpmath.
 
-MAX_WORK = 4_000  # steps of one comparison, about 20 ms; a function of 40 digits counts as ten
+MAX_WORK = 12_000  # steps of one comparison, about 60 ms; a function of 40 digits counts as ten
 _contexts = threading.local()  # mpmath's precision belongs to its context: one for each thread
 
 
@@ -281,7 +285,7 @@ def _value(node: Node, point: Mapping[str, Any], ctx: Any) -> Any:
     op = node.op
     ctx.work -= (10 if op == "fn" or op == "pow" or op == "root" else 1) * (1 + ctx.dps // 80)
     if ctx.work < 0:
-        raise TooLarge("the comparison takes too many steps")
+        raise OutOfBudget("the comparison takes too many steps")
     if op == "num":
         value = node.value
         return ctx.mpf(value) if isinstance(value, int) else ctx.mpf(value.numerator) / value.denominator

@@ -96,8 +96,4 @@ def symbolic_equal(a: Node, b: Node) -> bool | None:
     simplified = sympy.simplify(difference)
     if simplified == 0:
         return True
-    return (
-        None
-        if simplified.is_zero is None and simplified.free_symbols == difference.free_symbols
-        else bool(simplified.is_zero)
-    )
+    return False if simplified.is_zero is False else None
