@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, product
 from typing import Any
 from zlib import crc32
 
@@ -72,39 +72,34 @@ def mixed_point(names: frozenset[str], index: int) -> dict[str, Rational]:
 
 def special_points(names: frozenset[str], a: Node, b: Node) -> Iterator[dict[str, Rational]]:
     """Yield points at, beside and beyond the breakpoints of two trees, along lines parallel to the axes and others."""
-    count, most = 0, _MAX_SPECIAL if len(names) < 2 else 3 * _MAX_SPECIAL
-    for base, direction in _lines(names, _shown_numbers(a, b)):
+    grid: dict[str, list[Fraction]] = {}
+    for base, direction in _lines(names):
         lined = [_on_line(node, base, direction) for node in (a, b)]
         places = sorted({place for node in lined for place in breakpoints_of_parts(node, "t")})
         beside = [place + step for place in places for step in (Fraction(1, 10**6), Fraction(-1, 10**6))]
-        for place in (*places, *between(places), *beside[:30]):
+        for place in (*between(places), *places, *beside)[: _MAX_SPECIAL if len(names) == 1 else _MAX_SPECIAL // 2]:
             yield {name: base[name] + place * direction[name] for name in names}
-            count += 1
-            if count >= most:
-                return
+        moving = [name for name in names if direction[name]]
+        if len(moving) == 1 and places:
+            grid[moving[0]] = between(places)[:7]
+    if len(grid) > 1:  # boxes that no line above meets
+        rest = mixed_point(names, 60)
+        for corner in islice(product(*grid.values()), _MAX_SPECIAL):
+            yield {**rest, **dict(zip(grid, corner))}
 
 
-def _shown_numbers(a: Node, b: Node) -> list[Fraction]:
-    """Return the numbers in two trees and the middles between neighbours: where a box of several variables may lie."""
-    numbers = sorted({Fraction(part.value) for node in (a, b) for part in walk(node) if part.op == "num"})
-    return [*((low + high) / 2 for low, high in pairwise(numbers) if high - low < 100), *numbers][:6]
-
-
-def _lines(names: frozenset[str], shown: list[Fraction]) -> Iterator[tuple[dict[str, Fraction], dict[str, Fraction]]]:
+def _lines(names: frozenset[str]) -> Iterator[tuple[dict[str, Fraction], dict[str, Fraction]]]:
     """Yield base points and directions: the axis of a single variable; each axis and two slanted lines of several."""
     spread = sorted(names)
     if len(spread) == 1:
         yield {spread[0]: Fraction(0)}, {spread[0]: Fraction(1)}
         return
-    for value in (None, *shown):
-        for index, name in enumerate(spread[:4]):
-            base = {other: Fraction(moderate) for other, moderate in mixed_point(names, 40 + index).items()}
-            base = base if value is None else dict.fromkeys(spread, value)
-            base[name] = Fraction(0)
-            yield base, {other: Fraction(int(other == name)) for other in spread}
-        if value is None:
-            origin = {name: Fraction(0) for name in spread}
-            yield origin, {name: Fraction(moderate) for name, moderate in mixed_point(names, 50).items()}
+    for index, name in enumerate(spread[:4]):
+        base = {other: Fraction(value) for other, value in mixed_point(names, 40 + index).items()}
+        base[name] = Fraction(0)
+        yield base, {other: Fraction(int(other == name)) for other in spread}
+    origin = {name: Fraction(0) for name in spread}
+    yield origin, {name: Fraction(value) for name, value in mixed_point(names, 50).items()}
 
 
 def _on_line(node: Node, base: Mapping[str, Fraction], direction: Mapping[str, Fraction]) -> Node:
