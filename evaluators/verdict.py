@@ -13,7 +13,7 @@ class Outcome(StrEnum):
     WRONG = "wrong"
     RESTATED = "restated"  # the gold's value in the question's own form: nothing was worked out
     NO_ANSWER = "no_answer"  # the response holds no final answer
-    UNPARSED_PREDICTION = "unparsed_prediction"  # an answer was found but cannot be read
+    UNPARSED_PREDICTION = "unparsed_prediction"  # an answer was found but cannot be read, or not compared
     UNPARSED_GOLD = "unparsed_gold"  # the gold cannot be read: nothing can be said of any response
     TIMEOUT = "timeout"  # the deadline passed before the symbolic tier answered
 
@@ -60,6 +60,8 @@ class Verdict:
     method: the tier that decided: "extract", "text", "rational", "structure", "numeric", "symbolic".
     reason: one sentence that a person understands.
     seconds: wall time of this verification.
+    witness: for WRONG, what proves it: a point that lies in one answer and not in the other, or two values that
+        differ. Without a witness the outcome is UNPARSED_PREDICTION: the comparison is undecided.
     """
 
     outcome: Outcome
@@ -68,6 +70,7 @@ class Verdict:
     method: str
     reason: str
     seconds: float = field(default=0.0, compare=False)
+    witness: str | None = field(default=None, compare=False)
 
     @property
     def correct(self) -> bool:

@@ -23,6 +23,8 @@ from evaluators.parsing.tree import DeadlineExceeded, Unreadable
 from evaluators.verdict import Outcome, Policy, Verdict
 
 DEFAULT = Policy()
+Decision = tuple[Outcome, str | None, str, str] | tuple[Outcome, str | None, str, str, str]
+"""Outcome, prediction, method, reason, and for WRONG the witness."""
 _GOLD_CACHE = 16_384  # golds kept as read
 _TRUTHS = frozenset(("yes", "no", "true", "false"))
 _MARKED = frozenset(("box", "boxes", "hashes", "statement"))
@@ -60,8 +62,8 @@ def verify(
         return Verdict(
             Outcome.NO_ANSWER, None, gold_text, "extract", _not_text("response", response), perf_counter() - started
         )
-    outcome, prediction, method, reason = _decide(response_text, gold_text, policy, prompt, think_open)
-    return Verdict(outcome, prediction, gold_text, method, reason, perf_counter() - started)
+    outcome, prediction, method, reason, *witness = _decide(response_text, gold_text, policy, prompt, think_open)
+    return Verdict(outcome, prediction, gold_text, method, reason, perf_counter() - started, *witness)
 
 
 def as_text(value: Any) -> str | None:
@@ -98,9 +100,7 @@ def read_gold(gold: str) -> Answer:
     return read_answer(gold.strip())
 
 
-def _decide(
-    response: str, gold: str, policy: Policy, prompt: str | None, think_open: bool
-) -> tuple[Outcome, str | None, str, str]:
+def _decide(response: str, gold: str, policy: Policy, prompt: str | None, think_open: bool) -> Decision:
     expected = read_gold(gold)
     if not expected.key:
         return Outcome.UNPARSED_GOLD, None, "extract", "The gold is empty."
@@ -138,9 +138,7 @@ def _holds_number(expected: Answer) -> bool:
     return expected.tree is not None and expected.tree.op not in ("text", "choice", "set")
 
 
-def _compare(
-    found: Extracted, answer: Answer, expected: Answer, policy: Policy, prompt: str | None
-) -> tuple[Outcome, str | None, str, str]:
+def _compare(found: Extracted, answer: Answer, expected: Answer, policy: Policy, prompt: str | None) -> Decision:
     prediction = found.text
     if answer.key and answer.key == expected.key:
         return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
@@ -162,26 +160,23 @@ def _compare(
         return Outcome.RESTATED, prediction, method, reason
     if same:
         return Outcome.CORRECT, prediction, method, f"{_short(prediction)} equals {_short(expected.source)}."
-    if same is None:
-        return (
-            Outcome.UNPARSED_PREDICTION,
-            prediction,
-            method,
-            f"Whether {_short(prediction)} equals the gold is undecided.",
-        )
-    return Outcome.WRONG, prediction, method, f"{_short(prediction)} is not {_short(expected.source)}."
+    witness = comparison.witness
+    if same is None or witness is None:
+        reason = f"Whether {_short(prediction)} equals the gold is undecided."
+        return Outcome.UNPARSED_PREDICTION, prediction, method, reason
+    reason = f"{_short(prediction)} is not {_short(expected.source)}. {witness}."
+    return Outcome.WRONG, prediction, method, reason, witness
 
 
-def _compare_words(
-    prediction: str, answer: Answer, expected: Answer, policy: Policy
-) -> tuple[Outcome, str | None, str, str]:
+def _compare_words(prediction: str, answer: Answer, expected: Answer, policy: Policy) -> Decision:
     """Where one side cannot be read, only equal words decide."""
     if _key(answer, policy) == _key(expected, policy) and _key(answer, policy):
         return Outcome.CORRECT, prediction, "text", "The answer is the gold in the same words."
     if expected.tree is None:
         return Outcome.UNPARSED_GOLD, prediction, "text", f"The gold {_short(expected.source)} {_because(expected)}."
     if expected.tree.op in ("text", "choice"):
-        return Outcome.WRONG, prediction, "text", f"{_short(prediction)} is not {_short(expected.source)}."
+        reason = f"Whether {_short(prediction)} means {_short(expected.source)} is undecided."
+        return Outcome.UNPARSED_PREDICTION, prediction, "text", reason
     return Outcome.UNPARSED_PREDICTION, prediction, "text", f"The answer {_short(prediction)} {_because(answer)}."
 
 

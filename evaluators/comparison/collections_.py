@@ -16,8 +16,11 @@ from evaluators.comparison.canonical import (
 )
 from evaluators.comparison.intervals import merge
 from evaluators.comparison.ladder import Ladder
+from evaluators.comparison.numeric import value_at
 from evaluators.comparison.quantities import together
-from evaluators.parsing.tree import Node
+from evaluators.comparison.sampling import show_number
+from evaluators.comparison.solution_sets import compare_sets
+from evaluators.parsing.tree import Node, Unreadable, contains, symbols
 
 MAX_ELEMENTS = 400
 
@@ -37,15 +40,15 @@ class Collected(Ladder):
         if matrices[0] is not None and matrices[1] is not None:
             return self.matrices(matrices[0], matrices[1])
         if a.op == b.op == "row":
-            return len(a.args) == len(b.args) and self.all(list(zip(a.args, b.args)))
+            return self.in_order(a.args, b.args)
         if a.op == b.op == "interval" or (a.op == b.op == "tuple"):
             if a.op == "interval" and a.value != b.value and not any(is_infinite(end) for end in (*a.args, *b.args)):
-                return False
+                return self.differ("An end belongs to one interval and not to the other")
             if a.op == "tuple" or not any(is_infinite(end) for end in a.args):
-                return len(a.args) == len(b.args) and self.all(list(zip(a.args, b.args)))
+                return self.in_order(a.args, b.args)
         regions = self.regions(a, b)
         if regions is not None:
-            return regions
+            return regions or self.point_apart(a, b)
         if "quantity" in (a.op, b.op):
             several, other = (a, b) if b.op == "quantity" else (b, a)
             whole = together(several)
@@ -53,7 +56,7 @@ class Collected(Ladder):
                 return self.equal(whole, other)
         vectors = vector(a), vector(b)
         if vectors[0] is not None and vectors[1] is not None and "matrix" in (a.op, b.op):
-            return len(vectors[0]) == len(vectors[1]) and self.all(list(zip(vectors[0], vectors[1])))
+            return self.in_order(vectors[0], vectors[1])
         if (vectors[0] is None) != (vectors[1] is None):
             cells, other = (vectors[0], b) if vectors[0] is not None else (vectors[1], a)
             coefficients = components(other, len(cells)) if cells is not None and len(cells) in (2, 3) else None
@@ -68,23 +71,44 @@ class Collected(Ladder):
             len(ops) == 2 and ops & {"list", "set"} and not ops & {"tuple", "interval", "matrix"}
         ):
             if ops & {"union", "inter", "minus", "builder", "cases"}:
-                return False
+                return self.point_apart(a, b)
             return self.unordered(elements(a), elements(b), distinct=ops != {"list"})
         if ops == {"list", "tuple"} or ops == {"list", "matrix"} or ops == {"list", "interval"}:
             bare, ordered = (a, b) if a.op == "list" else (b, a)
             cells = ordered.args if ordered.op == "interval" and ordered.value in ("()",) else vector(ordered)
             if cells is None or bare.value == "or":
-                return False
-            return len(bare.args) == len(cells) and self.all(list(zip(bare.args, cells)))
+                return self.kinds_differ(a, b)
+            return self.in_order(bare.args, cells)
         if "tuple" in ops or "set" in ops:
             single, other = (a, b) if a.op in ("tuple", "set") else (b, a)
-            return len(single.args) == 1 and other.op not in COLLECTIONS and self.equal(single.args[0], other)
-        return False
+            if len(single.args) == 1 and other.op not in COLLECTIONS:
+                return self.equal(single.args[0], other)
+        return self.kinds_differ(a, b)
+
+    def in_order(self, a: Sequence[Node], b: Sequence[Node]) -> bool | None:
+        """Two rows of values, place by place."""
+        if len(a) != len(b):
+            return self.differ(f"One has {len(a)} components, the other {len(b)}")
+        return self.all(list(zip(a, b)))
+
+    def kinds_differ(self, a: Node, b: Node) -> bool | None:
+        """Return False where two answers are of kinds that have no member in common; None for other kinds."""
+        kinds = {_KINDS.get(node.op, "") for node in (a, b)}
+        if "" in kinds or len(kinds) == 1:
+            return self.point_apart(a, b)
+        return self.differ(f"One is a {_KINDS[a.op]}, the other a {_KINDS[b.op]}")
+
+    def point_apart(self, a: Node, b: Node) -> bool | None:
+        """Return False where a number lies in one set alone, else None."""
+        if contains(a, "sym") or contains(b, "sym"):
+            return None
+        found = compare_sets(a, b)
+        return self.differ(found.witness.replace("number =", "The number")) if found.same is False else None
 
     def matrices(self, a: tuple[tuple[Node, ...], ...], b: tuple[tuple[Node, ...], ...]) -> bool | None:
         """Two matrices, entry by entry."""
         if len(a) != len(b) or len(a[0]) != len(b[0]):
-            return False
+            return self.differ(f"One has {len(a)} x {len(a[0])} entries, the other {len(b)} x {len(b[0])}")
         return self.all([(one, two) for left, right in zip(a, b) for one, two in zip(left, right)])
 
     def regions(self, a: Node, b: Node) -> bool | None:
@@ -98,12 +122,12 @@ class Collected(Ladder):
         if left is None or right is None:
             return None
         if left[0] and right[0] and left[0] != right[0]:
-            return False
+            return None  # b > a and a < b
         one, two = merge(left[1]), merge(right[1])
         if one is None or two is None:
             one, two = left[1], right[1]
         if len(one) != len(two):
-            return False
+            return False  # whoever asks looks for a witness
         for mine, other in zip(one, two):
             if mine.low_closed != other.low_closed or mine.high_closed != other.high_closed:
                 return False
@@ -117,7 +141,7 @@ class Collected(Ladder):
         if distinct:
             a, b = self.without_repetition(a), self.without_repetition(b)
         if len(a) != len(b):
-            return False
+            return self.differ(f"One has {len(a)} members, the other {len(b)}") if distinct else self.left_over(a, b)
         if len(a) > MAX_ELEMENTS:
             return None
         rest = list(b)
@@ -127,14 +151,24 @@ class Collected(Ladder):
                 rest.remove(one)
                 continue
             for place, two in enumerate(rest):
-                same = self.equal(one, two)
+                same = self.equal(one, two) if (one.op == "set") == (two.op == "set") else False  # {1} is not 1
                 if same:
                     del rest[place]
                     break
                 unknown = unknown or same is None
             else:
-                return None if unknown else False
+                return None if unknown else self.differ(f"{shown(one)} is a member of one and not of the other")
         return True
+
+    def left_over(self, a: Sequence[Node], b: Sequence[Node]) -> bool | None:
+        """Return False where the longer of two lists has a member that the shorter has not, else None."""
+        longer, shorter = (a, b) if len(a) > len(b) else (b, a)
+        if len(longer) > MAX_ELEMENTS // 10:
+            return None
+        for one in longer:
+            if one not in shorter and all(self.equal(one, two) is False for two in shorter):
+                return self.differ(f"{shown(one)} is a member of one and not of the other")
+        return None
 
     def without_repetition(self, nodes: Sequence[Node]) -> list[Node]:
         """The elements that differ from each other."""
@@ -143,6 +177,25 @@ class Collected(Ladder):
             if len(nodes) > 40 or not any(self.equal(node, other) for other in kept):
                 kept.append(node)
         return kept
+
+
+_KINDS = {
+    **dict.fromkeys(("num", "dec", "root", "percent", "base"), "number"),
+    **dict.fromkeys(("tuple", "matrix"), "vector or matrix"),
+    **dict.fromkeys(("interval", "union"), "region"),
+    "set": "set",
+    "cases": "function",
+}
+
+
+def shown(node: Node) -> str:
+    """Return a member as text: its value where it has one."""
+    if symbols(node):
+        return "An expression"
+    try:
+        return show_number(value_at(node, {}, 15))
+    except Unreadable:
+        return f"A {_KINDS.get(node.op, 'value')}"
 
 
 def rows_of(cases: Node) -> list[Node]:

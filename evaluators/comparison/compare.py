@@ -15,6 +15,8 @@ from evaluators.comparison.relations import Relations, has_relations
 from evaluators.parsing.normalize import words
 from evaluators.parsing.tree import Node, TooLarge, contains
 
+_CLOSED_WORDS = frozenset(("true", "false", "yes", "no", "convergent", "divergent", "undefined", "even", "odd"))
+
 
 class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
     """Compares two answers of any kind."""
@@ -42,7 +44,7 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
             a, b = (family(a), family(b)) if ops[0] != ops[1] else (a, b)
             ops = (a.op, b.op)
         if "list" in ops and "mul" in ops and all(is_letter(part) for node in (a, b) for part in node.args):
-            return set(a.args) == set(b.args)  # A, B, C as ABC
+            return set(a.args) == set(b.args) or self.differ("The letters differ")  # A, B, C as ABC
         if "quantity" in ops and not (COLLECTIONS & {*ops}):
             return self.quantities(a, b)
         if "clock" in ops or "ratio" in ops:
@@ -63,25 +65,28 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
     def texts(self, a: Node, b: Node) -> bool | None:
         """Words against words; letters that make a word also against a product of letters."""
         if a.op == b.op:
-            return a.value == b.value
+            if a.value == b.value:
+                return True
+            closed = {a.value, b.value} <= _CLOSED_WORDS
+            return self.differ(f"One says {a.value}, the other {b.value}") if closed else None
         word, other = (a, b) if a.op == "text" else (b, a)
         if other.op == "sym" and " " in other.value:
-            return words(other.value) == word.value  # triangle ABC
-        return self.equal(word.args[0], other) if word.args else False
+            return True if words(other.value) == word.value else None  # triangle ABC
+        return self.equal(word.args[0], other) if word.args else None
 
     def choices(self, a: Node, b: Node) -> bool | None:
         """A letter against a letter, with or without what it labels; a labelled answer also against the answer."""
         self.reach(0)
         if a.op == b.op:
             if a.value != b.value:
-                return False
+                return self.differ(f"The choices are {a.value} and {b.value}")
             return self.equal(a.args[0], b.args[0]) if a.args and b.args else True
         letter, other = (a, b) if a.op == "choice" else (b, a)
         if letter.args:
             return self.equal(letter.args[0], other)
         if other.op == "sym" or other.op == "const":
-            return str(other.value).upper() == letter.value
-        return False
+            return str(other.value) == letter.value or self.differ(f"The letters are {letter.value} and {other.value}")
+        return None
 
 
 def is_letter(node: Node) -> bool:

@@ -19,7 +19,7 @@ class Ladder:
     All symbolic parts of it share one deadline, `until` on the clock of `time.monotonic`.
     """
 
-    __slots__ = ("policy", "question", "relating", "steps", "tier", "too_large", "until", "witness")
+    __slots__ = ("policy", "question", "relating", "set_comparisons", "steps", "tier", "too_large", "until", "witness")
 
     def __init__(self, policy: Policy, question: frozenset[str] = frozenset()) -> None:
         self.policy = policy
@@ -28,6 +28,7 @@ class Ladder:
         self.tier = 0
         self.steps = 0
         self.relating = 0
+        self.set_comparisons = 0
         self.too_large: TooLarge | None = None  # why no point could be computed
         self.until = monotonic() + policy.deadline_seconds
         fresh_budget()
@@ -45,6 +46,10 @@ class Ladder:
         """Return False, and keep the witness: a point or two values that show the difference."""
         self.witness = witness
         return False
+
+    def decided(self, same: bool | None, witness: str) -> bool | None:
+        """Return a finding, and keep the witness where it is False."""
+        return self.differ(witness) if same is False else same
 
     def all(self, pairs: Sequence[tuple[Node, Node]]) -> bool | None:
         """Whether every pair is equal; False decides before None."""

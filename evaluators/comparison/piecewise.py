@@ -8,6 +8,7 @@ from typing import Any
 from evaluators.comparison.collections_ import rows_of
 from evaluators.comparison.ladder import Ladder
 from evaluators.comparison.numeric import DIGITS, Rational, exact, value_at
+from evaluators.comparison.sampling import show_point
 from evaluators.parsing.tree import Node, TooLarge, Unreadable, symbols, walk
 
 _OTHERWISE = frozenset(("otherwise", "else", "elsewhere"))
@@ -37,7 +38,7 @@ class Piecewise(Ladder):
             return True
         names = symbols(a) | symbols(b)
         if len(names) != 1:
-            return None if len(names) else False
+            return None
         self.reach(3)
         (name,) = names
         defined = 0
@@ -47,9 +48,9 @@ class Piecewise(Ladder):
             except TooLarge:
                 raise
             except Unreadable:
-                return None if a.op == b.op else False
+                return None
             if same is False:
-                return False
+                return self.differ(f"At {show_point({name: place})} the values differ, or one has none")
             defined += same is True
         return True if defined >= _ENOUGH else None
 

@@ -5,6 +5,7 @@ A polynomial is a tuple of fractions, lowest degree first, without leading zeros
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from functools import reduce
 from itertools import pairwise
@@ -118,6 +119,8 @@ def real_roots(poly: Poly) -> list[Fraction]:
         return []
     if len(plain) == 2:
         return [-plain[0]]
+    if len(plain) == 3:
+        return _quadratic_roots(*plain[:2])
     import mpmath
 
     context = mpmath.MPContext()
@@ -129,6 +132,20 @@ def real_roots(poly: Poly) -> list[Fraction]:
         raise TooLarge("the roots of a polynomial here are too close together") from None
     near = [Fraction(str(root.real)) for root in found if abs(root.imag) < abs(root) * 1e-12 + 1e-30]
     return sorted(root for root in (_confirmed(plain, value) for value in near) if root is not None)
+
+
+def _quadratic_roots(constant: Fraction, linear: Fraction) -> list[Fraction]:
+    """The real roots of x**2 + linear * x + constant, which has no double root."""
+    under = linear * linear / 4 - constant
+    if under < 0:
+        return []
+    top, bottom = math.isqrt(under.numerator), math.isqrt(under.denominator)
+    if top * top == under.numerator and bottom * bottom == under.denominator:
+        root = Fraction(top, bottom)
+    else:
+        shift = 10 ** (ROOT_DIGITS + 20)
+        root = Fraction(math.isqrt(under.numerator * under.denominator * shift * shift), under.denominator * shift)
+    return [-linear / 2 - root, -linear / 2 + root]
 
 
 def _confirmed(plain: Poly, value: Fraction) -> Fraction | None:

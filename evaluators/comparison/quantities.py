@@ -47,22 +47,25 @@ class Measures(Ladder):
         """Residue classes, such as 1 (mod 3), and a class against a residue."""
         self.reach(1)
         if a.op == b.op:
-            return self.all([(a.args[1], b.args[1])]) and congruent(a.args[0], b.args[0], a.args[1])
+            same = self.all([(a.args[1], b.args[1])])
+            return self.decided(congruent(a.args[0], b.args[0], a.args[1]), "The residues differ") if same else same
         known, other = (a, b) if a.op == "class" else (b, a)
         start = progression(other, known.args[1])
-        return self.equal(known.args[0], other) if start is None else congruent(start, *known.args)
+        if start is None:
+            return None if symbols(other) else self.differ("The class has infinitely many members, the other is one")
+        return self.decided(congruent(start, *known.args), "The residues differ")
 
     def clocks(self, a: Node, b: Node) -> bool | None:
         """Times of day and ratios; `2:30` may be either."""
         self.reach(1)
         if a.op == b.op == "clock":
-            return same_time(a.value, b.value)
+            return self.decided(same_time(a.value, b.value), "The times differ")
         if (a.op == "clock" and b.op != "ratio" and a.value[1]) or (b.op == "clock" and a.op != "ratio" and b.value[1]):
-            return False
+            return self.differ("One is a time of day, the other a number")
         left, right = as_ratio(a), as_ratio(b)
         if left.op == right.op == "ratio":
             if len(left.args) != len(right.args):
-                return False
+                return self.differ(f"One ratio has {len(left.args)} terms, the other {len(right.args)}")
             first, other = left.args[0], right.args[0]
             pairs = [
                 (Node("mul", (one, other)), Node("mul", (two, first)))
@@ -71,7 +74,7 @@ class Measures(Ladder):
             return self.all(pairs)
         ratio, value = (left, right) if left.op == "ratio" else (right, left)
         if len(ratio.args) != 2 or value.op in COLLECTIONS:
-            return False
+            return None
         return self.equal(Node("mul", (ratio.args[0], Node("pow", (ratio.args[1], Node("num", (), -1))))), value)
 
 

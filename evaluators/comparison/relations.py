@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Any
 
 from evaluators.comparison.canonical import UNKNOWN, elements, is_variable, vector
@@ -10,9 +11,12 @@ from evaluators.comparison.expressions import close
 from evaluators.comparison.ladder import Ladder
 from evaluators.comparison.numeric import DIGITS, PRIME, Rational, Undefined, point_of, residue, value_at
 from evaluators.comparison.quantities import INTEGERS, congruent
+from evaluators.comparison.sampling import mixed_point, special_points
+from evaluators.comparison.solution_sets import compare_sets
 from evaluators.parsing.tree import MINUS_ONE, Node, TooLarge, Unreadable, contains, negate, substitute, symbols, walk
 from evaluators.verdict import Policy
 
+MAX_SET_COMPARISONS = 3  # of one comparison: each may take some 60 ms
 _LOOSE = Policy(significant_digits=1, symbolic=False)
 _TRIGONOMETRY = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _ORDERED = frozenset(("<", ">", "<=", ">="))
@@ -33,17 +37,39 @@ class Relations(Ladder):
         if not has_relations(a) and not has_relations(b):
             return self.equal(a, b)
         regions = self.regions(a, b) if self.names_region(a) or self.names_region(b) else None
-        if regions is not None:
-            return regions
+        if regions:
+            return True
+        if regions is False:
+            return self.sets(a, b) and None  # a false that rests on the form of an end is no proof
         if a.op == b.op == "rel":
             return self.two_relations(a, b)
         if a.op == "rel" or b.op == "rel":
             relation, other = (a, b) if a.op == "rel" else (b, a)
             if has_relations(other):
-                return self.is_solved(relation) and self.unordered_relations(relation, other)
+                same = self.is_solved(relation) and self.unordered_relations(relation, other)
+                return same or self.sets(relation, other)
             value = self.answered(relation)
-            return False if value is None else self.equal(value, other)
+            return self.unsolved(relation, other) if value is None else self.equal(value, other)
         return self.lists_of_relations(a, b)
+
+    def sets(self, a: Node, b: Node) -> bool | None:
+        """Two relations, systems or sets as sets of points."""
+        self.set_comparisons += 1
+        if self.set_comparisons > MAX_SET_COMPARISONS:
+            return None
+        self.reach(3)
+        found = compare_sets(a, b)
+        return self.differ(found.witness[:1].upper() + found.witness[1:]) if found.same is False else found.same
+
+    def unsolved(self, relation: Node, other: Node) -> bool | None:
+        """A relation that names no value, against a value or set.
+
+        An equation that has the right roots does not answer with them: "solve x + 3 = 8" is not solved by saying so.
+        """
+        same = self.sets(relation, other)
+        if same and not self.names_region(relation):
+            return None
+        return same
 
     def names_region(self, node: Node) -> bool:
         """Whether a tree has an inequality or membership in it."""
@@ -117,12 +143,14 @@ class Relations(Ladder):
             if not (
                 mine.op == yours.op == "sym" and mine in walk(self.value_of(b)) and yours in walk(self.value_of(a))
             ):
-                return False
+                return self.sets(a, b)
         values = self.answered(a), self.answered(b)
         if len(a.value) > 1 or len(b.value) > 1:
             if values[0] is not None and values[1] is not None:
                 return self.equal(values[0], values[1])
-            return a.value == b.value and self.all(list(zip(a.args, b.args)))
+            if a.value == b.value and self.all(list(zip(a.args, b.args))):
+                return True
+            return self.sets(a, b)
         sign, other = a.value[0], b.value[0]
         if a.args[-1].op == b.args[-1].op == "class":
             return self.all(list(zip(a.args, b.args)))
@@ -132,10 +160,10 @@ class Relations(Ladder):
             return self.same_equation(a, b)
         if sign in _ORDERED and other in _ORDERED:
             return self.same_inequality(a, b)
-        if sign != other:
-            return False
-        if sign == "!=":
+        if sign == other == "!=":
             return self.same_equation(a, b)
+        if sign != other:
+            return self.sets(a, b)
         return self.all(list(zip(a.args, b.args)))
 
     def is_definition(self, node: Node) -> bool:
@@ -169,12 +197,16 @@ class Relations(Ladder):
 
     def same_equation(self, a: Node, b: Node) -> bool | None:
         """Two equations whose sides' differences are in a constant ratio."""
+        if contains(a, "pm", "mp") or contains(b, "pm", "mp"):
+            if self.is_definition(a) and self.is_definition(b) and self.same_name(a, b):
+                return self.equal(self.value_of(a), self.value_of(b))
+            return self.sets(a, b)
         left, right = difference(a), difference(b)
         names = symbols(left) | symbols(right)
         if not names or symbols(left) != symbols(right):
-            return False
+            return self.sets(a, b)
         ratio = self.ratio(left, right, names)
-        return ratio is not None or self.solves(a, right) or self.solves(b, left)
+        return ratio is not None or self.solves(a, right) or self.solves(b, left) or self.sets(a, b)
 
     def solves(self, definition: Node, equation: Node) -> bool:
         """Whether `P = nRT/V` is `PV - nRT` solved for P.
@@ -185,15 +217,18 @@ class Relations(Ladder):
         if not self.is_definition(definition) or name_of(definition).op != "sym":
             return False
         name, value = name_of(definition).value, self.value_of(definition)
-        for index in range(3):
-            point = point_of((symbols(equation) | symbols(value)) - {name}, index, "positive")
+        others = (symbols(equation) | symbols(value)) - {name}
+        for point in (*(point_of(others, index, "positive") for index in range(3)), mixed_point(others, 0)):
             try:
                 found = value_at(value, point, DIGITS)
-                start, slope, far = (
-                    value_at(substitute(equation, name, Node("num", (), count)), point, DIGITS) for count in (0, 1, 3)
+                start, slope, far, back = (
+                    value_at(substitute(equation, name, Node("num", (), count)), point, DIGITS)
+                    for count in (0, 1, 3, -700)
                 )
                 rise = slope - start
                 if rise == 0 or not close(far - start, 3 * rise, DIGITS) or not close(-start, found * rise, DIGITS):
+                    return False
+                if not close(back - start, -700 * rise, DIGITS):
                     return False
                 for letter in point:
                     if not self.scales(equation, value, name, letter, point):
@@ -223,7 +258,7 @@ class Relations(Ladder):
     def same_inequality(self, a: Node, b: Node) -> bool | None:
         """Two inequalities whose differences are in a constant positive ratio."""
         if ("=" in a.value[0]) != ("=" in b.value[0]):
-            return False
+            return self.sets(a, b)
         left, right = difference(a), difference(b)
         if a.value[0][0] != "<":
             left = negate(left)
@@ -231,7 +266,7 @@ class Relations(Ladder):
             right = negate(right)
         names = symbols(left) | symbols(right)
         ratio = self.ratio(left, right, names) if names and symbols(left) == symbols(right) else None
-        return ratio is not None and ratio > 0
+        return True if ratio is not None and ratio > 0 else self.sets(a, b)
 
     def ratio(self, a: Node, b: Node, names: frozenset[str]) -> float | None:
         """The constant that one expression is of the other, None where there is none."""
@@ -241,19 +276,28 @@ class Relations(Ladder):
             first, second = modular[0]
             if any((one * second - two * first) % PRIME for one, two in modular):  # type: ignore[operator]
                 return None
-        ratios = []
-        for index in range(8):
-            point = point_of(names, index, "positive")
+        points = [point_of(names, index, "positive") for index in range(6)]
+        points += [point_of(names, index, "negative") for index in range(2)]
+        points += [mixed_point(names, index) for index in range(2 * len(names))]
+        found = None
+        seen = 0
+        for point in chain(points, () if None not in modular[0] else special_points(names, a, b)):
             try:
                 left, right = value_at(a, point, DIGITS), value_at(b, point, DIGITS)
-            except Unreadable:
+            except Undefined:
                 continue
-            if right == 0 or left == 0:
+            if left.imag != 0 or right.imag != 0:
                 continue
-            ratios.append(left / right)
-        if len(ratios) < 2 or not all(close(ratio, ratios[0], DIGITS) for ratio in ratios) or ratios[0].imag != 0:
-            return None
-        return float(ratios[0].real)
+            zero = [abs(value) < 1e-25 for value in (left, right)]
+            if zero[0] != zero[1]:
+                return None
+            if zero[0]:
+                continue
+            found = left / right if found is None else found
+            if not close(left / right, found, DIGITS):
+                return None
+            seen += 1
+        return None if found is None or seen < 2 else float(found)
 
     def spread(self, node: Node) -> Node:
         """`x = 1, 2` and `x = 1 or 2` as `x = 1, x = 2`."""
@@ -281,8 +325,10 @@ class Relations(Ladder):
         """`x = 1, y = 2` against itself in any order, against (1, 2), or `x = 1, x = 2` against {1, 2}."""
         a, b = self.spread(a), self.spread(b)
         if a.op == b.op and has_relations(a) and has_relations(b):
-            return self.unordered(a.args, b.args, distinct=False) or self.unordered(
-                numbered_roots(a, b), numbered_roots(b, a), distinct=False
+            return (
+                self.unordered(a.args, b.args, distinct=False)
+                or self.unordered(numbered_roots(a, b), numbered_roots(b, a), distinct=False)
+                or self.sets(a, b)
             )
         related, other = (a, b) if has_relations(a) else (b, a)
         if related.value == "or" and all(arg.op == "list" for arg in related.args):
@@ -290,7 +336,7 @@ class Relations(Ladder):
         if related.op in ("tuple", "set", "interval"):
             related = Node("list", related.args, ",")
         if not all(self.is_solved(arg) for arg in related.args if arg.op == "rel"):
-            return False
+            return self.unsolved(a, b)
         names = [arg.args[0] if arg.op == "rel" else None for arg in related.args]
         values = tuple(arg.args[1] if arg.op == "rel" else arg for arg in related.args)
         roots = {str(name.value).split("_")[0] for name in names if name is not None and name.op == "sym"}
@@ -303,7 +349,7 @@ class Relations(Ladder):
             given = [value for _, value in sorted(zip(map(str, names), values), key=lambda pair: pair[0])]
             same = len(values) == len(other.args) and self.all(list(zip(values, other.args)))
             return same or (len(given) == len(other.args) and self.all(list(zip(given, other.args))))
-        return False
+        return self.sets(a, b)
 
 
 def has_relations(node: Node) -> bool:
