@@ -240,8 +240,6 @@ def plain_form(node: Node) -> Node:
         return vector_sum(node) or node
     if node.op == "matrix" and node.value == "vmatrix":
         return determinant(node) or node
-    if node.op == "quantity" and node.value.dimension == (("radian", 1),):
-        return node.args[0]
     return node
 
 

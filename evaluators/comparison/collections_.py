@@ -100,7 +100,7 @@ class Collected(Ladder):
 
     def point_apart(self, a: Node, b: Node) -> bool | None:
         """Return False where a number lies in one set alone, else None."""
-        if contains(a, "sym") or contains(b, "sym"):
+        if symbols(a) | symbols(b) and not (contains(a, "builder") or contains(b, "builder")):
             return None
         found = compare_sets(a, b)
         return self.differ(found.witness.replace("number =", "The number")) if found.same is False else None

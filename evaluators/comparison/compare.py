@@ -5,6 +5,9 @@ Every comparison here is symmetric: `equal(a, b)` is `equal(b, a)`.
 
 from __future__ import annotations
 
+import re
+from fractions import Fraction
+
 from evaluators.comparison.canonical import COLLECTIONS, elements, family, plain_form
 from evaluators.comparison.collections_ import Collected
 from evaluators.comparison.expressions import Scalars
@@ -15,7 +18,24 @@ from evaluators.comparison.relations import Relations, has_relations
 from evaluators.parsing.normalize import words
 from evaluators.parsing.tree import Node, TooLarge, contains
 
-_CLOSED_WORDS = frozenset(("true", "false", "yes", "no", "convergent", "divergent", "undefined", "even", "odd"))
+# Words of one group exclude each other; words of none may mean the same.
+_GROUPS = (
+    ("true", "false"), ("yes", "no"), ("convergent", "divergent"), ("even", "odd"),
+    ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
+    ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+     "december"),
+    ("north", "south", "east", "west"), ("none of the above", "all of the above"),
+)  # fmt: skip
+_GROUP_OF = {word: number for number, group in enumerate(_GROUPS) for word in group}
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def exclude(a: str, b: str) -> bool:
+    """Whether two wordings cannot both hold: days, directions, or the same words with other numbers."""
+    if a in _GROUP_OF and b in _GROUP_OF:
+        return _GROUP_OF[a] == _GROUP_OF[b]
+    numbers = [list(map(Fraction, _NUMBER.findall(words))) for words in (a, b)]
+    return numbers[0] != numbers[1] and _NUMBER.sub("#", a) == _NUMBER.sub("#", b)
 
 
 class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
@@ -67,11 +87,12 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
         if a.op == b.op:
             if a.value == b.value:
                 return True
-            closed = {a.value, b.value} <= _CLOSED_WORDS
-            return self.differ(f"One says {a.value}, the other {b.value}") if closed else None
+            return self.differ(f"One says {a.value}, the other {b.value}") if exclude(a.value, b.value) else None
         word, other = (a, b) if a.op == "text" else (b, a)
         if other.op == "sym" and " " in other.value:
             return True if words(other.value) == word.value else None  # triangle ABC
+        if word.value == "undefined" and other.op in ("num", "dec"):
+            return self.differ("One is a number, the other says that there is none")
         return self.equal(word.args[0], other) if word.args else None
 
     def choices(self, a: Node, b: Node) -> bool | None:
@@ -86,6 +107,8 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
             return self.equal(letter.args[0], other)
         if other.op == "sym" or other.op == "const":
             return str(other.value) == letter.value or self.differ(f"The letters are {letter.value} and {other.value}")
+        if other.op == "list" or (other.op == "mul" and all(map(is_letter, other.args))):
+            return self.differ("One names a single choice, the other several")
         return None
 
 

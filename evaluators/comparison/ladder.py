@@ -72,6 +72,10 @@ class Ladder:
         """`Measures.classes`."""
         raise NotImplementedError
 
+    def expressions(self, a: Node, b: Node) -> bool | None:
+        """`Scalars.expressions`."""
+        raise NotImplementedError
+
     def regions(self, a: Node, b: Node) -> bool | None:
         """`Collected.regions`."""
         raise NotImplementedError

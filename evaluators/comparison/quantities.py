@@ -7,10 +7,18 @@ from fractions import Fraction
 from evaluators.comparison.canonical import COLLECTIONS
 from evaluators.comparison.ladder import Ladder
 from evaluators.comparison.numeric import exact
+from evaluators.parsing.count_nouns import COUNTED
 from evaluators.parsing.grammar import summed
 from evaluators.parsing.tree import Node, substitute, symbols
-from evaluators.parsing.units import VARIABLE_LIKE, parse_unit
+from evaluators.parsing.unit_table import VARIABLE_LIKE
+from evaluators.parsing.units import Unit, counted, parse_unit
 
+_ANGULAR = frozenset(("degree", "celsius", "fahrenheit"))  # what a bare degree sign may stand for
+_SCALES = {  # kelvins a degree, and kelvins at zero
+    "kelvin": (Fraction(1), Fraction(0)),
+    "celsius": (Fraction(1), Fraction(27315, 100)),
+    "fahrenheit": (Fraction(5, 9), Fraction(45967, 180)),
+}
 INTEGERS = frozenset("klmnjt")  # letters that stand for any integer
 
 
@@ -24,24 +32,61 @@ class Measures(Ladder):
         self.reach(1)
         a, b = as_quantity(a), as_quantity(b)
         if a.op == b.op:
-            one, two = a.value, b.value
-            if one.dimension != two.dimension:
-                return False
-            if one.factor == two.factor:
-                return self.equal(a.args[0], b.args[0])
-            ratio = Node("num", (), one.factor / two.factor)
-            scaled = exact(a.args[0])
-            left = Node("mul", (a.args[0], ratio)) if scaled is None else Node("num", (), scaled * ratio.value)
-            return self.equal(left, b.args[0])
-        measured, other = (a, b) if a.op == "quantity" else (b, a)
-        dimension = dict(measured.value.dimension)
+            return self.measured(a, b)
+        quantity, other = (a, b) if a.op == "quantity" else (b, a)
+        dimension = dict(quantity.value.dimension)
         if other.op == "deg":
-            return set(dimension) in ({"degree"}, {"celsius"}, {"fahrenheit"}) and self.equal(
-                measured.args[0], other.args[0]
-            )
-        if other.op in ("percent", "clock", "base", "ratio"):
-            return False
-        return self.policy.unit_on_one_side and self.equal(measured.args[0], other)
+            if set(dimension) <= _ANGULAR:
+                return self.equal(quantity.args[0], other.args[0])
+            if set(dimension) == {"radian"}:
+                return self.expressions(quantity.args[0], other)
+            return self.differ(f"One is an angle, the other is in {_named(quantity.value)}")
+        if other.op == "clock":
+            return self.differ(f"One is a time of day, the other is in {_named(quantity.value)}")
+        if other.op in ("percent", "base", "ratio"):
+            return None if counted(quantity.value) else self.differ(f"One alone is in {_named(quantity.value)}")
+        if not self.policy.unit_on_one_side:
+            return None
+        same = self.equal(quantity.args[0], other)
+        return same if self.may_count(quantity.value) or same is False else None
+
+    def may_count(self, unit: Unit) -> bool:
+        """Whether each word behind a number is a unit, a common noun, or a word of the question or the gold."""
+        return all(word in COUNTED or word in self.question for word in counted(unit))
+
+    def measured(self, a: Node, b: Node) -> bool | None:
+        """Two quantities, converted where they measure the same."""
+        one, two = a.value, b.value
+        if _is_temperature(one) and _is_temperature(two) and one != two:
+            return self.temperatures(a, b)
+        if one.dimension != two.dimension:
+            return self.units_apart(a, b)
+        if one.factor == two.factor:
+            return self.equal(a.args[0], b.args[0])
+        ratio = Node("num", (), one.factor / two.factor)
+        scaled = exact(a.args[0])
+        left = Node("mul", (a.args[0], ratio)) if scaled is None else Node("num", (), scaled * ratio.value)
+        return self.equal(left, b.args[0])
+
+    def units_apart(self, a: Node, b: Node) -> bool | None:
+        """Two quantities of different dimensions: known units differ, other words may mean the same."""
+        mine, other = set(counted(a.value)), set(counted(b.value))
+        if not mine and not other:
+            return self.differ(f"One is in {_named(a.value)}, the other in {_named(b.value)}")
+        same = self.equal(a.args[0], b.args[0])
+        if same and (mine <= other or other <= mine) and self.may_count(a.value) and self.may_count(b.value):
+            return True if bool(mine) == bool(other) or not _known(a.value) | _known(b.value) else None
+        return same and None
+
+    def temperatures(self, a: Node, b: Node) -> bool | None:
+        """Two temperatures on different scales, in the scale of the one that is no whole number."""
+        if a.args[0].op == "dec" and b.args[0].op != "dec":
+            a, b = b, a
+        kelvins = _on_scale(a.args[0], *_SCALES[a.value.dimension[0][0]])
+        slope, start = _SCALES[b.value.dimension[0][0]]
+        there = Node("mul", (Node("add", (kelvins, Node("num", (), -start))), Node("num", (), 1 / slope)))
+        value = exact(there)
+        return self.equal(there if value is None else Node("num", (), value), b.args[0])
 
     def classes(self, a: Node, b: Node) -> bool | None:
         """Residue classes, such as 1 (mod 3), and a class against a residue."""
@@ -76,6 +121,22 @@ class Measures(Ladder):
         if len(ratio.args) != 2 or value.op in COLLECTIONS:
             return None
         return self.equal(Node("mul", (ratio.args[0], Node("pow", (ratio.args[1], Node("num", (), -1))))), value)
+
+
+def _is_temperature(unit: Unit) -> bool:
+    return len(unit.dimension) == 1 and unit.dimension[0][0] in _SCALES and unit.dimension[0][1] == 1
+
+
+def _on_scale(value: Node, slope: Fraction, start: Fraction) -> Node:
+    return Node("add", (Node("mul", (value, Node("num", (), slope))), Node("num", (), start)))
+
+
+def _known(unit: Unit) -> set[str]:
+    return {base for base, _ in unit.dimension} - {f"a {word}" for word in counted(unit)}
+
+
+def _named(unit: Unit) -> str:
+    return " ".join(base if size == 1 else f"{base}^{size}" for base, size in unit.dimension) or "pure numbers"
 
 
 def as_quantity(node: Node) -> Node:

@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 
 from evaluators.parsing.tree import Node, TooLarge, Unreadable, inverse
+from evaluators.parsing.unit_table import MULTIPLIERS
 
 MAX_DIGITS = 1000  # of one number
 MAX_SHIFT = 2000  # powers of ten in scientific notation
@@ -86,10 +87,14 @@ ENGLISH = frozenset(
     ]
 )
 UNIT_SIGNS = frozenset(("/", "^", r"\circ", ".", r"\cdot", "-"))
-SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+# What multiplies the number before it: `5\text{ dozen eggs}`, `2\text{ thirds}`, `3\text{ million}`
 SCALE = re.compile(
-    r"(?:\\(?:text|mathrm|mbox)\s*\{)?\s*(hundred|thousand|million|billion|trillion)\b\s*\}?", re.IGNORECASE
+    r"(?:\\(?:text|mathrm|mbox|textrm|rm)\s*\{)?\s*((?:"
+    + "|".join(MULTIPLIERS)
+    + r")s?)\b(?: of(?: an?| the)?\b)?\s*\}?",
+    re.IGNORECASE,
 )
+PERCENT = re.compile(r"percent(?:s|age|age points?)?", re.IGNORECASE)
 SETLIKE = frozenset(("tuple", "interval", "set", "union", "inter", "minus"))
 NOT_WORDING = frozenset(["begin", "end", "mathbb", "mathcal", "mathfrak", "vec", "hat", "tilde", "bar", "dot", "ddot"])
 PLAIN_FUNCTIONS = frozenset(

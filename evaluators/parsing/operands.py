@@ -14,11 +14,11 @@ from evaluators.parsing.grammar import (
     KEYWORDS,
     MAX_DIGITS,
     NOT_WORDING,
+    PERCENT,
     PLAIN_FUNCTIONS,
     PRIME,
     QUANTITY,
     SCALE,
-    SCALES,
     TEXT,
     UNIT_SIGNS,
     based_number,
@@ -32,7 +32,8 @@ from evaluators.parsing.grammar import (
 from evaluators.parsing.token_stream import Cursor
 from evaluators.parsing.tokens import CONSTANTS, FUNCTIONS, GREEK, tokenize
 from evaluators.parsing.tree import Node, TooLarge, Unreadable, negate, symbols
-from evaluators.parsing.units import VARIABLE_LIKE, Unit, is_unit_word, parse_unit
+from evaluators.parsing.unit_table import MULTIPLIERS, VARIABLE_LIKE
+from evaluators.parsing.units import Unit, is_unit_word, parse_unit, plain_text
 
 
 class Operands(Cursor):
@@ -265,15 +266,20 @@ class Operands(Cursor):
             self.at += 1
         text = " ".join(self.tokens[start : self.at])
         scale = SCALE.match(text)
-        if scale:
-            left = multiply(left, Node("num", (), SCALES[scale[1].lower()]))
+        while scale:
+            name = scale[1].lower()
+            size = MULTIPLIERS.get(name) or MULTIPLIERS[name.removesuffix("s")]
+            left = divide(multiply(left, Node("num", (), size.numerator)), Node("num", (), size.denominator))
             text = text[scale.end() :]
             if not text.strip(" {}"):
                 return left
+            scale = SCALE.match(text)
         unit = parse_unit(text)
         if unit is None:
             raise Unreadable(f"cannot read {text!r} as a unit")
         if "percent" in text.lower():
+            if not PERCENT.fullmatch(plain_text(text)):
+                raise Unreadable(f"cannot read {text!r} as a unit")  # 5 percent less
             return Node("percent", (left,))
         return Node("quantity", (left,), unit)
 
