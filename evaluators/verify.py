@@ -17,9 +17,11 @@ from evaluators.extraction.question import without_question
 from evaluators.extraction.response import after_thinking, extract, final_answer, last_boxes
 from evaluators.extraction.thinking import opens_thinking
 from evaluators.extraction.unmarked import second_reading
+from evaluators.parsing.golds import acceptable_golds, read_gold_text
 from evaluators.parsing.normalize import words
 from evaluators.parsing.read_answer import Answer, read_answer
 from evaluators.parsing.tree import DeadlineExceeded, Unreadable
+from evaluators.parsing.units import content_words
 from evaluators.verdict import Outcome, Policy, Verdict
 
 DEFAULT = Policy()
@@ -41,7 +43,8 @@ def verify(
 
     response: model output, with or without a think block (`<think>` and the other notations of
         `evaluators.extraction.thinking`); numbers and bytes are read as text.
-    gold: the answer, or a solution with the answer in a box or behind `####`.
+    gold: the answer, or a solution with the answer in a box or behind `####`; a list of golds, or one as JSON text,
+        accepts any of them.
     prompt: the question as the model saw it, where it is known. An answer that has the gold's value and is a part of
         the question, or keeps the question's form and not the gold's, is then RESTATED.
     think_open: whether the prompt opened a think block. The response then thinks until the block's closing tag, and
@@ -53,6 +56,9 @@ def verify(
     started = perf_counter()
     if think_open is None:
         think_open = prompt is not None and opens_thinking(prompt)
+    golds = acceptable_golds(gold)
+    if golds is not None:
+        return _verify_any(response, golds, policy=policy, prompt=prompt, think_open=think_open)
     response_text, gold_text = as_text(response), as_text(gold)
     if gold_text is None:
         return Verdict(
@@ -64,6 +70,15 @@ def verify(
         )
     outcome, prediction, method, reason, *witness = _decide(response_text, gold_text, policy, prompt, think_open)
     return Verdict(outcome, prediction, gold_text, method, reason, perf_counter() - started, *witness)
+
+
+_RANK = tuple(Outcome(name) for name in ("correct", "restated", "timeout", "unparsed_prediction", "wrong"))
+
+
+def _verify_any(response: Any, golds: list[Any], **settings: Any) -> Verdict:
+    """The best verdict on several acceptable golds: WRONG only where the answer is none of those that can be read."""
+    verdicts = [verify(response, gold, **settings) for gold in golds]
+    return min(verdicts, key=lambda verdict: _RANK.index(verdict.outcome) if verdict.outcome in _RANK else len(_RANK))
 
 
 def as_text(value: Any) -> str | None:
@@ -85,19 +100,19 @@ def _not_text(name: str, value: Any) -> str:
 def read_gold(gold: str) -> Answer:
     """A gold as read, once: the content of its box or what follows `####` where it has one, else itself."""
     if len(gold) < 12 and "\\" not in gold:
-        return read_answer(gold.strip())
+        return read_gold_text(gold)
     gold = gold[-LAST:]
     if "\\boxed" in gold or "\\fbox" in gold:
         boxed = last_boxes(gold, DEFAULT)[1]
         if boxed is not None:
             return read_answer(boxed.text)
     if "####" in gold:
-        return read_answer(gold[gold.rfind("####") + 4 :].strip())
+        return read_gold_text(gold[gold.rfind("####") + 4 :])
     if "\n" in gold and "\\begin" not in gold:
         found = extract(gold, DEFAULT)
         if found is not None:
             return read_answer(found.text)
-    return read_answer(gold.strip())
+    return read_gold_text(gold)
 
 
 def _decide(response: str, gold: str, policy: Policy, prompt: str | None, think_open: bool) -> Decision:
@@ -146,7 +161,7 @@ def _compare(found: Extracted, answer: Answer, expected: Answer, policy: Policy,
         return _compare_words(prediction, answer, expected, policy)
     if answer.tree.op == "text" and found.rule == "whole" and _holds_number(expected):
         return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
-    comparison = Comparison(policy)
+    comparison = Comparison(policy, _countable(expected.source, prompt))
     try:
         same = comparison.equal(expected.tree, answer.tree)
     except DeadlineExceeded:
@@ -166,6 +181,15 @@ def _compare(found: Extracted, answer: Answer, expected: Answer, policy: Policy,
         return Outcome.UNPARSED_PREDICTION, prediction, method, reason
     reason = f"{_short(prediction)} is not {_short(expected.source)}. {witness}."
     return Outcome.WRONG, prediction, method, reason, witness
+
+
+NO_WORDS: frozenset[str] = frozenset()
+
+
+@lru_cache(maxsize=_GOLD_CACHE)
+def _countable(gold: str, prompt: str | None) -> frozenset[str]:
+    """The words of the gold and of the question: what a number may count."""
+    return content_words(gold) | (content_words(prompt) if prompt else NO_WORDS)
 
 
 def _compare_words(prediction: str, answer: Answer, expected: Answer, policy: Policy) -> Decision:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
+from evaluators.comparison.matrices import matrix_value
 from evaluators.parsing.tree import EMPTY_SET, INFINITY, Node, Unreadable, contains, negate, symbols
 
 MAX_CHOICES = 64
@@ -235,9 +236,11 @@ def plain_form(node: Node) -> Node:
     if node.op == "mul":
         if len(node.args) == 2 and node.args[0].op == "num" and node.args[1].op == "tuple":
             return vector_sum(node) or node
-        return scaled(node)
-    if node.op == "add" and any(arg.op in ("tuple", "mul") for arg in node.args):
-        return vector_sum(node) or node
+        return matrix_value(node) if contains(node, "matrix") else node
+    if node.op == "add" and any(arg.op in ("tuple", "mul", "matrix") for arg in node.args):
+        return vector_sum(node) or (matrix_value(node) if contains(node, "matrix") else node)
+    if node.op == "pow" and node.args[0].op == "matrix":
+        return matrix_value(node)
     if node.op == "matrix" and node.value == "vmatrix":
         return determinant(node) or node
     return node
@@ -249,16 +252,6 @@ def family(node: Node) -> Node:
         return node
     letter, of = node.args[1].args
     return node.args[0] if letter.op == "sym" and of.op == "const" and letter.value in symbols(node.args[0]) else node
-
-
-def scaled(node: Node) -> Node:
-    """A multiple of a matrix with the factor in every entry."""
-    matrices = [arg for arg in node.args if arg.op == "matrix"] if node.op == "mul" else []
-    if len(matrices) != 1:
-        return node
-    factors = tuple(arg for arg in node.args if arg.op != "matrix")
-    lines = tuple(Node("row", tuple(Node("mul", (*factors, cell)) for cell in row.args)) for row in matrices[0].args)
-    return Node("matrix", lines, matrices[0].value)
 
 
 def determinant(node: Node) -> Node | None:

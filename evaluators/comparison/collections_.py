@@ -75,7 +75,9 @@ class Collected(Ladder):
             return self.unordered(elements(a), elements(b), distinct=ops != {"list"})
         if ops == {"list", "tuple"} or ops == {"list", "matrix"} or ops == {"list", "interval"}:
             bare, ordered = (a, b) if a.op == "list" else (b, a)
-            cells = ordered.args if ordered.op == "interval" and ordered.value in ("()",) else vector(ordered)
+            if ordered.op == "interval":
+                return None  # [1, 2] may be an interval, a vector or the list of a program
+            cells = vector(ordered)
             if cells is None or bare.value == "or":
                 return self.kinds_differ(a, b)
             return self.in_order(bare.args, cells)

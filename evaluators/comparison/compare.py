@@ -11,11 +11,14 @@ from fractions import Fraction
 from evaluators.comparison.canonical import COLLECTIONS, elements, family, plain_form
 from evaluators.comparison.collections_ import Collected
 from evaluators.comparison.expressions import Scalars
+from evaluators.comparison.growth import growth_of, same_growth
 from evaluators.comparison.ladder import MAX_STEPS
 from evaluators.comparison.piecewise import Piecewise
 from evaluators.comparison.quantities import Measures
 from evaluators.comparison.relations import Relations, has_relations
+from evaluators.parsing.formulas import composition
 from evaluators.parsing.normalize import words
+from evaluators.parsing.read_answer import FORMULA
 from evaluators.parsing.tree import Node, TooLarge, contains
 
 # Words of one group exclude each other; words of none may mean the same.
@@ -54,6 +57,9 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
         ops = (a.op, b.op)
         if "text" in ops:
             return self.texts(a, b)
+        classes = growth_of(a), growth_of(b)
+        if any(one is not None and one[0] == "O" for one in classes) or None not in classes:
+            return self.growth(a, b)
         if "choice" in ops:
             return self.choices(a, b)
         if has_relations(a) or has_relations(b):
@@ -82,11 +88,24 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
         """Whether a tree names a set of numbers, such as the reals."""
         return node.op == "const" and len(node.value) == 1 and node.value.isupper()
 
+    def growth(self, a: Node, b: Node) -> bool | None:
+        """Two growth classes; one alone says less than an expression does."""
+        one, two = growth_of(a), growth_of(b)
+        if one is None or two is None:
+            return None
+        self.reach(3)
+        same, witness = same_growth(one, two, self.equal)
+        return self.decided(same, witness)
+
     def texts(self, a: Node, b: Node) -> bool | None:
         """Words against words; letters that make a word also against a product of letters."""
         if a.op == b.op:
             if a.value == b.value:
                 return True
+            if a.value.startswith(FORMULA) and b.value.startswith(FORMULA):
+                one, two = (node.value.removeprefix(FORMULA) for node in (a, b))
+                same_atoms = composition(one) == composition(two)  # isomers are left open
+                return None if same_atoms else self.differ(f"The formulae are {one} and {two}")
             return self.differ(f"One says {a.value}, the other {b.value}") if exclude(a.value, b.value) else None
         word, other = (a, b) if a.op == "text" else (b, a)
         if other.op == "sym" and " " in other.value:

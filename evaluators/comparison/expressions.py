@@ -249,7 +249,9 @@ def has_kink(*nodes: Node) -> bool:
 
 def whole_points(names: frozenset[str], a: Node, b: Node) -> list[dict[str, Rational]]:
     """Positive whole points beside the breakpoints of two trees."""
-    points = [{name: max(round(value), 1) for name, value in p.items()} for p in special_points(names, a, b)]
+    points: list[dict[str, Rational]] = [
+        {name: max(round(value), 1) for name, value in p.items()} for p in special_points(names, a, b)
+    ]
     return [dict(items) for items in dict.fromkeys(tuple(sorted(point.items())) for point in points)][:30]
 
 

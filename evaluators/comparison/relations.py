@@ -325,11 +325,11 @@ class Relations(Ladder):
         """`x = 1, y = 2` against itself in any order, against (1, 2), or `x = 1, x = 2` against {1, 2}."""
         a, b = self.spread(a), self.spread(b)
         if a.op == b.op and has_relations(a) and has_relations(b):
-            return (
-                self.unordered(a.args, b.args, distinct=False)
-                or self.unordered(numbered_roots(a, b), numbered_roots(b, a), distinct=False)
-                or self.sets(a, b)
-            )
+            numbered = numbered_roots(a, b), numbered_roots(b, a)
+            if numbered != (a.args, b.args) and self.unordered(*numbered, distinct=False):
+                return True
+            same = self.sets(a, b)
+            return True if same is None and self.unordered(a.args, b.args, distinct=False) else same
         related, other = (a, b) if has_relations(a) else (b, a)
         if related.value == "or" and all(arg.op == "list" for arg in related.args):
             return self.unordered(related.args, elements(other), distinct=True)
@@ -360,7 +360,7 @@ def has_relations(node: Node) -> bool:
 def is_unknown(node: Node) -> bool:
     """A sum, product or quotient of variables alone, such as a + b: what a problem asks for."""
     return all(
-        part.op in ("sym", "add", "mul")
+        part.op in ("sym", "add", "mul", "ratio")
         or part == MINUS_ONE
         or (part.op == "fn" and part.value in _TRIGONOMETRY)
         or (part.op == "pow" and part.args[1] == MINUS_ONE)

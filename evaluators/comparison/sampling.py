@@ -122,7 +122,7 @@ def show_point(point: Mapping[str, Any]) -> str:
 
 def show_number(value: Any) -> str:
     """Return a number as text, long ones to eight digits."""
-    if isinstance(value, int) or (isinstance(value, Fraction) and value.denominator == 1):
+    if getattr(value, "denominator", None) == 1:
         return str(value) if abs(value) < 10**15 else f"{_float(value):.8g}"
     if isinstance(value, Fraction):
         return str(value) if value.denominator < 10**6 and abs(value.numerator) < 10**12 else f"{_float(value):.8g}"

@@ -130,7 +130,7 @@ def _related(left: Node, sign: str, right: Node, point: Point) -> bool:
 
 def _order(left: Node, right: Node, point: Point) -> int | None:
     """-1, 0 or 1; None where the sides are no real numbers. Raises Undecidable where they are too close to tell."""
-    values = []
+    values: list[Any] = []
     for side in (left, right):
         infinite = is_infinite(side)
         value = infinite * float("inf") if infinite else _real(side, point)
@@ -140,7 +140,7 @@ def _order(left: Node, right: Node, point: Point) -> int | None:
     if isinstance(values[0], float) or isinstance(values[1], float):
         return (values[0] > values[1]) - (values[0] < values[1])
     off = abs(values[0] - values[1])
-    scale = max(1, abs(values[0]), abs(values[1]))
+    scale = max(Fraction(1), abs(values[0]), abs(values[1]))
     if off <= _NEAR * scale:
         return 0
     if off < _CLEAR * scale:
@@ -277,7 +277,7 @@ def _apart(places: list[Fraction]) -> list[Fraction]:
     """Return sorted places without those that are another one to within rounding."""
     kept: list[Fraction] = []
     for place in places:
-        if kept and place - kept[-1] <= _NEAR * max(1, abs(place)):
+        if kept and place - kept[-1] <= _NEAR * max(Fraction(1), abs(place)):
             if place.denominator < kept[-1].denominator:
                 kept[-1] = place
             continue
@@ -399,7 +399,9 @@ def _separately(a: Node, b: Node, names: list[str]) -> Finding | None:
         systems.append({name: [part for part in parts if symbols(part) == {name}] for name in names})
     if any(not part for system in systems for part in system.values()):
         return None
+    one, two = systems
     found = [
-        _on_one_line(*(Node("list", tuple(system[name]), "and") for system in systems), name, {}) for name in names
+        _on_one_line(Node("list", tuple(one[name]), "and"), Node("list", tuple(two[name]), "and"), name, {})
+        for name in names
     ]
-    return Finding(True) if all(one.same for one in found) else UNDECIDED
+    return Finding(True) if all(part.same for part in found) else UNDECIDED

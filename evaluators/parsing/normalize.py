@@ -34,6 +34,8 @@ _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "01234
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎", "0123456789+-()"))
 _SCRIPTED = re.compile(f"([{''.join(_SUPERSCRIPTS)}]+)|([{''.join(_SUBSCRIPTS)}]+)")
 _ROOT_OF_NUMBER = re.compile(r"√\s*(\d+(?:\.\d+)?|[A-Za-zπ])")
+_STRUCK = re.compile("[\u0335-\u0338\u0336]")
+_COMPOSED = re.compile("[=<>\u2208\u2264\u2265\u2261]\u0338")  # a stroke through a relation negates it
 _OVERLINED = re.compile("([0-9.]*)((?:[0-9]\u0305)+)")
 
 
@@ -41,6 +43,8 @@ def ascii_signs(text: str) -> str:
     """The text with mathematical Unicode written in LaTeX, and every decimal digit in ASCII."""
     if text.isascii():
         return text.replace("\x00", " ") if "\x00" in text else text
+    if _STRUCK.search(text):
+        text = _COMPOSED.sub(lambda match: unicodedata.normalize("NFC", match[0]), text)
     text = _OVERLINED.sub(lambda match: match[1] + r"\overline{" + match[2].replace("\u0305", "") + "}", text)
     text = _ROOT_OF_NUMBER.sub(r"\\sqrt{\1}", text)
     text = _SCRIPTED.sub(_script, text)
@@ -62,6 +66,8 @@ def _sign(char: str) -> str:
     digit = unicodedata.decimal(char, None)
     if digit is not None:
         return str(digit)
+    if _STRUCK.match(char):
+        return char  # a struck-out digit is not that digit
     category = unicodedata.category(char)
     if category == "Zs":
         return " "
@@ -83,7 +89,7 @@ _DELIMITERS = (
     ("`", "`"),
     ('"', '"'),
 )
-_TRAILING = ".,;:? "
+_TRAILING = ".,;: "  # a question mark is doubt: `2?` is no answer
 
 
 def strip_wrappers(text: str) -> str:

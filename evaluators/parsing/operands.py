@@ -101,6 +101,8 @@ class Operands(Cursor):
 
     def word(self, word: str) -> Node:
         """A word of plain text: a function, a constant, or letters multiplied."""
+        if not word.isascii():
+            raise Unreadable(f"found the word {word!r}")  # 3页 is no product
         if word in FUNCTIONS and (len(word) > 1):
             return self.function(FUNCTIONS[word])
         if word in PLAIN_FUNCTIONS and self.peek() in ("(", "{", "["):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from evaluators.parsing.formulas import chemical_formula
 from evaluators.parsing.grammar import based_number, decimal
 from evaluators.parsing.normalize import MAX_ANSWER, ascii_signs, join_thousands, number_word, strip_wrappers, words
 from evaluators.parsing.parser import parse
@@ -83,6 +84,9 @@ _CLAIM = re.compile(
     r"\b(no (?:real |integer )?solutions?(?: exists?)?$)|\b(does not exist$|diverges$)|\bstatement is (true|false)$"
 )
 _ENUMERATION = re.compile(r",(?: and\b)?|;|\band\b|&")
+_TRUTH_WORDS = frozenset(("yes", "no", "true", "false"))
+_CLAUSE = re.compile(r"[,.;:!?/]|\b(?:but|however|or|actually|wait|and|rather|then|maybe|also)\b")
+FORMULA = "formula "  # before a chemical formula, which is compared as text
 _YES_FIRST = re.compile(r"^(yes|no|true|false)\s*[,.;:]", re.IGNORECASE)
 _APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|\\sim|~|≈|about|approximately|roughly)\s*", re.IGNORECASE)
 
@@ -242,11 +246,14 @@ def _special(text: str, bare: str) -> Node | None:
                 return Node("choice", (inner.tree,), match[1])
     yes = _YES_FIRST.match(bare) if bare[0] in "yYnNtTfF" else None
     if yes:
+        _check_single_truth(yes[1].lower(), bare[yes.end() :])
         return Node("text", (), yes[1].lower())
     if ":" in bare or bare[-1:] in "mM.":
         clock = _clock(bare)
         if clock is not None:
             return clock
+    if text[-1] not in "=" and not text[0].isdigit() and (formula := _formula(text)) is not None:
+        return formula
     if "_" in text:
         match = _BASED.match(_UNWRAPPED_DIGITS.sub(r"\1", text))
         if match and (match[1][0].isdigit() or (match[1].isalpha() and match[2] == "16")):
@@ -258,6 +265,19 @@ def _special(text: str, bare: str) -> Node | None:
     if not _MATHEMATICAL.search(bare) or text.startswith("\\text"):
         return _phrase(bare)
     return None
+
+
+def _check_single_truth(first: str, rest: str) -> None:
+    """Refuse `yes, No` and `True; however False`: a second truth value takes the first one back."""
+    others = {part.strip(" }") for part in _CLAUSE.split(rest.lower())} & _TRUTH_WORDS
+    if others - {first}:
+        raise Unreadable(f"says {first} and {min(others - {first})}")
+
+
+def _formula(text: str) -> Node | None:
+    """A chemical formula, with its letters multiplied as what it may be compared with where they are no elements."""
+    formula = chemical_formula(text)
+    return None if formula is None else Node("text", (), FORMULA + formula)
 
 
 def _clock(text: str) -> Node | None:

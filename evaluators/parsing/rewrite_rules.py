@@ -97,6 +97,12 @@ NOTATION = (
         re.compile(r"(\d{1,6})\s*\^\s*\{?\s*\\circ\s*\}?\s*(\d{1,2})\s*'(?!')(?:\s*(\d{1,2})\s*'')?"),
         lambda match: rf"\frac{{{3600 * int(match[1]) + 60 * int(match[2]) + int(match[3] or 0)}}}{{3600}}^\circ ",
     ),
+    Rule(
+        "^",  # v^2_0 as v_0^2
+        re.compile(r"(?<![A-Za-z\\])([A-Za-z]|\\[a-z]+)\s*\^\s*(\{[^{}]*\}|\d|[a-z])\s*_\s*(\{[^{}]*\}|\w)(?!\s*\^)"),
+        r"\1_\3^\2",
+    ),
+    Rule("forall", re.compile(r"^\\forall\b[^,:;=]{1,60}[,:;]\s*(?=\S)"), ""),  # \forall x > 0, f(x) = 0
     Rule("...", re.compile(r"(?<=,)\s*\.{3}"), r" \\ldots "),
     Rule(
         "all real",

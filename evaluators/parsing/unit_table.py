@@ -91,7 +91,7 @@ _ROWS: dict[Dimension, str] = {
     (("ampere", -2), ("length", 2), ("mass", 1), ("time", -3)): "1 ohm\n1000 kohm",
     (("ampere", 2), ("length", -2), ("mass", -1), ("time", 4)): "1 F farad",
     (("ampere", -2), ("length", 2), ("mass", 1), ("time", -2)): "1 H henry",
-    (("ampere", -1), ("mass", 1), ("time", -2)): "1 T tesla\n1/10000 gauss",
+    (("ampere", -1), ("mass", 1), ("time", -2)): "1 T tesla",
     (("ampere", -1), ("length", 2), ("mass", 1), ("time", -2)): "1 Wb weber",
     (("mole", 1),): "1 mol mole\n1/1000 mmol",
     (("length", -3), ("mole", 1)): "1000 M molar",

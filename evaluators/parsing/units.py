@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from evaluators.parsing.normalize import number_word
 from evaluators.parsing.unit_table import (
     COMPOUND,
     MULTIPLIERS,
@@ -67,12 +68,14 @@ def _singular(word: str) -> str:
 
 
 def _named(word: str) -> tuple[Dimension, Fraction] | str:
-    for form in (word, word.rstrip("."), _singular(word), word.lower(), _singular(word.lower())):
+    for form in (word, word.rstrip("."), _singular(word), "", word.lower(), _singular(word.lower())):
+        if not form and (prefixed := _prefixed(word)) is not None:
+            return prefixed  # mM is no mm
         if form in COMPOUND:
             return COMPOUND[form]
         if form in UNITS:
             return UNITS[form]
-    return _prefixed(word) or (((UNKNOWN_WORD + _singular(word.lower()), 1),), Fraction(1))
+    return ((UNKNOWN_WORD + _singular(word.lower()), 1),), Fraction(1)
 
 
 def _prefixed(word: str) -> tuple[Dimension, Fraction] | None:
@@ -106,7 +109,12 @@ def parse_unit(text: str) -> Unit | None:
         return None
     plain = _WRAPPER.sub(" ", text).replace(r"\cdot", "*").replace(r"\times", "*").replace("·", "*")
     plain = (
-        plain.replace(r"\circ", "°").replace("^ ° ", " °").replace("^ °", "°").replace("° C", "°C").replace("° F", "°F")
+        plain.replace(r"\circ", "°")
+        .replace("^ ° ", " °")
+        .replace("^ °", "°")
+        .replace("^°", "°")
+        .replace("° C", "°C")
+        .replace("° F", "°F")
     )
     plain = plain.replace("\\$", "$").replace("\\", " ")
     plain = _MINUS.sub("-", plain)
@@ -123,7 +131,7 @@ def parse_unit(text: str) -> Unit | None:
             sign = -1 if operator == "/" else sign
             continue
         lowered = word.lower()
-        if lowered in _NOT_UNITS:
+        if lowered in _NOT_UNITS or (lowered not in UNITS and number_word(lowered) is not None):
             return None
         if lowered in ("per", "a", "an", "each") and (words or lowered == "per"):
             sign = -1
