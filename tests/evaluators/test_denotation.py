@@ -44,7 +44,6 @@ DIFFERENT = [
 UNDECIDED = [
     ("2", "2\\tanh(5000)"), ("x^2+2x+1", "(x+1)^2+e^{-10^9(x^2+1)}"), ("n!", "n!+\\max(0,n-10^7)"),
     ("z^2=-1", "z^2=-4"), ("5", "x+3=8"), ("2,3", "x^2-5x+6=0"), ("\\text{kids}", "\\text{children}"),
-    ("yes", "\\text{yes, No}"), ("True", "\\text{True; however False}"), ("12", "1\u03382"), ("2", "2?"), ("A", "A?"),
 ]  # fmt: skip
 
 
