@@ -83,7 +83,7 @@ def test_levels_and_flags_come_along() -> None:
     frame = pl.DataFrame([{"problem": "P", "answer": "7", "llama8b_solve_rate": 0.25}])
     from tracekit.reading.formats import to_long
 
-    assert to_long(frame, detect(frame, "x"), "x")["level"].to_list() == [0.75]
+    assert to_long(frame, detect(frame, "x"), "x").rows["level"].to_list() == [0.75]
 
 
 def test_flags_of_another_length_are_unknown_and_never_shifted(tmp_path: Path) -> None:
@@ -120,10 +120,8 @@ def test_a_wrong_type_is_named_by_file_row_and_column_with_what_was_expected() -
     with pytest.raises(LayoutError) as fault:
         to_long(frame, named("openr1-math-220k"), "shard.parquet")
     assert "shard.parquet, row 2, column generations: found String, expected a list of text" in str(fault.value)
-    turns = pl.DataFrame({"messages": [[{"role": "user", "text": "P"}]]})
-    with pytest.raises(
-        LayoutError, match=r"row 1, column messages: found .*expected a list of an object with role, con"
-    ):
+    turns = pl.DataFrame({"messages": [[{"role": "user", "words": "P"}]]})
+    with pytest.raises(LayoutError, match="row 1: the problem is empty"):
         to_long(turns, named("messages"), "shard.parquet")
 
 
@@ -221,12 +219,9 @@ def test_an_unknown_layout_lists_columns_layouts_and_the_way_out(tmp_path: Path)
 DAMAGED = [
     ("empty.parquet", b"", "empty.parquet is empty"),
     ("damaged.parquet", b"PAR1 and nothing else PAR1", "damaged.parquet is damaged"),
-    ("broken.jsonl", b'{"problem": "P", "gold": "1", "response": "a"}\n{"problem": \n', "row 2: no JSON"),
-    ("mixed.jsonl", b'{"problem": "P", "gold": "1", "response": "a"}\n{"problem": ["Q"], "gold": "1"}\n',
-     "row 2, column problem: list, but str in row 1"),
-    ("list.jsonl", b'{"problem": "P"}\n[1]\n', "row 2: found list, expected an object"),
-    ("blank.jsonl", b'{"problem": "P", "gold": "1", "response": "a"}\n{"problem": null, "gold": "1"}\n',
-     "row 2: problem is empty"),
+    ("broken.jsonl", b'{"problem": "P"}\n{"problem": \n{"gold": \n', "row 2: no JSON"),
+    ("lists.jsonl", b'{"problem": "P"}\n[1]\n[2]\n', "row 2: found list, expected an object"),
+    ("blank.jsonl", b'{"problem": null, "gold": "1"}\n', "row 1: the problem is empty"),
     ("number.jsonl", b'{"problem": 3, "gold": "1", "response": "a"}\n', "row 1: problem is Int64; expected String"),
     ("cut.jsonl.gz", gzip.compress(b'{"problem": "P"}')[:-6], "cannot be decompressed"),
     ("latin.jsonl", '{"problem": "Größe", "gold": "1"}\n'.encode("latin-1"), "row 1"),
@@ -246,6 +241,23 @@ def test_damage_is_named_by_file_row_and_column(tmp_path: Path, name: str, conte
         read_source(SourceSettings(path=name), tmp_path)
     assert name in str(fault.value)
     assert says in str(fault.value)
+
+
+LOST_ROWS = [
+    (b'{"problem": "P", "gold": "1", "response": "a"}\n{"problem": \n', "no JSON"),
+    (b'{"problem": "P", "gold": "1", "response": "a"}\n{"problem": ["Q"], "gold": "1"}\n', "the problem is empty"),
+    (b'{"problem": "P", "gold": "1", "response": "a"}\n[1]\n', "found list, expected an object"),
+    (b'{"problem": "P", "gold": "1", "response": "a"}\n{"problem": null, "gold": "1"}\n', "the problem is empty"),
+]
+
+
+@pytest.mark.parametrize(("content", "reason"), LOST_ROWS, ids=[reason for _, reason in LOST_ROWS])
+def test_a_row_that_cannot_be_read_is_counted_with_its_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "data.jsonl").write_bytes(content)
+    found = read_source(SourceSettings(path="data.jsonl"), tmp_path)
+    assert found.traces.height == 1
+    assert found.lost["row_id"].to_list() == ["data.jsonl:2"]
+    assert reason in found.lost["reason"][0]
 
 
 def test_a_path_that_is_not_there_is_told_and_nothing_is_fetched(tmp_path: Path) -> None:

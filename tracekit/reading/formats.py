@@ -6,13 +6,24 @@ without a trace has a null response. Lists that run in parallel are exploded tog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from evaluators.extraction.boxes import last_box
 from tracekit.reading.columns import SCALAR, Wanted, misfit, typed
+from tracekit.reading.records import (
+    CONVERSATION,
+    RESPONSE,
+    SAMPLES,
+    THOUGHT,
+    Sample,
+    Unreadable,
+    read_record,
+    unread_texts,
+)
+from tracekit.reading.turns import without_channels
 
 #: The long form; `problem` alone is required of a row.
 LONG: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -40,6 +51,7 @@ class Layout:
     fields: long column → the layout's column, taken as it is.
     author: who wrote the traces, where no column says so.
     read: for what is nested; frame → some of the columns of LONG. `fields` adds to it.
+    by_record: rows are read one by one, by `tracekit.reading.records`.
     types: of the columns that `read` goes into, where they are there.
     accepts: what else must hold of the frame, beside its column names.
     """
@@ -49,20 +61,25 @@ class Layout:
     fields: Mapping[str, str] = field(default_factory=dict)
     author: str = ""
     read: Reader | None = None
+    by_record: bool = False
     types: Mapping[str, Wanted] = field(default_factory=dict)
     accepts: Callable[[pl.DataFrame], bool] = lambda frame: True
 
 
+@dataclass(frozen=True)
+class Long:
+    """A table in the long form, the rows that were lost on the way, and what was read from where."""
+
+    rows: pl.DataFrame
+    lost: tuple[tuple[int, str], ...] = ()
+    read: Mapping[str, str] = field(default_factory=dict)
+
+
 def detect(frame: pl.DataFrame, where: str) -> Layout:
-    """The layout of most matching columns. Raises LayoutError where none matches."""
-    found = [layout for layout in LAYOUTS if set(layout.columns) <= set(frame.columns) and layout.accepts(frame)]
-    if not found:
-        known = "; ".join(f"{layout.name} ({', '.join(layout.columns)})" for layout in LAYOUTS)
-        raise LayoutError(
-            f"{where} is in no known layout. It has the columns {', '.join(frame.columns)}. Known layouts: {known}. "
-            "Map by hand: --map problem=COLUMN gold=COLUMN response=COLUMN."
-        )
-    return max(found, key=lambda layout: len(layout.columns))
+    """The layout of most matching columns; rows of an unknown one are read one by one, by their columns' names."""
+    plain = {name for name, dtype in frame.schema.items() if dtype != pl.Object}  # objects: values of mixed types
+    found = [layout for layout in LAYOUTS if set(layout.columns) <= plain and layout.accepts(frame)]
+    return max(found, key=lambda layout: len(layout.columns)) if found else ROW_BY_ROW
 
 
 def named(name: str) -> Layout:
@@ -82,8 +99,11 @@ def by_hand(columns: Mapping[str, str]) -> Layout:
     return Layout("by hand", tuple(columns.values()), columns)
 
 
-def to_long(frame: pl.DataFrame, layout: Layout, where: str) -> pl.DataFrame:
-    """Rows in the long form. Raises LayoutError naming the column that cannot be read and its first bad row."""
+def to_long(frame: pl.DataFrame, layout: Layout, where: str) -> Long:
+    """Rows in the long form, and the rows that were lost.
+
+    Raises LayoutError naming the column that cannot be read and its first bad row.
+    """
     absent = [column for column in layout.columns if column not in frame.columns]
     if absent:
         raise LayoutError(
@@ -96,22 +116,71 @@ def to_long(frame: pl.DataFrame, layout: Layout, where: str) -> pl.DataFrame:
             f"{where}, {fault} in the layout {layout.name}. Name another layout, or map by hand with --map."
         )
     frame = typed(frame, layout.types)
+    if layout.read is None and layout.by_record:
+        return _by_record(frame, layout, where)
     taken = {ours: frame[theirs] for ours, theirs in layout.fields.items() if theirs in frame.columns}
     long = layout.read(frame).with_columns(**taken) if layout.read else pl.DataFrame(taken)
     if "row" not in long.columns:  # a reader that makes several rows of one says which row each came from
         long = long.with_row_index("row")
     columns = [_typed(long, name, dtype, where) for name, dtype in LONG.items()]
-    long = long.select("row", *columns).with_columns(
-        pl.col("author").fill_null(layout.author or "unknown"),
+    read = {ours: theirs for ours, theirs in layout.fields.items() if theirs in frame.columns}
+    return _checked(long.select("row", *columns), layout, where, (), read or {"layout": layout.name})
+
+
+def _checked(
+    long: pl.DataFrame, layout: Layout, where: str, lost: Sequence[tuple[int, str]], read: Mapping[str, str]
+) -> Long:
+    """Fill what may be missing, and set aside the rows without a problem."""
+    long = long.with_columns(
+        pl.col("author").replace("", None).fill_null(layout.author or "unknown"),
         pl.col("gold").fill_null(""),
         pl.col("kind").fill_null(""),
     )
-    blank = long.filter(pl.col("problem").is_null() | (pl.col("problem").str.strip_chars() == ""))
-    if blank.height:
+    if long.select(pl.col("response").str.contains("<|channel|>", literal=True).any()).item():
+        long = long.with_columns(pl.col("response").map_elements(without_channels, return_dtype=pl.String))
+    blank = pl.col("problem").is_null() | (pl.col("problem").str.strip_chars() == "")
+    empty = [(int(row), "the problem is empty") for row in long.filter(blank)["row"].unique(maintain_order=True)]
+    long = long.filter(~blank)
+    if not long.height and (lost or empty):
+        row, reason = (*lost, *empty)[0]
+        raise LayoutError(f"{where}, row {row + 1}: {reason}; no row can be read. Map by hand: --map problem=COLUMN.")
+    return Long(long.drop("row"), (*lost, *empty), read)
+
+
+def _by_record(frame: pl.DataFrame, layout: Layout, where: str) -> Long:
+    """Read row by row. Raises LayoutError where long text would be left out of rows that seem to have no response."""
+    rows = frame.to_dicts()
+    records, lost = [], []
+    for number, row in enumerate(rows):
+        try:
+            records.append((number, read_record(row)))
+        except Unreadable as error:
+            lost.append((number, str(error)))
+    if not records:
+        known = ", ".join(one.name for one in LAYOUTS)
         raise LayoutError(
-            f"{where}, row {blank['row'][0] + 1}: problem is empty; expected text. Repair or drop the row."
+            f"{where}, row {lost[0][0] + 1}: {lost[0][1]}; no row can be read. It has the columns "
+            f"{', '.join(frame.columns)}, which are in no known layout ({known}), and none is a problem. "
+            "Map by hand: --map problem=COLUMN gold=COLUMN response=COLUMN."
         )
-    return long.drop("row")
+    found = [record for _, record in records]
+    read = {ours: theirs for record in reversed(found) for ours, theirs in record.read.items()}
+    if not any(record.samples for record in found) and (left := unread_texts(rows[:1000], found[:1000])):
+        shown = ", ".join(f"{ours} ← {theirs}" for ours, theirs in read.items())
+        raise LayoutError(
+            f"{where}: columns {', '.join(frame.columns)} would be read as {shown}, without {', '.join(left)}. "
+            f"If it is the response, write --map response={left[0]} problem={read['problem'].partition(' ')[0]}"
+            + (f" gold={read['gold']}" if "gold" in read else "")
+            + "."
+        )
+    long = [
+        (number, record.problem, record.gold, sample.response, sample.author, sample.flagged, record.kind, record.level)
+        for number, record in records
+        for sample in record.samples or (Sample("", "", None),)
+    ]
+    schema = {"row": pl.UInt32, **LONG}
+    table = pl.DataFrame(long, schema=schema, orient="row")
+    return _checked(table.with_columns(pl.col("response").replace("", None)), layout, where, lost, read)
 
 
 def _typed(long: pl.DataFrame, name: str, dtype: pl.DataType | type[pl.DataType], where: str) -> pl.Expr:
@@ -135,11 +204,26 @@ def _prompt_is_a_conversation(frame: pl.DataFrame) -> bool:
     return isinstance(frame.schema["prompt"], pl.List)
 
 
+def _nothing_else_answers(frame: pl.DataFrame) -> bool:
+    """Whether no other column holds responses or thoughts, so that a loose match takes all there is."""
+    others = {*RESPONSE, *SAMPLES, *THOUGHT, *CONVERSATION, "chosen", "rejected"}
+    return not any(name.lower() in others for name in frame.columns)
+
+
+def _answers_are_worked(frame: pl.DataFrame) -> bool:
+    """Whether GSM8K's solutions stand in `answer`: each ends in `#### ` and its number."""
+    return (
+        frame.schema["answer"] == pl.String
+        and _nothing_else_answers(frame)
+        and bool(frame.select(pl.col("answer").str.contains("####", literal=True).mean().fill_null(0) > 0.5).item())
+    )
+
+
 def _turns(role: str, content: str) -> pl.DataType:
     return pl.List(pl.Struct({role: pl.String, content: pl.String}))
 
 
-_MESSAGES, _SHARED = _turns("role", "content"), _turns("from", "value")
+_MESSAGES = _turns("role", "content")
 _VERL_TYPES: dict[str, Wanted] = {
     "prompt": _MESSAGES,
     "target": _MESSAGES,
@@ -164,25 +248,6 @@ _GOLD_COLUMNS = ("gold", "answer", "ground_truth", "expected_answer", "final_ans
 
 def _gold(frame: pl.DataFrame) -> pl.Expr:
     return next((pl.col(c) for c in _GOLD_COLUMNS if c in frame.columns), pl.lit(None, dtype=pl.String)).alias("gold")
-
-
-def _conversation(column: str, role: str, content: str) -> Reader:
-    def read(frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.select(
-            _turn(column, _USER, role, content).alias("problem"),
-            _turn(column, _ASSISTANT, role, content).alias("response"),
-            _gold(frame),
-        )
-
-    return read
-
-
-def _prompt_completion(frame: pl.DataFrame) -> pl.DataFrame:
-    columns = [_gold(frame)]
-    for ours, theirs, roles in (("problem", "prompt", _USER), ("response", "completion", _ASSISTANT)):
-        nested = isinstance(frame.schema[theirs], pl.List)
-        columns.append((_turn(theirs, roles, "role", "content") if nested else pl.col(theirs)).alias(ours))
-    return frame.select(columns)
 
 
 def _verl(frame: pl.DataFrame) -> pl.DataFrame:
@@ -316,16 +381,14 @@ LAYOUTS: tuple[Layout, ...] = (
         "openthoughts-114k",
         ("system", "conversations"),
         author="DeepSeek-R1",
-        read=_conversation("conversations", "from", "value"),
-        types={"conversations": _SHARED},
+        by_record=True,
     ),
     Layout(
         "openthoughts3",
         ("difficulty", "source", "domain", "conversations"),
         {"kind": "domain", "level": "difficulty"},
         author="QwQ-32B",
-        read=_conversation("conversations", "from", "value"),
-        types={"conversations": _SHARED},
+        by_record=True,
     ),
     Layout(
         "luffy",
@@ -392,14 +455,23 @@ LAYOUTS: tuple[Layout, ...] = (
         ("problem", "answer", "solution"),
         {"problem": "problem", "gold": "answer", "response": "solution"},
         author="human",
+        accepts=_nothing_else_answers,
     ),
     Layout(
         "limo",
         ("question", "solution", "answer"),
         {"problem": "question", "gold": "answer", "response": "solution"},
         author="LIMO",
+        accepts=_nothing_else_answers,
     ),
-    Layout("gsm8k", ("question", "answer"), author="human", read=_gsm8k, types={"answer": pl.String()}),
+    Layout(
+        "gsm8k",
+        ("question", "answer"),
+        author="human",
+        read=_gsm8k,
+        types={"answer": pl.String()},
+        accepts=_answers_are_worked,
+    ),
     Layout(
         "gsm8k-model-solutions",
         ("question", "ground_truth"),
@@ -410,25 +482,24 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "messages",
         ("messages",),
-        read=_conversation("messages", "role", "content"),
-        types={"messages": _MESSAGES},
+        by_record=True,
     ),
     Layout(
         "sharegpt",
         ("conversations",),
-        read=_conversation("conversations", "from", "value"),
-        types={"conversations": _SHARED},
+        by_record=True,
     ),
     Layout(
         "prompt-completion",
         ("prompt", "completion"),
-        read=_prompt_completion,
-        types=dict.fromkeys(("prompt", "completion"), (pl.String(), _MESSAGES)),
+        by_record=True,
     ),
     Layout(
         "long",
         ("problem", "gold", "response"),
         {name: name for name in LONG},
     ),
-    Layout("problems", ("problem", "answer"), {"problem": "problem", "gold": "answer"}),
+    Layout("problems", ("problem", "answer"), by_record=True),
 )
+#: Any other table.
+ROW_BY_ROW = Layout("row by row", (), by_record=True)

@@ -5,33 +5,30 @@ What is damaged is named: file, row, column.
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zstandard
+import yaml
 from pydantic import Field, model_validator
 
 from tracekit.core.ids import content_id, problem_id, trace_id
 from tracekit.core.settings import Settings
-from tracekit.core.tables import PROBLEMS, STEPS, TRACES, empty, read_table
+from tracekit.core.tables import PROBLEMS, STEPS, TRACES, Schema, empty, read_table
 from tracekit.reading import formats as layouts
+from tracekit.reading.files import SUFFIXES, SourceError, Table, read_table_file
 from tracekit.reading.formats import LayoutError
 
-SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".json", ".csv", ".arrow")
 _SPLIT_NAMES = ("train", "test", "validation", "dev")
 
+#: JSON files that lie beside data and are none.
+_NOT_DATA = ("dataset_infos.json", "dataset_info.json", "state.json", "dataset_dict.json")
 
-class SourceError(ValueError):
-    """A source cannot be read: the message names file, row and column, and what to do."""
+#: Rows that were not read: file:row and the reason.
+LOST: Schema = {"row_id": pl.String, "reason": pl.String}
 
 
 class SourceSettings(Settings):
@@ -45,6 +42,7 @@ class SourceSettings(Settings):
     map: our column → theirs, for a layout nobody knows.
     author: TRACES.author where no column says it.
     licence: for the card of what is exported.
+    bad_share: lines of a JSONL file that may be unreadable, as a share; they are counted in the ledger.
     """
 
     path: str
@@ -55,6 +53,7 @@ class SourceSettings(Settings):
     map: dict[str, str] = Field(default_factory=dict)
     author: str = ""
     licence: str = ""
+    bad_share: float = Field(0.05, ge=0, le=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -65,12 +64,17 @@ class SourceSettings(Settings):
 
 @dataclass(frozen=True)
 class Part:
-    """What one file gave: PROBLEMS, TRACES, and STEPS where the source knows them."""
+    """What one file gave: PROBLEMS, TRACES, and STEPS where the source knows them.
+
+    lost: rows that gave neither, with the reason. read: what was read from which column, "gold" → "answer".
+    """
 
     where: str
     problems: pl.DataFrame
     traces: pl.DataFrame
     steps: pl.DataFrame
+    lost: pl.DataFrame = field(default_factory=lambda: empty(LOST))
+    read: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_source(source: SourceSettings, data: Path = Path()) -> Part:
@@ -81,6 +85,8 @@ def read_source(source: SourceSettings, data: Path = Path()) -> Part:
         pl.concat([p.problems for p in parts]).unique("problem_id", maintain_order=True),
         pl.concat([p.traces for p in parts]),
         pl.concat([p.steps for p in parts]),
+        pl.concat([p.lost for p in parts]),
+        {ours: theirs for p in reversed(parts) for ours, theirs in p.read.items()},
     )
 
 
@@ -92,14 +98,24 @@ def iterate_source(source: SourceSettings, data: Path = Path()) -> Iterator[Part
         return
     name = source.name or path.name.removesuffix("".join(path.suffixes)) or source.path
     copies: Counter[str] = Counter()
-    for where, frame in _frames(source, data):
-        if frame.height == 0:
-            raise SourceError(f"{where} holds no rows; expected at least one. Remove the file or fill it.")
-        layout = _layout(source, frame, where)
-        long = layouts.to_long(frame, layout, where)
-        if source.author:
-            long = long.with_columns(pl.lit(source.author).alias("author"))
-        yield _identify(long, name, source.split, where, copies)
+    for where, table in _tables(source, data):
+        lost = list(table.lost)
+        if table.frame.height == 0:
+            if path.is_file():
+                raise SourceError(f"{where} holds no rows; expected at least one. Remove the file or fill it.")
+            yield Part(where, empty(PROBLEMS), empty(TRACES), empty(STEPS), _lost(where, lost or [(0, "no rows")]))
+            continue
+        layout = _layout(source, table.frame, where)
+        long = layouts.to_long(table.frame, layout, where)
+        rows = long.rows.with_columns(pl.lit(source.author).alias("author")) if source.author else long.rows
+        part = _identify(rows, name, source.split, where, copies)
+        yield replace(part, lost=_lost(where, [*lost, *long.lost]), read=long.read)
+
+
+def _lost(where: str, rows: list[tuple[int, str]]) -> pl.DataFrame:
+    """Rows that were not read, under the name of their file and their number in it."""
+    found = [(f"{Path(where).name}:{row + 1}", reason) for row, reason in rows]
+    return pl.DataFrame(found, schema=LOST, orient="row")
 
 
 def source_files(source: SourceSettings, data: Path = Path()) -> list[Path]:
@@ -107,11 +123,17 @@ def source_files(source: SourceSettings, data: Path = Path()) -> list[Path]:
     path = data / source.path
     if path.is_file():
         return [path]
+    if any(sign in source.path for sign in "*?["):
+        return _matching(data, source.path)
     if not path.exists():
         if source.path.endswith(SUFFIXES) or source.path.count("/") > 1 or source.path.startswith((".", "/")):
             raise SourceError(f"{path} does not exist; expected a file, a folder, or a hub name such as owner/name.")
         return []
-    files = sorted(f for f in path.rglob("*") if f.name.endswith(SUFFIXES) and not f.name.startswith("."))
+    named = _files_of_card(path, source)
+    if named:
+        return named
+    files = sorted(f for f in path.rglob("*") if f.name.endswith(SUFFIXES) and f.name not in _NOT_DATA)
+    files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(path).parts)]
     of_split = [f for f in files if f.name.startswith(source.split)]
     if of_split and any(f.name.startswith(_SPLIT_NAMES) for f in files):
         files = of_split
@@ -122,14 +144,63 @@ def source_files(source: SourceSettings, data: Path = Path()) -> list[Path]:
 
 def read_file(path: Path) -> pl.DataFrame:
     """One data file as a frame. Raises SourceError naming what is damaged."""
-    if path.stat().st_size == 0:
-        raise SourceError(f"{path} is empty (0 bytes); expected a table. Remove the file or fetch it again.")
-    name = path.name
-    if name.endswith(".parquet"):
-        return _read_parquet(path)
-    if name.endswith(".csv"):
-        return _read_csv(path)
-    return _read_arrow(path) if name.endswith(".arrow") else _read_json(path)
+    return read_table_file(path).frame
+
+
+def _matching(data: Path, pattern: str) -> list[Path]:
+    """Files that a glob names, in order."""
+    root = Path(pattern).anchor or data
+    relative = pattern.removeprefix(Path(pattern).anchor)
+    files = sorted(f for f in Path(root).glob(relative) if f.is_file() and f.name.endswith(SUFFIXES))
+    if not files:
+        raise SourceError(f"{pattern} matches no file that ends in {', '.join(SUFFIXES[::3])}, plain or compressed.")
+    return files
+
+
+def _files_of_card(folder: Path, source: SourceSettings) -> list[Path]:
+    """The files that a data set card names for the configuration and split; none where it has no `configs:`."""
+    configs = _configs(folder / "README.md")
+    if not configs:
+        if source.config:
+            raise SourceError(f"{folder} has no configuration {source.config}: its README.md names none.")
+        return []
+    names = [str(config.get("config_name", "default")) for config in configs]
+    wanted = source.config or ("default" if "default" in names else names[0])
+    if wanted not in names:
+        raise SourceError(f"{folder} has no configuration {wanted}; it has {', '.join(names)}.")
+    patterns = _patterns(configs[names.index(wanted)].get("data_files"), source.split)
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.name.endswith(SUFFIXES)})
+    if patterns and not files:
+        raise SourceError(f"{folder}: configuration {wanted} names {', '.join(patterns)}, which match no file.")
+    return files
+
+
+def _patterns(data_files: Any, split: str) -> list[str]:
+    """The globs of a split in a card's `data_files`: text, a list, or one entry a split."""
+    if isinstance(data_files, str):
+        return [data_files]
+    entries = data_files if isinstance(data_files, list) else []
+    found = [entry for entry in entries if isinstance(entry, str)]
+    for entry in entries:
+        if isinstance(entry, dict) and str(entry.get("split", split)) == split:
+            path = entry.get("path", [])
+            found += [path] if isinstance(path, str) else [str(one) for one in path]
+    return found
+
+
+def _configs(card: Path) -> list[dict[str, Any]]:
+    """`configs:` of a card's front matter; none where there is no card, or no front matter that can be read."""
+    if not card.is_file():
+        return []
+    head = card.read_text(encoding="utf-8", errors="replace")[:100_000]
+    if not head.startswith("---\n"):
+        return []
+    try:
+        tree = yaml.safe_load(head[4:].partition("\n---")[0])
+    except yaml.YAMLError as error:
+        raise SourceError(f"{card}: its front matter is no YAML ({error}).") from error
+    found = tree.get("configs", []) if isinstance(tree, dict) else []
+    return [config for config in found if isinstance(config, dict)] if isinstance(found, list) else []
 
 
 def _layout(source: SourceSettings, frame: pl.DataFrame, where: str) -> layouts.Layout:
@@ -138,14 +209,17 @@ def _layout(source: SourceSettings, frame: pl.DataFrame, where: str) -> layouts.
     return layouts.named(source.layout) if source.layout else layouts.detect(frame, where)
 
 
-def _frames(source: SourceSettings, data: Path) -> Iterator[tuple[str, pl.DataFrame]]:
+def _tables(source: SourceSettings, data: Path) -> Iterator[tuple[str, Table]]:
     path = data / source.path
     saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
     files = [] if saved else source_files(source, data)
     if not files:
-        yield source.path, _load_with_datasets(source, path)
+        yield source.path, Table(_load_with_datasets(source, path))
     for file in files:
-        yield str(file), read_file(file)
+        if file.stat().st_size == 0 and len(files) > 1:  # one empty shard does not end the reading of the others
+            yield str(file), Table(pl.DataFrame(), ((0, "the file is empty"),))
+            continue
+        yield str(file), read_table_file(file, source.bad_share)
 
 
 def _load_with_datasets(source: SourceSettings, path: Path) -> pl.DataFrame:
@@ -202,112 +276,6 @@ def _identify(long: pl.DataFrame, name: str, split: str, where: str, copies: Cou
         "flagged_correct",
     )
     return Part(where, problems, traces, empty(STEPS))
-
-
-# ---- files ---------------------------------------------------------------------------------------------------------
-
-
-def _read_parquet(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"{path} is damaged: {_damaged_rows(path) or error}. Fetch it again.") from error
-
-
-def _damaged_rows(path: Path) -> str | None:
-    """Which row group and column of a Parquet file cannot be read; None where its footer cannot."""
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError):
-        return None
-    first = 0
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        for column in file.schema_arrow.names:
-            try:
-                file.read_row_group(group, columns=[column])
-            except (pa.ArrowException, OSError) as error:
-                return f"rows {first + 1} to {first + rows}, column {column}: {error}"
-        first += rows
-    return None
-
-
-def _read_arrow(path: Path) -> pl.DataFrame:
-    """Arrow as `datasets` writes it, a stream, or as a file."""
-    with path.open("rb") as file:
-        read = pl.read_ipc if file.read(6) == b"ARROW1" else pl.read_ipc_stream
-    try:
-        return read(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"{path} is damaged: {error}. Fetch it again.") from error
-
-
-def _read_csv(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_csv(path, infer_schema=False)  # text as it stands: "007" is no number
-    except pl.exceptions.PolarsError as error:
-        raise SourceError(f"{path} is no readable CSV: {error}. Expected a header and quoted text.") from error
-
-
-def _read_json(path: Path) -> pl.DataFrame:
-    raw = path.read_bytes()
-    try:
-        if path.name.endswith(".gz"):
-            raw = gzip.decompress(raw)
-        elif path.name.endswith(".zst"):
-            raw = _unpack_zstd(raw)
-    except (OSError, EOFError, zstandard.ZstdError) as error:
-        raise SourceError(f"{path} cannot be decompressed: {error}. Fetch it again.") from error
-    try:
-        if raw.lstrip()[:1] == b"[":
-            return pl.DataFrame(json.loads(raw), infer_schema_length=None)
-        frame = pl.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
-    except (pl.exceptions.PolarsError, ValueError, TypeError) as error:
-        raise SourceError(_first_json_fault(path, raw) or f"{path} is no readable JSONL: {error}") from error
-    # polars makes text of a column that mixes text with lists or objects. Text that begins like one is looked at.
-    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
-    mixed = frame.select(pl.any_horizontal(pl.col(texts).str.contains(r"^[\[{]").any())).item() if texts else False
-    fault = _first_json_fault(path, raw) if mixed else None
-    if fault is not None:
-        raise SourceError(fault)
-    return frame
-
-
-def _unpack_zstd(raw: bytes) -> bytes:
-    """Every frame of the file: parallel compressors write several. Raises EOFError where the last one breaks off."""
-    frames = []
-    while raw:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        frames.append(frame.decompress(raw))
-        if not frame.eof:
-            raise EOFError("the file ends within a frame")
-        raw = frame.unused_data
-    return b"".join(frames)
-
-
-def _first_json_fault(path: Path, raw: bytes) -> str | None:
-    """The first line that is no JSON object, or whose column has another type than in the lines above."""
-    types: dict[str, tuple[type, int]] = {}
-    for number, line in enumerate(raw.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row: Any = json.loads(line)
-        except ValueError as error:
-            return f"{path}, row {number}: no JSON ({error}). Repair or remove the line."
-        if not isinstance(row, dict):
-            return f"{path}, row {number}: found {type(row).__name__}, expected an object."
-        for column, value in row.items():
-            if value is None:
-                continue
-            kind = float if isinstance(value, int | float) else type(value)
-            known, first = types.setdefault(column, (kind, number))
-            if known is not kind and {list, dict} & {known, kind}:  # a number among texts is read as text
-                return (
-                    f"{path}, row {number}, column {column}: {kind.__name__}, "
-                    f"but {known.__name__} in row {first}. Give the column one type."
-                )
-    return None
 
 
 __all__ = [

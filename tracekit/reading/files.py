@@ -1,0 +1,282 @@
+"""Data files → frames: Parquet, Arrow, CSV and JSON in their spellings, plain or compressed.
+
+What is damaged is named: file, row, column. A line that is no JSON is set aside and counted, up to a share of the file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+SUFFIXES = tuple(
+    ending + packed
+    for ending in (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".arrow")
+    for packed in ("", ".gz", ".zst")
+)
+
+#: A compressed file may unpack to so much; a bomb of 122 kB unpacks to 4 GB.
+MAX_UNPACKED_BYTES = 8 * 2**30
+
+#: Lists of rows within a single JSON object, as logs and exports have them.
+_ROW_LISTS = ("samples", "data", "rows", "results", "examples", "instances", "questions")
+
+
+class SourceError(ValueError):
+    """A source cannot be read: the message names file, row and column, and what to do."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's rows, and what was set aside: (row, reason), rows counted from 0."""
+
+    frame: pl.DataFrame
+    lost: tuple[tuple[int, str], ...] = ()
+
+
+def read_table_file(path: Path, bad_share: float = 0.05) -> Table:
+    """Read one data file.
+
+    Parameters
+    ----------
+    path
+        A file that ends in one of SUFFIXES.
+    bad_share
+        Lines of a JSONL file that may be unreadable, as a share of its lines; one always may.
+
+    Raises
+    ------
+    SourceError
+        If the file is empty or damaged, or if more lines are unreadable.
+    """
+    if path.stat().st_size == 0:
+        raise SourceError(f"{path} is empty (0 bytes); expected a table. Remove the file or fetch it again.")
+    name = path.name.removesuffix(".gz").removesuffix(".zst")
+    if name == path.name and name.endswith(".parquet"):
+        return Table(_read_parquet(path))
+    if name == path.name and name.endswith(".arrow"):
+        return Table(_read_arrow(path))
+    raw = _unpacked(path).removeprefix(b"\xef\xbb\xbf")
+    if name.endswith(".csv"):
+        return Table(_read_csv(path, raw))
+    if name.endswith((".parquet", ".arrow")):
+        return Table(_from_bytes(path, name, raw))
+    return _read_json(path, raw, bad_share)
+
+
+def _read_parquet(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise SourceError(f"{path} is damaged: {_damaged_rows(path) or error}. Fetch it again.") from error
+
+
+def _damaged_rows(path: Path) -> str | None:
+    """Which row group and column of a Parquet file cannot be read; None where its footer cannot."""
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError):
+        return None
+    first = 0
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        for column in file.schema_arrow.names:
+            try:
+                file.read_row_group(group, columns=[column])
+            except (pa.ArrowException, OSError) as error:
+                return f"rows {first + 1} to {first + rows}, column {column}: {error}"
+        first += rows
+    return None
+
+
+def _read_arrow(path: Path) -> pl.DataFrame:
+    """Arrow as `datasets` writes it, a stream, or as a file."""
+    with path.open("rb") as file:
+        read = pl.read_ipc if file.read(6) == b"ARROW1" else pl.read_ipc_stream
+    try:
+        return read(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise SourceError(f"{path} is damaged: {error}. Fetch it again.") from error
+
+
+def _from_bytes(path: Path, name: str, raw: bytes) -> pl.DataFrame:
+    """Parquet or Arrow that was compressed once more."""
+    read = pl.read_parquet if name.endswith(".parquet") else pl.read_ipc if raw[:6] == b"ARROW1" else pl.read_ipc_stream
+    try:
+        return read(io.BytesIO(raw))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise SourceError(f"{path} is damaged: {error}. Fetch it again.") from error
+
+
+def _read_csv(path: Path, raw: bytes) -> pl.DataFrame:
+    try:
+        return pl.read_csv(io.BytesIO(raw), infer_schema=False)  # text as it stands: "007" is no number
+    except pl.exceptions.PolarsError as error:
+        raise SourceError(f"{path} is no readable CSV: {error}. Expected a header and quoted text.") from error
+
+
+# ---- compression ---------------------------------------------------------------------------------------------------
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        if path.name.endswith(".gz"):
+            with gzip.open(path) as file:
+                return _bounded(path, iter(lambda: file.read(2**22), b""))
+        if path.name.endswith(".zst"):
+            return _bounded(path, _zstd_pieces(path.read_bytes()))
+        return path.read_bytes()
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise SourceError(f"{path} cannot be decompressed: {error}. Fetch it again.") from error
+
+
+def _bounded(path: Path, pieces: Iterator[bytes]) -> bytes:
+    parts, size = [], 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_UNPACKED_BYTES:
+            raise SourceError(
+                f"{path} unpacks from {path.stat().st_size:,} bytes to more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB; "
+                "unpack it into shards first."
+            )
+        parts.append(piece)
+    return b"".join(parts)
+
+
+def _zstd_pieces(raw: bytes) -> Iterator[bytes]:
+    """Every frame of the file: parallel compressors write several. Raises EOFError where the last one breaks off."""
+    while raw:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        for start in range(0, len(raw), 2**16):
+            yield frame.decompress(raw[start : start + 2**16])
+            if frame.eof:
+                raw = frame.unused_data + raw[start + 2**16 :]
+                break
+        else:
+            raise EOFError("the file ends within a frame")
+
+
+# ---- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def _read_json(path: Path, raw: bytes, bad_share: float) -> Table:
+    text = raw.strip()
+    if text[:1] == b"[" or not _is_json_object(text.partition(b"\n")[0]):
+        whole = _whole_document(text)
+        if whole is not None:
+            return Table(frame_of(_rows_of(path, whole)))
+    try:
+        frame = pl.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
+    except (pl.exceptions.PolarsError, ValueError, TypeError):
+        return _line_by_line(path, raw, bad_share)
+    # polars makes text of a column that mixes text with lists or objects. Text that begins like one is looked at.
+    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
+    mixed = frame.select(pl.any_horizontal(pl.col(texts).str.contains(r"^[\[{]").any())).item() if texts else False
+    return _line_by_line(path, raw, bad_share) if mixed else Table(frame)
+
+
+def _is_json_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _whole_document(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _rows_of(path: Path, document: Any) -> list[dict[str, Any]]:
+    """The rows of a JSON document: a list, a list within an object, or the object itself."""
+    if isinstance(document, dict):
+        inner = next((document[name] for name in _ROW_LISTS if _is_rows(document.get(name))), None)
+        document = [document] if inner is None else inner
+    wrong = next((place for place, row in enumerate(document) if not isinstance(row, dict)), None)
+    if wrong is not None:
+        raise SourceError(f"{path}, row {wrong + 1}: found {type(document[wrong]).__name__}, expected an object.")
+    return list(document)
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _line_by_line(path: Path, raw: bytes, bad_share: float) -> Table:
+    """Rows of a JSONL file whose columns mix types or some of whose lines are no JSON."""
+    rows: list[dict[str, Any]] = []
+    bad: list[tuple[int, str]] = []
+    lines = [line for line in raw.splitlines() if line.strip()]
+    for number, line in enumerate(lines):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            bad.append((number, f"no JSON ({error})"))
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            bad.append((number, f"found {type(row).__name__}, expected an object"))
+    if bad and (not rows or len(bad) > max(1, bad_share * len(lines))):
+        number, reason = bad[0]
+        raise SourceError(
+            f"{path}, row {number + 1}: {reason}. Repair or remove the line; {len(bad)} of {len(lines)} lines are "
+            f"unreadable, and {bad_share:.0%} may be (sources.bad_share)."
+        )
+    return Table(frame_of(rows), tuple(bad))
+
+
+def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Rows as a frame; a column of mixed types keeps its Python objects."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pl.DataFrame([_series(name, [row.get(name) for row in rows]) for name in names])
+
+
+def _series(name: str, values: list[Any]) -> pl.Series:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float}:
+        values = [None if value is None or value != value else value for value in values]
+        kinds = {float} if float in kinds else kinds
+    if kinds <= {str, int, float} and len(kinds) > 1:  # a number among texts is read as text
+        return pl.Series(name, [None if value is None else str(value) for value in values], dtype=pl.String)
+    if len(kinds) > 1 or not _uniform(values):
+        return pl.Series(name, values, dtype=pl.Object)
+    try:
+        return pl.Series(name, values, strict=False) if kinds == {float} else pl.Series(name, values)
+    except (pl.exceptions.PolarsError, TypeError, OverflowError):
+        return pl.Series(name, values, dtype=pl.Object)
+
+
+def _uniform(values: list[Any]) -> bool:
+    """Whether nested values have one shape: the types of their parts do not differ."""
+    shapes: dict[str, set[type]] = {}
+
+    def visit(value: Any, place: str) -> None:
+        if value is None:
+            return
+        shapes.setdefault(place, set()).add(
+            float if isinstance(value, int) and not isinstance(value, bool) else type(value)
+        )
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                visit(inner, f"{place}.{key}")
+        elif isinstance(value, list):
+            for inner in value:
+                visit(inner, f"{place}[]")
+
+    for value in values:
+        if isinstance(value, list | dict):
+            visit(value, "")
+    return all(len(kinds) == 1 for kinds in shapes.values())
