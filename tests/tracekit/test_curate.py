@@ -221,7 +221,7 @@ def test_one_row_is_enough_and_no_row_is_a_clear_error(tmp_path: Path) -> None:
     one = CurateSettings(output=tmp_path / "one", data=tmp_path, sources=("one.jsonl",))
     assert pl.read_parquet(curate(one) / "curated.parquet").height == 1
     pl.DataFrame([{"problem": "P", "answer": "7"}]).write_ndjson(tmp_path / "none.jsonl")
-    with pytest.raises(SourceError, match="no traces"):
+    with pytest.raises(SourceError, match="1 problems and no responses; collect them"):
         curate(CurateSettings(output=tmp_path / "none", data=tmp_path, sources=("none.jsonl",)))
     with pytest.raises(CurationError, match="names no source"):
         curate(CurateSettings(output=tmp_path / "none"))

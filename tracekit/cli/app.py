@@ -41,6 +41,7 @@ COMMANDS = (
     Command(
         "curate", "tracekit.cli.curate:command_curate", "Curate teacher traces: verify, filter, deduplicate, export."
     ),
+    Command("init", "tracekit.cli.curate:command_init", "Write a recipe for a file of traces."),
     Command("why", "tracekit.cli.curate:command_why", "Tell the whole story of one problem or trace of a curation."),
     Command("restore", "tracekit.cli.curate:command_restore", "Bring a dropped trace back into a curated set."),
     Command("diff", "tracekit.cli.curate:command_diff", "Compare two curations row by row."),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from tracekit.cli.app import GATE_FAILED
-from tracekit.cli.arguments import recipe_and_settings
+from tracekit.cli.arguments import split_words
 from tracekit.core.progress import draw_progress
-from tracekit.core.settings import load_settings
+from tracekit.core.recipes import find_recipe, shipped_recipes
+from tracekit.core.runs import write_text
+from tracekit.core.settings import SettingsError, load_settings
 from tracekit.curation import ledger
 from tracekit.curation.curate import curate, restore
 from tracekit.curation.measurements import plan
 from tracekit.curation.settings import CurateSettings
+from tracekit.reading.readers import iterate_source
 
 console = Console()
 
@@ -33,12 +38,12 @@ def command_curate(
 ) -> None:
     """Curate teacher traces into a training set whose every decision can be questioned.
 
-    Example: tracekit curate gsm8k.toml data=../shared/data output=runs/gsm8k
+    Example: tracekit curate traces.jsonl --map problem=question gold=answer response=generation --output runs/mine
 
     Parameters
     ----------
     recipe
-        A TOML file; `gsm8k` or another name of tracekit/recipes for one that comes along.
+        A recipe in TOML, or the name of one that `tracekit recipes` lists; or data files, folders, globs, hub names.
     overrides
         Settings as key.sub=value.
     output
@@ -46,16 +51,17 @@ def command_curate(
     dry_run
         Print the stages, which of them are made already, and what the rest will cost; read, but write nothing.
     map
-        Columns of sources nobody knows, ours=theirs: --map problem=question gold=answer response=text
+        Columns of an unknown format, ours=theirs. A path goes into nested values (reply.choices[0].text), `a + b` joins
+        two columns, messages[user] takes a role's last turn.
     """
-    found, words = recipe_and_settings(recipe, overrides, "tracekit", output)
-    settings = _with_map(load_settings(CurateSettings, found, words), map)
+    settings = curation_of([recipe, *overrides], map, output)
     if dry_run:
         draw("plan", ("stage", "state", "estimate"), plan(settings))
         return
     with draw_progress() as report:
         run = curate(settings, progress=report)
     funnel = json.loads((run / "funnel.json").read_text(encoding="utf-8"))
+    draw_reading(funnel["read"])
     draw_funnel(funnel)
     for line in warnings_of(funnel, run):
         print(f"warning: {line}", file=sys.stderr)
@@ -169,6 +175,65 @@ def empty_result(funnel: dict[str, Any]) -> str:
 def map_text(value: Any) -> str:
     """A cell: text from models may hold anything, so control characters and markup are shown, not obeyed."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value or ""))
+
+
+def curation_of(words: Sequence[str | Path | None], map: Sequence[str], output: Path | None = None) -> CurateSettings:
+    """The settings of a curation: a recipe, or data files in place of one, with settings and a mapping laid over."""
+    parts = split_words(words, output)
+    shipped = {path.stem for path in shipped_recipes("tracekit")}
+    recipes = [name for name in parts.names if name.endswith(".toml") or name in shipped]
+    files = [name for name in parts.names if name not in recipes]
+    if len(recipes) > 1 or (recipes and files):
+        raise SettingsError(f"{parts.names[1]}: expected one recipe, or data files without a recipe.")
+    settings = list(parts.settings)
+    if files:
+        settings.append("sources=[" + ", ".join(f"{{path={json.dumps(name)}}}" for name in files) + "]")
+    recipe = find_recipe(recipes[0], "tracekit") if recipes else None
+    return _with_map(load_settings(CurateSettings, recipe, settings), tuple(map))
+
+
+def command_init(file: str, *, map: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()) -> None:
+    """Write a recipe for a file of traces, after showing how its columns are read.
+
+    Example: tracekit init traces.jsonl
+
+    Parameters
+    ----------
+    file
+        A file, a folder of shards, a glob or a hub name.
+    map
+        As in `tracekit curate`.
+    """
+    settings = curation_of([file], map)
+    part = next(iter(iterate_source(settings.sources[0])))
+    draw_reading({"sources": {file: part.reading()}, "lost": part.lost.height, "reasons": {}})
+    name = re.sub(r"[^\w.-]+", "-", Path(file).name.partition(".")[0]).strip("-") or "traces"
+    recipe = Path(f"{name}.toml")
+    if recipe.exists():
+        raise SettingsError(f"{recipe} exists; move it away, or edit it.")
+    columns = "".join(f"{ours} = {json.dumps(theirs)}\n" for ours, theirs in settings.sources[0].map.items())
+    write_text(
+        recipe,
+        f"output = {json.dumps(f'runs/{name}')}\n\n[[sources]]\npath = {json.dumps(file)}\n"
+        + (f"\n[sources.map]\n{columns}" if columns else "")
+        + '\n# Every rule and its default: docs/settings.md. A rule is switched off by "off".\n[filters]\n',
+    )
+    console.print(f"{recipe}; go on with: tracekit curate {recipe}", soft_wrap=True, markup=False)
+
+
+def draw_reading(read: dict[str, Any]) -> None:
+    """How each source's columns were read, its first rows, and what was lost."""
+    for source, reading in read["sources"].items():
+        columns = ", ".join(f"{ours} ← {theirs}" for ours, theirs in reading["columns"].items())
+        rows = [tuple(_shortened(row[name]) for name in ("problem", "gold", "response")) for row in reading["rows"]]
+        draw(f"{source}: {columns}", ("problem", "gold", "response"), rows)
+    if read["lost"]:
+        console.print(f"{read['lost']:,} rows were not read: {_listed(read['reasons'])}", markup=False)
+
+
+def _shortened(value: str | None, characters: int = 60) -> str:
+    text = " ".join((value or "").split())
+    return text if len(text) <= characters else f"{text[: characters - 1]}…"
 
 
 def _with_map(settings: CurateSettings, pairs: tuple[str, ...]) -> CurateSettings:

@@ -89,6 +89,8 @@ def decide_all(settings: CurateSettings, measured: Measured, restored: dict[str,
     """Every decision of the recipe over the measured tables."""
     course = _Course(_rows(settings, measured), restored)
     course.count("sources")
+    lost = measured.read("lost")
+    course.ledger.append(_read_decisions(lost))
     everything = course.rows
     if settings.audit_golds and settings.filters.outcomes is not None:
         course.pass_through("gold", _gold_decisions(measured, course.rows), key="problem_id")
@@ -109,6 +111,11 @@ def decide_all(settings: CurateSettings, measured: Measured, restored: dict[str,
     funnel = {
         "funnel": course.funnel,
         "token_unit": measured.token_unit,
+        "read": {
+            "sources": measured.readings(),
+            "lost": lost.height,
+            "reasons": dict(lost.group_by("reason").len().sort("len", "reason", descending=True).head(20).iter_rows()),
+        },
         "by_author": _by_author(everything, course.rows),
         "outcomes": dict(everything.group_by("outcome").len().sort("outcome", nulls_last=True).iter_rows()),
         "unverifiable_golds": _unverifiable(measured),
@@ -121,6 +128,20 @@ def decide_all(settings: CurateSettings, measured: Measured, restored: dict[str,
     }
     ledger = check(pl.concat(course.ledger) if course.ledger else pl.DataFrame(schema=LEDGER), LEDGER, "ledger")
     return Decisions(ledger, curated, pairs, funnel)
+
+
+def _read_decisions(lost: pl.DataFrame) -> pl.DataFrame:
+    """Rows that could not be read, as decisions of the stage `read`; their id is their file and number."""
+    return lost.select(
+        "row_id",
+        stage=pl.lit("read"),
+        rule=pl.lit("unreadable"),
+        rule_version=pl.lit("1"),
+        measured=pl.lit(""),
+        threshold=pl.lit(""),
+        verdict=pl.lit(DROP),
+        reason="reason",
+    )
 
 
 def _rows(settings: CurateSettings, measured: Measured) -> pl.DataFrame:

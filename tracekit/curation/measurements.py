@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from tracekit.core.ids import file_digest
-from tracekit.core.runs import Progress, no_progress
+from tracekit.core.runs import Progress, no_progress, write_text
 from tracekit.core.tables import STEPS, VERDICTS, Schema
 from tracekit.curation.ray_engine import for_each_on_ray
 from tracekit.curation.settings import ContaminationSettings, CurateSettings
@@ -26,7 +27,7 @@ from tracekit.text.shingles import Hashes
 from tracekit.text.tokens import count_tokens, tokenizer_digest
 
 #: Raised when a stage's code changes what it writes: older folders of that stage are then made anew.
-VERSIONS = {"sources": 3, "segment": 1, "measures": 2, "golds": 1, "verify": 2, "duplicates": 2, "contamination": 3}
+VERSIONS = {"sources": 4, "segment": 1, "measures": 2, "golds": 1, "verify": 2, "duplicates": 2, "contamination": 3}
 #: Traces of a row group, which is what a stream holds at once: 16 MB of text at 8 KB each. Left to itself, polars
 #: makes one group of 100,000 and more.
 ROW_GROUP = 2_000
@@ -40,14 +41,19 @@ SEGMENT_BATCH = 10_000
 
 @dataclass(frozen=True)
 class Measured:
-    """Published name → the stage's file, and how tokens were counted."""
+    """Published name → the stage's file, how tokens were counted, and how each source's columns were read."""
 
     files: dict[str, Path]
     token_unit: str
+    reading: Path
 
     def read(self, name: str, columns: list[str] | None = None) -> pl.DataFrame:
         """One of the tables."""
         return pl.read_parquet(self.files[name], columns=columns)
+
+    def readings(self) -> dict[str, Any]:
+        """Source → the columns that were read, and its first rows."""
+        return dict(json.loads(self.reading.read_text(encoding="utf-8")))
 
 
 def measure_all(settings: CurateSettings, stages: Stages, progress: Progress) -> Measured:
@@ -60,6 +66,7 @@ def measure_all(settings: CurateSettings, stages: Stages, progress: Progress) ->
     duplicates = _duplicates(settings, sources, stages, progress)
     contamination = _contamination(settings, sources, stages, progress)
     files = {
+        "lost": sources / "lost.parquet",
         "problems": sources / "problems.parquet",
         "traces": sources / "traces.parquet",
         "steps": segments / "steps.parquet",
@@ -69,7 +76,7 @@ def measure_all(settings: CurateSettings, stages: Stages, progress: Progress) ->
         "duplicates": duplicates / "duplicates.parquet",
         "contamination": contamination / "contamination.parquet",
     }
-    return Measured(files, settings.tokenizer or "words (split at white space)")
+    return Measured(files, settings.tokenizer or "words (split at white space)", sources / "reading.json")
 
 
 #: Characters a second on one core, by which a plan is estimated: measured with benchmarks/curation.py's tables
@@ -114,9 +121,12 @@ def files_of(source: SourceSettings, data: Path) -> list[Path]:
 def _sources(settings: CurateSettings, stages: Stages, progress: Progress) -> Path:
     def make(folder: Path) -> None:
         (folder / "parts").mkdir()
-        problems, steps, count = [], [], 0
+        problems, steps, lost, count = [], [], [], 0
+        readings: dict[str, Any] = {}
         for source in settings.sources:
             for part in iterate_source(source, settings.data):
+                lost.append(part.lost)
+                readings.setdefault(source.path, part.reading())
                 problems.append(part.problems)
                 steps.append(part.steps)
                 part.traces.write_parquet(folder / "parts" / f"{len(problems):06d}.parquet")
@@ -125,6 +135,8 @@ def _sources(settings: CurateSettings, stages: Stages, progress: Progress) -> Pa
         unique, same = _merged(pl.concat(problems).unique("problem_id", keep="first", maintain_order=True))
         unique.write_parquet(folder / "problems.parquet")
         pl.concat(steps).write_parquet(folder / "given_steps.parquet")
+        pl.concat(lost).write_parquet(folder / "lost.parquet")
+        write_text(folder / "reading.json", json.dumps(readings, ensure_ascii=False, indent=1))
         parts = pl.scan_parquet(folder / "parts" / "*.parquet")
         if same:
             parts = parts.with_columns(pl.col("problem_id").replace(same))
@@ -133,7 +145,10 @@ def _sources(settings: CurateSettings, stages: Stages, progress: Progress) -> Pa
             path.unlink()
         (folder / "parts").rmdir()
         if not count:
-            raise SourceError("the sources hold no traces; a curation needs responses. Check --map response=COLUMN.")
+            raise SourceError(
+                f"the sources hold {unique.height:,} problems and no responses; collect them (tracekit collect "
+                "problems=FILE), or name their column with --map response=COLUMN."
+            )
         _check_unique(folder / "traces.parquet")
 
     inputs = [_source_inputs(source, settings.data) for source in settings.sources]

@@ -171,7 +171,8 @@ def _zstd_pieces(raw: bytes) -> Iterator[bytes]:
 
 def _read_json(path: Path, raw: bytes, bad_share: float) -> Table:
     text = raw.strip()
-    if text[:1] == b"[" or not _is_json_object(text.partition(b"\n")[0]):
+    first, _, more = text.partition(b"\n")
+    if text[:1] == b"[" or not more or not _is_json_object(first):
         whole = _whole_document(text)
         if whole is not None:
             return Table(frame_of(_rows_of(path, whole)))

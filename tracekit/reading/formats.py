@@ -13,6 +13,7 @@ import polars as pl
 
 from evaluators.extraction.boxes import last_box
 from tracekit.reading.columns import SCALAR, Wanted, misfit, typed
+from tracekit.reading.mapping import is_path, mapped_record
 from tracekit.reading.records import (
     CONVERSATION,
     RESPONSE,
@@ -96,6 +97,8 @@ def by_hand(columns: Mapping[str, str]) -> Layout:
     if unknown or "problem" not in columns:
         fault = f"{unknown[0]} is no column of ours" if unknown else "problem is not mapped"
         raise LayoutError(f"--map: {fault}; ours are {', '.join(LONG)}, and problem is required.")
+    if any(is_path(column) for column in columns.values()):
+        return Layout("by hand", (), columns, by_record=True)
     return Layout("by hand", tuple(columns.values()), columns)
 
 
@@ -153,7 +156,9 @@ def _by_record(frame: pl.DataFrame, layout: Layout, where: str) -> Long:
     records, lost = [], []
     for number, row in enumerate(rows):
         try:
-            records.append((number, read_record(row)))
+            records.append(
+                (number, mapped_record(row, layout.fields) if "problem" in layout.fields else read_record(row))
+            )
         except Unreadable as error:
             lost.append((number, str(error)))
     if not records:
@@ -386,7 +391,6 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "openthoughts3",
         ("difficulty", "source", "domain", "conversations"),
-        {"kind": "domain", "level": "difficulty"},
         author="QwQ-32B",
         by_record=True,
     ),

@@ -76,6 +76,12 @@ class Part:
     lost: pl.DataFrame = field(default_factory=lambda: empty(LOST))
     read: Mapping[str, str] = field(default_factory=dict)
 
+    def reading(self, rows: int = 3) -> dict[str, Any]:
+        """How the columns were read, and the first rows as they were read: what a person checks at a glance."""
+        shown = self.problems.head(rows).join(self.traces, on="problem_id", how="left", maintain_order="left")
+        first = shown.unique("problem_id", keep="first", maintain_order=True).select("problem", "gold", "response")
+        return {"file": Path(self.where).name, "columns": dict(self.read), "rows": first.to_dicts()}
+
 
 def read_source(source: SourceSettings, data: Path = Path()) -> Part:
     """The whole source as one part, in memory. Raises SourceError or LayoutError."""

@@ -40,6 +40,15 @@ FLAG = ("flagged_correct", "is_correct", "correct", "correctness", "score", "sco
 KIND = ("kind", "subject", "problem_type", "category", "domain")
 LEVEL = ("level", "difficulty")
 
+#: Columns that are no response, whatever their text.
+METADATA = {
+    *("id", "uuid", "idx", "index", "problem_id", "unique_id", "url", "source", "split", "license", "licence"),
+    *("system", "system_prompt", "solution", "dataset", "data_source", "year", "topic", "question_type", "custom_id"),
+    *KIND,
+    *LEVEL,
+    *AUTHOR,
+}
+
 #: A text column of this mean length that nothing was read from may hold what a user wants: he is asked.
 LONG_TEXT = 40
 
@@ -95,15 +104,16 @@ def read_record(row: Row) -> Record:
 
 
 def unread_texts(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
-    """Columns of long text that no record was read from."""
+    """Columns of text that no record was read from; short ones count where no gold was found either."""
     used = {name for record in records for source in record.read.values() for name in source.split(" + ")}
     used |= {source.partition(" ")[0] for record in records for source in record.read.values()}
+    least = LONG_TEXT if any(record.gold for record in records) else 1
     found = []
     for name in dict.fromkeys(name for row in rows for name in row):
-        if name.partition(".")[0] in used or name.lower() in ("system", "system_prompt", "solution", "url", "id"):
+        if name.partition(".")[0] in used or name.lower() in METADATA:
             continue
         texts = [row[name] for row in rows if isinstance(row.get(name), str)]
-        if texts and sum(map(len, texts)) / len(texts) >= LONG_TEXT and len(set(texts)) > 1:
+        if texts and sum(map(len, texts)) / len(texts) >= least and len(set(texts)) > 1:
             found.append(name)
     return found
 
