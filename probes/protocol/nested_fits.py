@@ -59,7 +59,8 @@ class NestedFit:
     targets) chosen C, or ridge. gammas: (outer, targets) chosen, 1 for the linear kernel. degenerate: share of the
     outer fits with no free support vector. largest_gap: their largest KKT gap. edges: (outer, targets) -1 or +1
     where held-out AUC still rises at that end of the path, 0 where it has stopped. tried: lowest and highest strength
-    of the path. wanted: the same of the path that would do, where a fit is at an edge.
+    of the path. wanted: the same of the path that would do, where a fit is at an edge. inner: (outer, targets) the
+    inner folds' score of what was chosen: AUC, or minus the squared error for real labels.
     """
 
     held_out: Floats
@@ -70,6 +71,7 @@ class NestedFit:
     edges: NDArray[np.int64]
     tried: tuple[float, float]
     wanted: tuple[float, float] | None = None
+    inner: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
 
 def fit_hinge(
@@ -89,7 +91,7 @@ def fit_hinge(
     held_out = np.full(targets.shape, np.nan)
     chosen = np.zeros((len(grams), len(targets)))
     widths, edges = np.ones(chosen.shape), np.zeros(chosen.shape, np.int64)
-    fits, paths = [], []
+    fits, paths, inner = [], [], []
     for k, (linear, split) in enumerate(zip(grams, splits.splits)):
         candidates = [(gamma, rbf_gram(linear, gamma)) for gamma in gammas] or [(1.0, linear)]
         path = [_HingePath(gram, targets, split, device).follow(costs, limits) for _, gram in candidates]
@@ -102,6 +104,7 @@ def fit_hinge(
         held_out[:, ~split.train] = score[:, ~split.train]
         fits.append(fit)
         paths += path
+        inner.append(np.stack([one.best for one in path]).max(0))
     return NestedFit(
         held_out=held_out,
         costs=chosen,
@@ -111,6 +114,7 @@ def fit_hinge(
         edges=edges,
         tried=(min(p.strengths[0] for p in paths), max(p.strengths[-1] for p in paths)),
         wanted=_wanted(paths) if limits is not None and edges.any() else None,
+        inner=np.stack(inner),
     )
 
 
@@ -292,7 +296,8 @@ def fit_least_squares(
     if limits is not None and edges.any():
         far = [_ridge_path(kernel, targets, splits, p.ridges, Limits(*FURTHEST)) for kernel, p in zip(kernels, paths)]
         wanted = (min(p.ridges[0] for p in far), max(p.ridges[-1] for p in far))
-    return NestedFit(held_out, chosen.T, widths.T, 0.0, 0.0, edges.T, tried, wanted)
+    inner = np.stack([path.best for path in paths]).max(0)
+    return NestedFit(held_out, chosen.T, widths.T, 0.0, 0.0, edges.T, tried, wanted, inner.T)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ _FORMAT = 1
 class States:
     """Hidden states on disk: `index` has one row for each row of every layer's array.
 
-    tokens_digest: equal between two folders when their token ids are.
+    tokens_digest: equal between two folders when their token ids are. model: digest of the checkpoint.
     """
 
     folder: Path
@@ -59,6 +59,7 @@ class States:
     stored: StoredType
     tokens_digest: str
     depth: int
+    model: str = ""
 
     def layer(self, layer: int) -> np.ndarray:
         """(rows, width): memory-mapped where stored as float32 or float16, widened to float32 where bfloat16."""
@@ -167,6 +168,7 @@ def open_states(folder: str | Path) -> States:
         stored=record["stored"],
         tokens_digest=record["tokens"],
         depth=record["depth"],
+        model=record["model"],
     )
 
 
@@ -222,7 +224,7 @@ def _record(
     where = repr([(p.sequence, p.position, p.step, p.first, p.last) for p in places])
     return {
         "format": _FORMAT,
-        "model": _model_digest(model_folder),
+        "model": model_digest(model_folder),
         "tokens": tokens.hexdigest(),
         "places": hashlib.blake2b(where.encode(), digest_size=8).hexdigest(),
         "layers": _layers(reading, config.num_hidden_layers),
@@ -235,7 +237,7 @@ def _record(
     }
 
 
-def _model_digest(model_folder: Path) -> str:
+def model_digest(model_folder: Path) -> str:
     """BLAKE2b over the configuration and the weights."""
     files = sorted(model_folder.glob("*.safetensors"))
     if not files or not (model_folder / "config.json").is_file():

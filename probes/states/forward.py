@@ -80,7 +80,7 @@ def read_batch(
 
 
 def _hook(decoder: Any, layers: Sequence[int], keep: Any) -> list[Any]:
-    blocks = _blocks(decoder)
+    blocks = decoder_blocks(decoder)
     handles = []
     for layer in layers:
         if layer == 0:
@@ -98,7 +98,7 @@ def _hook(decoder: Any, layers: Sequence[int], keep: Any) -> list[Any]:
     return handles
 
 
-def _blocks(decoder: Any) -> Any:
+def decoder_blocks(decoder: Any) -> Any:
     """The stack of decoder blocks: the outermost ModuleList as long as the config says."""
     import torch
 

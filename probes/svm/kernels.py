@@ -58,7 +58,11 @@ def fit_kernel(
     states = check_states(states)
     if name not in KERNELS:
         raise StatesError(f"kernel is {name!r}; expected one of {', '.join(KERNELS)}.")
-    kernel = Kernel(name, _gamma(states, gamma), degree, coef0)
+    if name == "poly" and not (degree == int(degree) and degree >= 0):
+        raise StatesError(f"degree is {degree!r}; expected a whole number of at least 0.")
+    if not np.isfinite(coef0):
+        raise StatesError(f"coef0 is {coef0!r}; expected a finite number.")
+    kernel = Kernel(name, _gamma(states, gamma), int(degree), coef0)
     if not normalise:
         return kernel
     mean = float(gram_diagonal(states, kernel).mean(dtype=np.float64))
@@ -141,7 +145,7 @@ def _gamma(states: Floats, gamma: float | str) -> float:
         return 1 / (states.shape[1] * variance) if variance > 0 else 1.0  # as scikit-learn: constant states take 1
     if gamma == "auto":
         return 1 / states.shape[1]
-    if isinstance(gamma, str) or not gamma > 0:
+    if isinstance(gamma, str) or not (gamma > 0 and np.isfinite(gamma)):
         raise StatesError(f'gamma is {gamma!r}; expected "scale", "auto" or a positive number.')
     return float(gamma)
 
@@ -158,6 +162,10 @@ def _poly(rows: Floats, columns: Floats, kernel: Kernel, out: Floats) -> None:
 
 
 def _rbf(rows: Floats, columns: Floats, kernel: Kernel, out: Floats) -> None:
+    # ‖a‖² + ‖b‖² - 2 a·b loses all digits in float32 where an offset is large against the spread: distances do not
+    # depend on the origin, so it is put into the middle of the columns.
+    middle = columns.mean(0, dtype=np.float64).astype(out.dtype)
+    rows, columns = rows - middle, columns - middle
     np.matmul(rows, columns.T, out=out)
     out *= -2
     out += np.einsum("nd,nd->n", rows, rows)[:, None]

@@ -13,14 +13,28 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _ovr_decision_function, check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from probes.svm import least_squares, smo
+from probes.svm import hinge, least_squares
 from probes.svm.dual import Floats, ProblemError, decisions
 from probes.svm.kernels import Kernel, fit_kernel, gram
+from probes.svm.probabilities import couple, fit_sigmoid
 
 _Gamma = float | Literal["scale", "auto"]
+
+
+#: Folds whose held-out decisions the probabilities are calibrated on, as in libsvm.
+_FOLDS = 5
+
+
+def as_array(states: Any) -> Any:
+    """States as they are, but a torch tensor of any type as a NumPy array (numpy has no bfloat16)."""
+    if hasattr(states, "detach"):
+        states = states.detach().cpu()
+        return (states.float() if states.dtype.itemsize < 4 else states).numpy()
+    return states
 
 
 class _OnGram(BaseEstimator):
@@ -42,6 +56,11 @@ class _OnGram(BaseEstimator):
         if self.kernel == "precomputed":
             if states.shape[0] != states.shape[1]:
                 raise ProblemError(f"a precomputed Gram matrix is {states.shape}; expected (n, n).")
+            apart = float(np.abs(states - states.T).max())
+            if apart > 1e-4 * max(float(np.abs(states).max()), 1e-300):
+                raise ProblemError(
+                    f"the precomputed Gram matrix is not symmetric (entries differ by up to {apart:.3g}); a kernel is."
+                )
             mean = float(states.diagonal().mean()) if self.normalise else 1.0
             self.kernel_, self.rows_ = Kernel("linear", scale=1 / mean), None
             return states * states.dtype.type(self.kernel_.scale)
@@ -59,7 +78,7 @@ class _OnGram(BaseEstimator):
     def _gram_rows(self, states: Any) -> Floats:
         """Kernel values of new rows against the training rows."""
         check_is_fitted(self)
-        checked: Floats = validate_data(self, states, dtype=[np.float64, np.float32], reset=False)
+        checked: Floats = validate_data(self, as_array(states), dtype=[np.float64, np.float32], reset=False)
         if self.rows_ is None:
             return checked * checked.dtype.type(self.kernel_.scale)
         return gram(checked, self.rows_, self.kernel_)
@@ -74,9 +93,12 @@ class KernelSVC(ClassifierMixin, _OnGram):
     kernel: "linear", "poly", "rbf", "laplacian" or "precomputed" (then X is a Gram matrix).
     gamma, degree, coef0: of the kernel. class_weight: None, "balanced" or {class: weight}.
     normalise: divide the kernel by its mean diagonal on the training rows, so that C compares across layers.
-    tol: KKT gap to stop at. threads: problems solved at once; all cores by default.
+    tol: KKT gap to stop at; what the batch solver leaves open goes to libsvm. threads: problems solved at once; all
+    cores by default. device: torch's name of an accelerator ("cuda") for the fits.
+    probability: also calibrate `predict_proba` on held-out decisions of five folds (Platt's sigmoid, coupled by pairs).
 
-    Learned: classes_; support_ (rows with a multiplier in any pair); dual_coef_ (pairs, support) signed
+    Learned: classes_; support_ (rows with a multiplier in any pair); support_vectors_, those rows (absent where
+    precomputed); n_support_ (classes,); coef_ (pairs, d), of the linear kernel; dual_coef_ (pairs, support) signed
     multipliers; intercept_, kkt_gap_, degenerate_, n_iter_ (pairs,); kernel_. Pairs run (0, 1), (0, 2), … and a
     positive decision speaks for the second class of the pair. degenerate_ marks fits with no free multiplier.
 
@@ -98,6 +120,8 @@ class KernelSVC(ClassifierMixin, _OnGram):
         normalise: bool = False,
         tol: float = 1e-3,
         threads: int | None = None,
+        device: str | None = None,
+        probability: bool = False,
     ) -> None:
         self.C = C
         self.kernel = kernel
@@ -108,25 +132,42 @@ class KernelSVC(ClassifierMixin, _OnGram):
         self.normalise = normalise
         self.tol = tol
         self.threads = threads
+        self.device = device
+        self.probability = probability
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Fit on states (n, d), or on a Gram matrix (n, n) where precomputed, and n labels. Raises ValueError."""
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit on states (n, d), or on a Gram matrix (n, n) where precomputed, and n labels. Raises ValueError.
+
+        sample_weight: (n,) factors of each row's C; a row of weight 0 is left out.
+        """
+        X, y = validate_data(self, as_array(X), as_array(y), dtype=[np.float64, np.float32])
         check_classification_targets(y)
-        if not self.C > 0:
-            raise ProblemError(f"C is {self.C!r}; expected a positive number.")
+        self._check_parameters()
         self.classes_, index = np.unique(y, return_inverse=True)
+        self._index = index
         if len(self.classes_) < 2:
-            raise ProblemError(f"y holds 1 class, {self.classes_[0]!r}, in {len(y)} rows; an SVM needs two or more.")
-        weight = self.C * compute_class_weight(self.class_weight, classes=self.classes_, y=y)[index]
+            raise ProblemError(
+                f"y holds 1 class, {self.classes_.tolist()[0]!r}, in {len(y)} rows; an SVM needs two or more."
+            )
+        rows = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        present = np.unique(index[rows > 0])
+        if len(present) < len(self.classes_):
+            raise ProblemError(
+                f"{len(self.classes_) - len(present)} of {len(self.classes_)} classes have no row of positive "
+                "sample_weight; leave the class out, or weight one of its rows."
+            )
+        weight = rows * self.C * compute_class_weight(self.class_weight, classes=self.classes_, y=y)[index]
         pairs = np.array(list(combinations(range(len(self.classes_)), 2)))
         labels = np.where(index == pairs[:, 1:], 1, -1)
         boxes = np.where((index == pairs[:, 1:]) | (index == pairs[:, :1]), weight, 0)
-        fit = smo.solve_batch(self._fit_gram(X), labels, boxes, tolerance=self.tol, threads=self.threads)
+        kernel = self._fit_gram(X)
+        fit = hinge.solve_to_the_end(
+            kernel, labels, boxes, tolerance=self.tol, threads=self.threads, device=self.device
+        )
         if (fit.kkt_gap > self.tol).any():
             warnings.warn(
                 f"{(fit.kkt_gap > self.tol).sum()} of {len(pairs)} fits stopped at a KKT gap of up to "
-                f"{fit.kkt_gap.max():.2g}, above tol={self.tol:g}; pass float64 states or a larger tol.",
+                f"{fit.kkt_gap.max():.2g}, above tol={self.tol:g}; scale the states, or pass a larger tol.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -135,7 +176,53 @@ class KernelSVC(ClassifierMixin, _OnGram):
         self.intercept_, self.kkt_gap_, self.degenerate_ = fit.bias, fit.kkt_gap, fit.degenerate
         self.n_iter_ = np.maximum(fit.iterations, 1)
         self._fit = fit
+        if self.rows_ is not None:
+            self.support_vectors_ = self.rows_[self.support_]
+        if self.probability:
+            self._sigmoids = self._calibrate(kernel, labels, boxes)
         return self
+
+    def _check_parameters(self) -> None:
+        for name, value in (("C", self.C), ("tol", self.tol)):
+            if not (value > 0 and np.isfinite(value)):
+                raise ProblemError(f"{name} is {value!r}; expected a positive number.")
+        if self.threads is not None and self.threads < 1:
+            raise ProblemError(f"threads is {self.threads!r}; expected 1 or more, or None for all cores.")
+
+    def _calibrate(self, kernel: Floats, labels: Floats, boxes: Floats) -> list[tuple[float, float]]:
+        """Each pair's sigmoid on held-out decisions: five folds, the classes of a pair dealt evenly."""
+        random, sigmoids = np.random.default_rng(0), []
+        for label, box in zip(labels, boxes):
+            fold = np.full(len(label), -1)
+            for side in (-1, 1):
+                rows = random.permutation(np.flatnonzero((label == side) & (box > 0)))
+                fold[rows] = np.arange(len(rows)) % _FOLDS
+            parts = np.stack([np.where(fold == k, 0, box) for k in range(_FOLDS)])
+            able = [k for k in range(_FOLDS) if len(np.unique(label[parts[k] > 0])) == 2 and (fold == k).any()]
+            held_out = np.zeros(len(label))
+            fit = hinge.solve_batch(
+                kernel, np.tile(label, (len(able), 1)), parts[able], tolerance=self.tol, threads=self.threads
+            )
+            for k, values in zip(able, decisions(kernel, fit)):
+                held_out[fold == k] = values[fold == k]
+            used = np.isin(fold, able)
+            sigmoids.append(fit_sigmoid(held_out, label > 0, np.where(used, 1.0, 0.0)))
+        return sigmoids
+
+    @property
+    def coef_(self) -> Floats:
+        """Weights (pairs, d) of the linear kernel. Raises AttributeError for others."""
+        if self.kernel != "linear":
+            raise AttributeError(f"coef_ is of the linear kernel alone; the kernel is {self.kernel}.")
+        return self.dual_coef_ @ self.support_vectors_ * self.kernel_.scale
+
+    @property
+    def n_support_(self) -> NDArray[np.int64]:
+        """Support vectors of each class, (classes,)."""
+        return np.asarray([int((self._classes_of_support() == k).sum()) for k in range(len(self.classes_))])
+
+    def _classes_of_support(self) -> NDArray[np.int64]:
+        return self._index[self.support_]
 
     def pair_decisions(self, X: Any) -> Floats:
         """Decision values (n, pairs) of every pair of classes."""
@@ -149,9 +236,19 @@ class KernelSVC(ClassifierMixin, _OnGram):
         return _ovr_decision_function(pairs > 0, pairs, len(self.classes_))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The class of each row, (n,)."""
-        values = self.decision_function(X)
-        return self.classes_[(values > 0).astype(int) if values.ndim == 1 else values.argmax(1)]
+        """The class of each row, (n,): most votes of the pairs, the first class where they tie, as libsvm does."""
+        second = self.pair_decisions(X) >= 0  # libsvm gives a decision of exactly 0 to the second class
+        votes = np.zeros((len(second), len(self.classes_)), np.int64)
+        for k, (i, j) in enumerate(combinations(range(len(self.classes_)), 2)):
+            votes[np.arange(len(second)), np.where(second[:, k], j, i)] += 1
+        return self.classes_[votes.argmax(1)]
+
+    @available_if(lambda self: self.probability)
+    def predict_proba(self, X: Any) -> Floats:
+        """Class probabilities (n, classes), calibrated on held-out decisions; needs probability=True at `fit`."""
+        pairs = self.pair_decisions(X)
+        logits = np.column_stack([a * d + b for (a, b), d in zip(self._sigmoids, pairs.T)])
+        return couple(1 / (1 + np.exp(-np.clip(logits, -30, 30))), len(self.classes_))
 
 
 class KernelLeastSquares(RegressorMixin, _OnGram):
@@ -182,7 +279,7 @@ class KernelLeastSquares(RegressorMixin, _OnGram):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit on states (n, d), or on a Gram matrix (n, n) where precomputed, and n real targets. Raises ValueError."""
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True)
+        X, y = validate_data(self, as_array(X), as_array(y), dtype=[np.float64, np.float32], y_numeric=True)
         if not self.ridge > 0:
             raise ProblemError(f"ridge is {self.ridge!r}; expected a positive number.")
         weights, intercepts = least_squares.fit(self._fit_gram(X), y, self.ridge)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.util
 import os
 import sys
@@ -67,6 +68,11 @@ COMMANDS = (
         "evaluate", "tracekit.cli.evaluate:command_evaluate", "Evaluate checkpoints: greedy, pass@k, majority vote."
     ),
     Command("probe", "tracekit.cli.probe:command_probe", "Test which reasoning features became linearly separable."),
+    Command("probe fit", "tracekit.cli.probe_use:command_probe_fit", "Fit a probe on one model and keep it."),
+    Command("probe apply", "tracekit.cli.probe_use:command_probe_apply", "Score new traces with a kept probe."),
+    Command("probe early", "tracekit.cli.probe_use:command_probe_early", "How early a probe tells a correct answer."),
+    Command("probe erase", "tracekit.cli.probe_use:command_probe_erase", "Erase a feature and answer again."),
+    Command("probe steer", "tracekit.cli.probe_use:command_probe_steer", "Push along a direction and answer again."),
     Command("study", "tracekit.cli.study:command_study", "Run the whole experiment and write its report."),
     Command("recipes", "tracekit.cli.recipes:command_recipes", "List the recipes that come with the packages."),
     Command("recipe", "tracekit.cli.recipes:command_recipe", "Print a recipe, to be saved and edited."),
@@ -86,9 +92,25 @@ def build_app(called: str | None) -> App:
         help_epilogue="A fault ends with one line and code 2; TRACEKIT_TRACEBACK=1 shows where it arose.",
     )
     for command in COMMANDS:
+        parts = [part for part in COMMANDS if part.name.startswith(f"{command.name} ")]
+        if " " in command.name:
+            continue  # a part of another command, added with it
+        if parts and command.name == called:
+            app.command(_with_parts(command, parts))
+            continue
         line = {} if command.name == called else {"help": command.help}
         app.command(command.target, name=command.name, **line)
     return app
+
+
+def _with_parts(command: Command, parts: list[Command]) -> App:
+    """A command that has others below it: `probe`, and `probe fit`."""
+    module, _, function = command.target.partition(":")
+    group = App(name=command.name)
+    group.default(getattr(importlib.import_module(module), function))
+    for part in parts:
+        group.command(part.target, name=part.name.removeprefix(f"{command.name} "), help=part.help)
+    return group
 
 
 def main() -> None:

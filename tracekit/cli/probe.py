@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,22 +13,21 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from probes.protocol.features import find_feature
+from probes.protocol.features import Feature, find_feature, label_rows
 from probes.protocol.result import ProbeResult
 from probes.protocol.run import run_protocol
 from probes.protocol.settings import ProtocolSettings
-from probes.protocol.trace_sources import Source, rollouts_as_traces
+from probes.protocol.trace_sources import Source
 from probes.report.report import answer, conclusion, write_report
 from probes.states.extract import Reading, extract_states
-from probes.states.places import Position
+from probes.states.places import Position, parse_position
 from probes.svm.kernels import StatesError
 from tracekit.cli.arguments import recipe_and_settings
+from tracekit.cli.probe_sources import read_source
 from tracekit.core import runs
 from tracekit.core.models import open_config
 from tracekit.core.progress import draw_progress
 from tracekit.core.settings import SettingsError, load_settings
-from tracekit.core.tables import COMPLETIONS, STEPS, TableError, read_table
-from tracekit.text.segment import segment_traces
 
 #: Names become folders: no separator, and no lone dots.
 _NAME = re.compile(r"\w[\w.+-]*")
@@ -45,6 +45,7 @@ def command_probe(
     output: Annotated[Path, Parameter(name=["--output", "--out"])] = Path("probe"),
     token_budget: int = 8192,
     untrained: bool = True,
+    dry_run: bool = False,
 ) -> None:
     """Test which features became linearly separable in which model, on identical traces, and write the report.
 
@@ -62,11 +63,13 @@ def command_probe(
     model
         NAME=FOLDER of a causal LM with its tokenizer; the same name again for another seed. One is called base.
     traces
-        Parquet with problem_id, trace_id, problem and response, and the columns that features are read from.
+        Parquet with problem_id, trace_id, problem and response, and the columns that features are read from; or the
+        folder of a curation or an evaluation: steps and verdicts that stand there are read too.
     feature
         A feature, or a column of your own in traces or steps.
     steps
-        A STEPS table in Parquet; without it the responses are segmented and tagged by rules.
+        A STEPS table in Parquet; without it steps.parquet beside the traces, else the responses are segmented and
+        tagged by rules.
     source
         NAME=FILE of traces by another author, or of a model's own rollouts as `tracekit evaluate` writes them
         (completions.parquet); NAME is then the model's. Every model reads every source.
@@ -78,6 +81,8 @@ def command_probe(
         Padded tokens a forward pass.
     untrained
         Also probe the base's architecture with untrained weights, as a control.
+    dry_run
+        Check files, features, their balance and the band, print them, and read no model.
     """
     settings = load_settings(ProtocolSettings, *recipe_and_settings(recipe, overrides, "tracekit.study"))
     if feature:
@@ -92,7 +97,11 @@ def command_probe(
     read = [(traces.name, *read_source(traces, steps), output / "states")]
     read += [(n, *read_source(path, their_steps.get(n)), output / "states" / f"on-{n}") for n, path in others.items()]
     needed_positions(settings, *read[0][1:3])
-    check_depths(models)
+    balances = [describe_feature(name, *read[0][1:3]) for name in settings.features]
+    check_band(settings, check_depths(models))
+    if dry_run:
+        Console().print(balance_drawn(balances))
+        return
     with draw_progress() as progress:
         neutral, *own = (
             Source(name, t, s, extract_models(models, t, s, folder, settings, token_budget, untrained, progress))
@@ -135,8 +144,8 @@ def name_files(arguments: Sequence[str], option: str) -> dict[str, Path]:
     return files
 
 
-def check_depths(models: dict[str, list[Path]]) -> None:
-    """Raise StatesError where models are of different depth: before their states are read, not after."""
+def check_depths(models: dict[str, list[Path]]) -> int:
+    """The models' depth. Raises StatesError where they differ: before their states are read, not after."""
     depths: dict[int, list[str]] = {}
     for folder in (folder for folders in models.values() for folder in folders):
         if not (folder / "config.json").is_file():
@@ -146,33 +155,48 @@ def check_depths(models: dict[str, list[Path]]) -> None:
     if len(depths) > 1:
         found = "; ".join(f"{depth}: {', '.join(names)}" for depth, names in depths.items())
         raise StatesError(f"models of different depth ({found}) have no common layers; compare models of one depth.")
+    return next(iter(depths))
 
 
-def read_source(path: Path, steps: Path | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Traces and their steps: as given, or segmented and tagged by rules. Raises TableError."""
-    traces = read_traces(path)
-    return traces, read_table(steps, STEPS) if steps is not None else segment_traces(traces)
-
-
-def read_traces(path: Path) -> pl.DataFrame:
-    """Traces with their problems: any Parquet with the four columns, or COMPLETIONS. Raises TableError."""
-    if not path.is_file():
-        raise TableError(f"{path} does not exist; expected traces as Parquet.")
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise TableError(f"{path} is not readable as Parquet ({error}).") from error
-    if "trace_id" not in frame.columns and set(COMPLETIONS) <= set(frame.columns):
-        return rollouts_as_traces(frame)
-    absent = [c for c in ("problem_id", "trace_id", "problem", "response") if c not in frame.columns]
+def check_band(settings: ProtocolSettings, depth: int) -> None:
+    """Raise SettingsError where the band names layers that the models do not have."""
+    absent = [layer for layer in settings.band or () if not 0 <= layer <= depth]
     if absent:
-        raise TableError(f"{path} has no column {', '.join(absent)}; a curated set has all four.")
-    for column in ("problem_id", "trace_id", "problem", "response"):
-        if missing := frame[column].null_count():
-            raise TableError(f"{path}: {column} is null in {missing} of {len(frame)} rows; drop those rows.")
-    if doubled := int(frame["trace_id"].is_duplicated().sum()):
-        raise TableError(f"{path}: trace_id repeats in {doubled} rows; keep one row a trace.")
-    return frame
+        raise SettingsError(f"band names layers {absent}; the models have layers 0 (embedding) … {depth}.")
+
+
+@dataclass(frozen=True)
+class Balance:
+    """A feature's labels before a model is read: rows, problems, and rows of each class (none for real labels)."""
+
+    feature: Feature
+    rows: int
+    problems: int
+    classes: dict[str, int]
+
+
+def describe_feature(name: str, traces: pl.DataFrame, steps: pl.DataFrame) -> Balance:
+    """Count a feature's labels on the steps, or on the traces. Raises FeatureError where they are of one class."""
+    feature = find_feature(name, traces, steps)
+    of_steps = feature.needs[0] == "steps" or parse_position(feature.position).anchor.startswith(("step", "before_r"))
+    rows = steps.select("trace_id", "step") if of_steps else traces.select("trace_id")
+    index = rows.join(traces.select("trace_id", "problem_id"), on="trace_id", how="inner")
+    if not of_steps:
+        index = index.with_columns(step=pl.lit(None, pl.Int32))
+    labels = label_rows(index, traces, steps, feature)
+    known = index.filter(pl.Series(labels.defined))
+    counts = labels.values.filter(pl.Series(labels.defined)).cast(pl.String).value_counts(sort=True)
+    classes = {} if labels.task == "real" else dict(counts.iter_rows())
+    return Balance(feature, len(known), known["problem_id"].n_unique(), classes)
+
+
+def balance_drawn(balances: Sequence[Balance]) -> Table:
+    """What would be probed, as a table for the terminal."""
+    drawn = Table("feature", "position", "rows", "problems", "rows of each class")
+    for one in balances:
+        classes = ", ".join(f"{name}: {count}" for name, count in one.classes.items()) or "real-valued"
+        drawn.add_row(one.feature.name, one.feature.position, str(one.rows), str(one.problems), classes)
+    return drawn
 
 
 def extract_models(
