@@ -11,6 +11,11 @@ CORRECTION = re.compile(
     r"let me (?:re|check|verify)|not right|no,|should be|re-?check|recalculat)",
     re.IGNORECASE,
 )
+_CORRECTION_PARTS = (
+    "wait", "wrong", "correct", "mistake", "actually", "instead", "rather", "sorry", "oops", "hmm", "let me",
+    "not right", "no,", "should be", "check", "recalculat",
+)  # fmt: skip
+_CLOSERS = " \n\t$.)]}*\\"
 TAKEN_BACK = re.compile(
     r"\b(?:no,? wait|wait,|wait\b[^.\n]{0,20}\bno\b|oops|sorry|correction:|scratch that|on second thought|"
     r"actually,? (?:it|that|this|the)|I made an? (?:\w+ )?(?:mistake|error)|"
@@ -24,6 +29,11 @@ _REVISED = re.compile(
 )
 DENIED = joined("denied_before")
 DENIED_AFTER = joined("denied_after")
+_DENIAL_PARTS = ("no", "n't", "ne", "than", "inst", "pas", "nich", "kein", "ni")  # a search by words is cheap
+_GUESS_PARTS = (
+    "may", "might", "could", "perhaps", "pos", "candidate", "guess", "quiz", "tal vez", "puede", "prob", "viel", "event",
+    "wohl",
+)  # fmt: skip
 DOUBTED = joined("doubted_before")
 HEDGE = joined("hedge")
 
@@ -51,12 +61,25 @@ def revised(after: str) -> str | None:
 
 def is_denied(text: str, start: int, end: int) -> bool:
     r"""Whether the value at a place is denied: "not \boxed{2}", "\boxed{2} is wrong", "\boxed{2}?"."""
-    return bool(DENIED.search(text, max(0, start - 40), start) or DENIED_AFTER.match(text, end, end + 80))
+    before = text[max(0, start - 40) : start]
+    if (not before.isascii() or any(map(before.__contains__, _DENIAL_PARTS))) and DENIED.search(before):
+        return True
+    after = text[end : end + 80].lstrip(_CLOSERS)
+    return bool(after) and DENIED_AFTER.match(text, end, end + 80) is not None
+
+
+def corrects(text: str) -> bool:
+    """Whether a text has words of a correction; the search by words spares most texts the one by pattern."""
+    lowered = text.lower()
+    return any(map(lowered.__contains__, _CORRECTION_PARTS)) and CORRECTION.search(text) is not None
 
 
 def is_guess(text: str, start: int) -> bool:
     r"""Whether the value at a place is only offered: "maybe \boxed{2}", "one candidate is \boxed{2}"."""
-    return DOUBTED.search(text, max(0, start - 40), start) is not None
+    before = text[max(0, start - 40) : start]
+    if before.isascii() and not any(map(before.lower().__contains__, _GUESS_PARTS)):
+        return False
+    return DOUBTED.search(before) is not None
 
 
 def is_doubtful(answer: str) -> bool:
@@ -65,12 +88,14 @@ def is_doubtful(answer: str) -> bool:
         return True
     if "\\" in answer and _STRUCK.search(answer):
         return True
-    return bool(_ASKED.search(answer)) or both_truths(answer)
+    if ("?" in answer or "？" in answer) and _ASKED.search(answer):
+        return True
+    return both_truths(answer)
 
 
 def both_truths(answer: str) -> bool:
     """Whether a short answer says both yes and no: "yes, No", "True; however False"."""
-    if len(answer) > 200 or not _TRUTH.search(answer):
+    if not 4 < len(answer) <= 200 or not _TRUTH.search(answer):
         return False
     said = {word.lower() in _NEGATIVE for word in _TRUTH.findall(_NO_WAIT.sub(" ", answer))}
     return len(said) > 1

@@ -11,9 +11,9 @@ import re
 
 from evaluators.extraction.boxes import LAST, Box, belong_together, boxes_from_end
 from evaluators.extraction.candidates import Extracted
-from evaluators.extraction.doubt import CORRECTION, STRIKETHROUGH, is_denied, is_doubtful, is_guess, revised
+from evaluators.extraction.doubt import STRIKETHROUGH, corrects, is_denied, is_doubtful, is_guess, revised
 from evaluators.extraction.formulas import ONE_FORMULA, PROSE
-from evaluators.extraction.languages import FOREIGN_PROSE, stated_value
+from evaluators.extraction.languages import foreign_prose, stated_value
 from evaluators.extraction.statements import last_statement
 from evaluators.extraction.thinking import thought_and_answer
 from evaluators.extraction.unmarked import TAIL, closing_letter, last_emphasis, last_number, spelled_out, whole
@@ -22,7 +22,6 @@ from evaluators.verdict import Policy
 
 _MARKS = re.compile(r"[\n:#*$：]|答案|结果")
 _STATES = re.compile(r"answer|option|cho|pick|select| are|####|[^\x00-\x7f]", re.IGNORECASE)
-_NEXT_NAMES = ("Question", "Problem", "Q:", "Human:", "User:", "Instruction", "Exercise", "QUESTION")
 _NEXT_QUESTION = re.compile(
     r"\n\s{0,3}(?:#{1,3} ?)?(?:\*\*)?(?:Question|QUESTION|Problem|Q|Human|User|Instruction|Exercise)"
     r"(?: ?\d{1,3})?(?:\*\*)?[ \t]?[:：]"
@@ -52,7 +51,10 @@ def final_answer(text: str, policy: Policy, expected: str = "") -> Extracted | N
 
     expected: the gold as written, which is an answer even where it says "Yes and no".
     """
-    found = _proposed(one_exercise(text[-LAST:]), policy)
+    text = text[-LAST:]
+    if "Q" in text or "Problem" in text or "Human:" in text or "User:" in text or "In" in text or "Exercise" in text:
+        text = one_exercise(text)
+    found = _proposed(text, policy)
     if found is None or not found.text or (found.text != expected and is_doubtful(found.text)):
         return None
     return found if found.text.isascii() else Extracted(stated_value(found.text, None), found.rule)
@@ -73,7 +75,7 @@ def _proposed(text: str, policy: Policy) -> Extracted | None:
             return boxed
     if policy.require_box:
         return None
-    if len(text) <= 80 and not _MARKS.search(text) and not PROSE.search(text) and not FOREIGN_PROSE.search(text):
+    if len(text) <= 80 and not _MARKS.search(text) and not PROSE.search(text) and not foreign_prose(text):
         return Extracted(text, "whole")
     if text[0] == "$" and ONE_FORMULA.fullmatch(text) and not _STATES.search(text):
         return Extracted(text[1:-1].strip(), "whole")
@@ -92,8 +94,6 @@ def _proposed(text: str, policy: Policy) -> Extracted | None:
 
 def one_exercise(text: str) -> str:
     """A text up to where it goes on with another question, as base models do, if it has given an answer before."""
-    if not any(name in text for name in _NEXT_NAMES):
-        return text
     for match in _NEXT_QUESTION.finditer(text):
         if _GIVEN.search(text, 0, match.start()):
             return text[: match.start()]
@@ -102,7 +102,7 @@ def one_exercise(text: str) -> str:
 
 def one_turn(response: str) -> str:
     """A response up to the control token that ends its turn: 42<|im_end|>, 42</s>."""
-    if "<" not in response and "[/" not in response:
+    if not ("|>" in response or "s>" in response or "_turn>" in response or "｜>" in response or "INST]" in response):
         return response
     start = _TURN_START.match(response)
     end = _TURN_END.search(response, start.end() if start else 0)
@@ -152,7 +152,7 @@ def last_boxes(text: str, policy: Policy) -> tuple[str, Extracted | None]:
 def _content(text: str, boxes: list[Box]) -> Extracted:
     """What boxes that belong together answer; boxes: from the last to the first."""
     after = text[boxes[0].end : boxes[0].end + 2000]
-    if CORRECTION.search(after):
+    if corrects(after):
         corrected = last_statement(after)
         if corrected is not None:
             return corrected

@@ -52,18 +52,6 @@ class Split(NamedTuple):
     closed: bool
 
 
-#: A part of every tag: a response without any of them needs no search by pattern.
-_HINTS = (
-    "hink>",
-    "THINK]",
-    "hinking>",
-    "hought",
-    "easoning>",
-    "hink▷",
-    "channel",
-    "begin_of_solution",
-    "assistantfinal",
-)
 _MESSAGE = r"(?:<\|message\|>)?"  # behind the name of a harmony channel
 _HEADER = r"(?:<\|end\|>)?(?:<\|start\|>assistant)?"  # before it
 _BLOCK_OF_TAG = {tag: block for block in THINK_BLOCKS for tag in (*block.openings, *block.closings)}
@@ -103,6 +91,13 @@ def find_tags(response: str) -> list[Tag]:
     return tags
 
 
+def _may_have_tags(text: str) -> bool:
+    """Whether a part of some tag stands in a text; written out, for it is asked of every response."""
+    if "<" in text and ("hink" in text or "hought" in text or "channel" in text or "easoning>" in text):
+        return True
+    return "THINK]" in text or "hink▷" in text or "_solution|>" in text or "assistantfinal" in text
+
+
 def split_thinking(response: str, opened: bool = False) -> Split:
     """Find a response's think blocks of any notation.
 
@@ -116,7 +111,7 @@ def split_thinking(response: str, opened: bool = False) -> Split:
     (19, 27)
     """
     whole = (0, len(response))
-    if not any(hint in response for hint in _HINTS):
+    if not _may_have_tags(response):
         return Split(whole, (len(response),) * 2, False) if opened else Split(None, whole, True)
     start: int | None = 0 if opened else None  # of the thought
     end: int | None = None

@@ -41,6 +41,11 @@ _MEASURED = re.compile(
 _DECIMAL_COMMA = re.compile(r"([-−+]?\d{1,3}(?:\.\d{3})+|[-−+]?\d+),(\d{1,2}|\d{4,})(?!\d)")
 
 
+def foreign_prose(text: str) -> bool:
+    """Whether a text has words in a script that writes no mathematics."""
+    return not text.isascii() and FOREIGN_PROSE.search(text) is not None
+
+
 def announcements(text: str, lowered: str) -> list[tuple[int, Language]]:
     """Return the ends of all announcements of an answer in languages other than English."""
     return [
