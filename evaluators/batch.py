@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from evaluators.verdict import Outcome, Policy, Verdict
@@ -18,10 +19,15 @@ from evaluators.workers.pool import DeadlineExceeded, Worker, WorkerDied
 #: their start and the pipes cost: half a second and about 20 µs a pair, measured.
 TRIAL_SECONDS = 1.0
 WORTH_SECONDS = 4.0
+#: (timeouts of a batch, CPU seconds that a case may use from then on), the most timeouts first. An honest integral
+#: takes about 0.1 s.
+BREAKER_STEPS = ((256, 0.1), (16, 0.25))
 #: Pairs a worker is sent at once: enough that the pipe costs little beside the verdicts.
 CHUNK = 64
-#: A verdict takes at most the policy's deadline; a worker silent for this much longer is stuck.
+#: A verdict takes at most the policy's budget of CPU time and a little; a worker that is silent for this much longer,
+#: with LOAD_FACTOR processes on each core, is stuck.
 GRACE_SECONDS = 30.0
+LOAD_FACTOR = 8.0
 #: Address space of one batch worker.
 MEMORY_BYTES = 4 * 1024**3
 
@@ -88,6 +94,25 @@ class Pair(NamedTuple):
         return verify(self.response, self.gold, policy=policy, prompt=self.prompt, think_open=self.think_open)
 
 
+class Breaker:
+    """Cuts the symbolic budget of a batch whose cases keep using it up, so that they cannot starve their neighbours.
+
+    After each number of timeouts in BREAKER_STEPS the cases that follow have no more than the seconds beside it.
+    Verdicts of the cheaper tiers, and of honest symbolic cases, which take less, stay as they are.
+    """
+
+    def __init__(self, policy: Policy, timeouts: int = 0) -> None:
+        self.policy, self.timeouts = policy, timeouts
+
+    def verify(self, pair: Pair) -> Verdict:
+        """Return the verdict on a pair within the budget that is left."""
+        seconds = next((limit for count, limit in BREAKER_STEPS if self.timeouts >= count), math.inf)
+        reduced = seconds < self.policy.deadline_seconds
+        verdict = pair.verify(replace(self.policy, deadline_seconds=seconds) if reduced else self.policy)
+        self.timeouts += verdict.outcome is Outcome.TIMEOUT
+        return verdict
+
+
 def _verify_here(
     pairs: Sequence[Pair],
     policy: Policy,
@@ -97,8 +122,9 @@ def _verify_here(
 ) -> None:
     """Append verdicts until all are there, or until the trial says that workers would be worth their start."""
     started = time.monotonic()
+    breaker = Breaker(policy)
     for pair in pairs:
-        verdicts.append(pair.verify(policy))
+        verdicts.append(breaker.verify(pair))
         report(len(verdicts))
         if trial_seconds is not None and len(verdicts) % CHUNK == 0:
             taken = time.monotonic() - started
@@ -192,6 +218,7 @@ class _Lane:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.timeouts = 0
         self.worker: Worker | None = None
 
     def verify(self, pairs: list[Pair]) -> list[Verdict]:
@@ -213,14 +240,16 @@ class _Lane:
         if self.worker is None:
             self.worker = Worker("verify", MEMORY_BYTES)
             self.worker.wait_ready()
-        self.worker.send([asdict(self.policy), pairs])
-        allowed = self.policy.deadline_seconds * len(pairs) + GRACE_SECONDS
+        self.worker.send([asdict(self.policy), pairs, self.timeouts])
+        allowed = (self.policy.deadline_seconds * len(pairs) + GRACE_SECONDS) * LOAD_FACTOR
         kind, value = self.worker.receive(time.monotonic() + allowed)
         if kind == "memory":
             raise DeadlineExceeded("it needs more memory than a worker may use")
         if kind == "error":
             raise RuntimeError(f"verify raised in a worker, which it never should: {value}")
-        return [Verdict(Outcome(outcome), *rest) for outcome, *rest in value]
+        verdicts = [Verdict(Outcome(outcome), *rest) for outcome, *rest in value]
+        self.timeouts += sum(verdict.outcome is Outcome.TIMEOUT for verdict in verdicts)
+        return verdicts
 
     def close(self) -> None:
         if self.worker is not None:

@@ -32,8 +32,8 @@ class Policy:
     answer_in_open_think: a response whose `<think>` is never closed may still answer inside it.
     ignore_case: text answers are compared case-insensitively.
     symbolic: what the cheaper tiers leave open goes to sympy in a worker process; False leaves it undecided.
-    deadline_seconds: wall time of one comparison, given to all its symbolic parts together and counted from its
-        start; past it the verdict is TIMEOUT.
+    deadline_seconds: CPU time of one comparison's symbolic parts together, in their worker; past it the verdict is
+        TIMEOUT. Waiting for a worker is not counted: a verdict does not depend on the machine's load.
 
     Fixed and not a choice: an order matters in tuples and not in sets, lists or roots; an equation `x = a` answers
     `a`; a base-n number is its value.

@@ -165,7 +165,7 @@ def _compare(found: Extracted, answer: Answer, expected: Answer, policy: Policy,
     try:
         same = comparison.equal(expected.tree, answer.tree)
     except DeadlineExceeded:
-        reason = f"The symbolic tier had no answer within {policy.deadline_seconds} s."
+        reason = f"The symbolic tier had no answer within {policy.deadline_seconds:g} s of CPU time."
         return Outcome.TIMEOUT, prediction, "symbolic", reason
     except Unreadable as error:
         return Outcome.UNPARSED_PREDICTION, prediction, comparison.method, f"The comparison is undecided: {error}."

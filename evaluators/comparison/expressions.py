@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from fractions import Fraction
-from time import monotonic
 from typing import Any
 
 from evaluators.comparison.canonical import is_infinite
@@ -223,16 +222,16 @@ class Scalars(Ladder):
 
     def symbolically(self, a: Node, b: Node) -> bool | None:
         """Whether sympy finds two expressions equal, in its worker."""
-        from evaluators.workers.pool import run_symbolic
+        from evaluators.workers.pool import ask_symbolic
 
         if not (is_scalar(a) and is_scalar(b)):
             return None
         check_symbolic_size(a, b)
         self.reach(4)
-        seconds = self.until - monotonic()
-        if seconds <= 0:
-            raise DeadlineExceeded("the deadline passed")
-        same = run_symbolic(to_json(a), to_json(b), seconds)
+        if self.seconds_left < 1e-3:
+            raise DeadlineExceeded("the budget of the comparison is used up")
+        same, used = ask_symbolic(to_json(a), to_json(b), self.seconds_left)
+        self.seconds_left -= used
         return self.differ("The difference simplifies to something that is not zero") if same is False else same
 
 

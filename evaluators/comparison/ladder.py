@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import monotonic
 
 from evaluators.comparison.numeric import fresh_budget
 from evaluators.parsing.tree import Node, TooLarge
@@ -16,10 +15,20 @@ MAX_STEPS = 2000  # pairs of parts looked at in one comparison
 class Ladder:
     """One comparison of two trees; `tier` is the most expensive tier it came to.
 
-    All symbolic parts of it share one deadline, `until` on the clock of `time.monotonic`.
+    All symbolic parts of it share one budget of CPU time, of which `seconds_left` is left.
     """
 
-    __slots__ = ("policy", "question", "relating", "set_comparisons", "steps", "tier", "too_large", "until", "witness")
+    __slots__ = (
+        "policy",
+        "question",
+        "relating",
+        "seconds_left",
+        "set_comparisons",
+        "steps",
+        "tier",
+        "too_large",
+        "witness",
+    )
 
     def __init__(self, policy: Policy, question: frozenset[str] = frozenset()) -> None:
         self.policy = policy
@@ -30,7 +39,7 @@ class Ladder:
         self.relating = 0
         self.set_comparisons = 0
         self.too_large: TooLarge | None = None  # why no point could be computed
-        self.until = monotonic() + policy.deadline_seconds
+        self.seconds_left = policy.deadline_seconds
         fresh_budget()
 
     @property

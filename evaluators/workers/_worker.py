@@ -1,21 +1,62 @@
 """The worker interpreter: `python -m evaluators.workers._worker` answers JSON lines on its pipes.
 
-Each request is one line `[number, task, payload]`; each answer one line `[number, kind, value]` with kind
-"value", "memory" or "error". The first line out is `[0, "ready", null]`, once the task's imports are done.
+Each request is one line `[number, payload]`; each answer one line `[number, kind, value]` with kind "value", "memory",
+"deadline" (the CPU time that the request allows is used up) or "error". The first line out is `[0, "ready", null]`,
+once the task's imports are done.
 A thread reads the requests, so that the end of the parent ends this process even in the midst of a computation.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import queue
+import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 Task = Callable[[Any], Any]
+#: CPU seconds beyond its limit after which a case that no signal handler can interrupt ends the whole worker.
+HARD_SECONDS = 2
+
+
+class OutOfTime(BaseException):
+    """The CPU time of a case is used up; no library that catches Exception stops it."""
+
+
+@contextlib.contextmanager
+def cpu_limit(seconds: float) -> Iterator[None]:
+    """Raise OutOfTime in the block once it has used `seconds` of this process's CPU time, whatever the clock says."""
+    if not hasattr(signal, "setitimer"):  # not a POSIX system: the caller's wall clock alone bounds the case
+        yield
+        return
+    armed = True
+
+    def interrupt(signum: int, frame: Any) -> None:
+        if armed:
+            raise OutOfTime
+
+    signal.signal(signal.SIGPROF, interrupt)
+    _limit_cpu(time.process_time() + seconds + HARD_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 0.05)  # again, should a bare except have swallowed the first
+    try:
+        yield
+    finally:
+        armed = False
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _limit_cpu(seconds: float) -> None:
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    wanted = math.ceil(seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def main(task: str, memory_bytes: int) -> None:
@@ -33,6 +74,8 @@ def main(task: str, memory_bytes: int) -> None:
             kind, value = "value", run(payload)
         except MemoryError:
             kind, value = "memory", None
+        except OutOfTime:
+            kind, value = "deadline", None
         except Exception as error:  # the process boundary: the parent says it, with the type's name
             kind, value = "error", f"{type(error).__name__}: {error}"
         _write(answers, number, kind, value)
@@ -45,9 +88,13 @@ def _symbolic() -> Task:
     x = Node("sym", (), "x")  # sympy imports much at its first use: that is no case's time
     symbolic_equal(Node("pow", (Node("add", (x, ONE)), TWO)), Node("fn", (x,), "sin"))
 
-    def run(payload: Any) -> bool | None:
-        a, b = payload
-        return symbolic_equal(from_json(a), from_json(b))
+    def run(payload: Any) -> list[Any]:
+        """The answer and the CPU seconds that it took."""
+        a, b, seconds = payload
+        before = time.process_time()
+        with cpu_limit(seconds):
+            same = symbolic_equal(from_json(a), from_json(b))
+        return [same, time.process_time() - before]
 
     return run
 
@@ -55,16 +102,16 @@ def _symbolic() -> Task:
 def _verify() -> Task:
     from dataclasses import astuple
 
-    from evaluators.batch import Pair
+    from evaluators.batch import Breaker, Pair
     from evaluators.verdict import Policy
     from evaluators.workers import pool as deadline
 
     deadline.set_worker_count(1)  # the batch has its own workers: one symbolic worker behind each is enough
 
     def run(payload: Any) -> list[Any]:
-        settings, pairs = payload
-        policy = Policy(**settings)
-        return [astuple(Pair(*pair).verify(policy)) for pair in pairs]
+        settings, pairs, timeouts = payload
+        breaker = Breaker(Policy(**settings), timeouts)
+        return [astuple(breaker.verify(Pair(*pair))) for pair in pairs]
 
     return run
 

@@ -13,10 +13,13 @@ import json
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from evaluators.parsing.tree import DeadlineExceeded
@@ -27,14 +30,15 @@ logger = logging.getLogger("evaluators")
 STARTUP_SECONDS = 60.0
 #: Address space of a worker; sympy itself takes about 0.3 GiB of it.
 MEMORY_BYTES = 2 * 1024**3
-#: Of a deadline, kept for killing the worker and for the machine's load: the caller has its answer in time.
-CLEANUP_SECONDS = 0.1
+#: CPU seconds of a case's first try. What needs more is tried again with all its budget once no first try waits, so
+#: that a few expensive cases do not hold up many cheap ones.
+FIRST_TRY_SECONDS = 0.25
+#: Wall seconds for each CPU second, and beyond them, after which a worker that answers nothing is taken for stuck.
+WALL_FACTOR, WALL_SECONDS = 60.0, 30.0
+#: Comparisons remembered, those that used up their budget too.
+MEMO_SIZE = 8192
 #: Workers that one case may end. Two can be killed from outside at once (one at work, one in reserve).
 TRIES = 3
-
-
-class StillStarting(DeadlineExceeded):
-    """The deadline passed before the worker was up; it goes on starting."""
 
 
 class WorkerBroken(RuntimeError):
@@ -45,29 +49,87 @@ class WorkerDied(RuntimeError):
     """A worker ended in the midst of a case."""
 
 
-def run_symbolic(a: Any, b: Any, deadline_seconds: float = 1.0) -> bool | None:
+class OutOfTime(RuntimeError):
+    """A case used up its CPU time where nothing could interrupt it: its worker ended with it."""
+
+
+def run_symbolic(a: Any, b: Any, budget_seconds: float = 1.0) -> bool | None:
     """Whether two trees are equal by sympy, computed in a worker; None where sympy cannot tell.
 
-    a, b: trees as `evaluators.parsing.tree.to_json` writes them.
-    deadline_seconds: from this call on; waiting for a free worker, or for one that is still starting, is included.
-    Call `warm_up(wait=True)` beforehand where the first case must have all of it.
-
-    Raises DeadlineExceeded past the deadline or the memory limit, WorkerBroken where no worker ever started.
+    `ask_symbolic` without the cost.
     """
+    return ask_symbolic(a, b, budget_seconds)[0]
+
+
+def ask_symbolic(a: Any, b: Any, budget_seconds: float) -> tuple[bool | None, float]:
+    """Whether two trees are equal by sympy, and the CPU seconds that it took; None where sympy cannot tell.
+
+    a, b: trees as `evaluators.parsing.tree.to_json` writes them.
+    budget_seconds: CPU time of the computation in its worker. Waiting for a free worker and a worker's start are not
+        counted, so that the answer does not depend on the machine's load.
+
+    Equal comparisons are made once: the answer is remembered, as is that a budget did not suffice.
+    Raises DeadlineExceeded past the budget or the memory limit, WorkerBroken where no worker ever started.
+    """
+    kind, value, seconds = _memo.get((a, b), budget_seconds, lambda: _ask(a, b, budget_seconds))
+    if kind == "memory":
+        raise DeadlineExceeded("the symbolic computation needed more memory than its worker may use")
+    if kind == "deadline":
+        raise DeadlineExceeded(f"the symbolic computation needed more than {budget_seconds:g} s of CPU time")
+    return (None if value is None else bool(value)), seconds
+
+
+def _ask(a: Any, b: Any, seconds: float) -> tuple[str, Any, float]:
+    """One computation in a worker, as (kind, value, CPU seconds)."""
     try:
-        kind, value = _pool.ask([a, b], deadline_seconds)
+        kind, value = _pool.ask([a, b], seconds)
     except (WorkerBroken, OSError) as error:
         if not _pool.was_ready:
             raise
         # Workers did start before: the machine is short of processes or memory, and a long run must not end for it.
         logger.error("no symbolic worker starts any more; cases that need one time out: %s", error)
         raise DeadlineExceeded(f"no worker could be started: {error}") from error
-    if kind == "memory":
-        raise DeadlineExceeded("the symbolic computation needed more memory than its worker may use")
     if kind == "error":
         logger.warning("the symbolic tier failed on a case, which stays undecided: %s", value)
-        return None
-    return None if value is None else bool(value)
+        return "value", None, seconds
+    return (kind, *value) if kind == "value" else (kind, None, seconds)
+
+
+class _Memo:
+    """Comparisons made and being made: two threads that ask the same wait for one answer."""
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[str, tuple[str, Any, float]] = OrderedDict()
+        self.running: dict[str, threading.Event] = {}
+        self.lock = threading.Lock()
+
+    def get(
+        self, question: Any, seconds: float, compute: Callable[[], tuple[str, Any, float]]
+    ) -> tuple[str, Any, float]:
+        """The remembered answer, else the computed one; an answer within fewer seconds than a case took is no time."""
+        key = json.dumps(question)
+        while True:
+            with self.lock:
+                known = self.known.get(key)
+                if known is not None and (known[0] == "value" or known[2] >= seconds):
+                    self.known.move_to_end(key)
+                    return known if known[2] <= seconds or known[0] != "value" else ("deadline", None, seconds)
+                event = self.running.get(key)
+                if event is None:
+                    event = self.running[key] = threading.Event()
+                    break
+            event.wait()
+        try:
+            answer = compute()
+            with self.lock:
+                self.known[key] = answer
+                while len(self.known) > MEMO_SIZE:
+                    self.known.popitem(last=False)
+            return answer
+        finally:
+            with self.lock:
+                del self.running[key]
+            event.set()
 
 
 def warm_up(*, wait: bool = False, count: int = 2) -> None:
@@ -113,16 +175,13 @@ class Worker:
     def wait_ready(self, seconds: float = STARTUP_SECONDS) -> None:
         """Return when the worker has done its imports.
 
-        Raises WorkerDied where it was killed, WorkerBroken where it ends by itself or takes over STARTUP_SECONDS,
-        StillStarting where it is not ready within fewer `seconds`: it may be waited for again.
+        Raises WorkerDied where it was killed, WorkerBroken where it ends by itself or takes over `seconds`.
         """
         if self.ready:
             return
         try:
             line = self._read_line(time.monotonic() + seconds)
         except DeadlineExceeded as error:
-            if seconds < STARTUP_SECONDS:
-                raise StillStarting("no worker was ready within the deadline") from error
             raise self._broken(error) from error
         except WorkerDied as error:
             status = self.process.wait()
@@ -181,6 +240,8 @@ class Worker:
                 raise DeadlineExceeded("the deadline passed")
             part = self.process.stdout.read(65536)
             if not part:
+                if self.process.wait() == -getattr(signal, "SIGXCPU", 0):
+                    raise OutOfTime("the worker used up the CPU time of its case")
                 raise WorkerDied(f"the worker ended with status {self.process.poll()}")
             self._buffer += part
         line, _, self._buffer = self._buffer.partition(b"\n")
@@ -194,31 +255,36 @@ class _Pool:
         self.limit = max(2, min(8, os.cpu_count() or 2))
         self.idle: list[Worker] = []
         self.standing = 0
+        self.first_tries = 0
         self.was_ready = False
         self.changed = threading.Condition()
 
-    def ask(self, payload: Any, seconds: float) -> tuple[str, Any]:
-        until = time.monotonic() + seconds - min(CLEANUP_SECONDS, seconds / 10)
+    def ask(self, trees: list[Any], seconds: float) -> tuple[str, Any]:
+        """Answer as (kind, value): a short try first, and all of the budget where that is not enough."""
+        first = min(seconds, FIRST_TRY_SECONDS)
+        kind, value = self._ask_for(trees, first, patient=False)
+        return self._ask_for(trees, seconds, patient=True) if kind == "deadline" and first < seconds else (kind, value)
+
+    def _ask_for(self, trees: list[Any], seconds: float, patient: bool) -> tuple[str, Any]:
         for tried in range(1, TRIES + 1):
             try:
-                return self._ask_once(payload, until)
+                return self._ask_once([*trees, seconds], seconds, patient)
+            except OutOfTime:
+                return "deadline", None
             except WorkerDied as error:  # killed from outside, or by this case: the last try tells
                 if tried == TRIES:
                     raise DeadlineExceeded(f"the case ended its worker {TRIES} times; {error}") from error
         raise AssertionError("the last try returns or raises")
 
-    def _ask_once(self, payload: Any, until: float) -> tuple[str, Any]:
-        worker = self._take(until)
+    def _ask_once(self, payload: Any, seconds: float, patient: bool) -> tuple[str, Any]:
+        worker = self._take(patient)
         healthy = False
         try:
-            worker.wait_ready(until - time.monotonic())
+            worker.wait_ready()
             self.was_ready = True
             worker.send(payload)
-            kind, value = worker.receive(until)
+            kind, value = worker.receive(time.monotonic() + WALL_SECONDS + WALL_FACTOR * seconds)
             healthy = kind != "memory"
-        except StillStarting:
-            healthy = True
-            raise
         finally:
             self._give_back(worker, healthy)
         return kind, value
@@ -245,24 +311,31 @@ class _Pool:
         for worker in workers:
             worker.kill()
 
-    def _take(self, until: float) -> Worker:
+    def _take(self, patient: bool) -> Worker:
+        """A worker, waited for without limit; patient: only once no first try waits."""
         with self.changed:
-            self._drop_dead()
-            self._start_first()
-            while not self.idle:
-                if self.standing < self.limit:
-                    self._start()
-                elif not self.changed.wait(until - time.monotonic()):
-                    raise DeadlineExceeded("no worker came free within the deadline")
-            # The last one in is the warmest; one that is still starting is taken only where no other stands.
-            place = next((i for i in range(len(self.idle) - 1, -1, -1) if self.idle[i].is_warm()), 0)
-            return self.idle.pop(place)
+            self.first_tries += not patient
+            try:
+                self._drop_dead()
+                self._start_first()
+                while not self.idle or (patient and self.first_tries):
+                    if not self.idle and self.standing < self.limit:
+                        self._start()
+                    else:
+                        self.changed.wait()
+                # The last one in is the warmest; one that is still starting is taken only where no other stands.
+                place = next((i for i in range(len(self.idle) - 1, -1, -1) if self.idle[i].is_warm()), 0)
+                return self.idle.pop(place)
+            finally:
+                self.first_tries -= not patient
+                if not self.first_tries:
+                    self.changed.notify_all()
 
     def _give_back(self, worker: Worker, healthy: bool) -> None:
         if healthy:
             with self.changed:
                 self.idle.append(worker)
-                self.changed.notify()
+                self.changed.notify_all()
         else:
             worker.process.kill()
             # Reaping a large process and starting the next take tens of milliseconds that the caller need not wait.
@@ -274,7 +347,7 @@ class _Pool:
             self.standing -= 1
             if worker.ready and self is _pool:  # one that never came up would not come up again
                 self._start()
-            self.changed.notify()
+            self.changed.notify_all()
 
     def _drop_dead(self) -> None:
         """Let go of workers that were killed while they stood idle: their end says nothing of the next case."""
@@ -293,11 +366,13 @@ class _Pool:
 
 
 _pool = _Pool()
+_memo = _Memo()
 
 
 def _forget_after_fork() -> None:
     """A forked child must not talk on its parent's pipes: it lets go of them and has no workers yet."""
-    global _pool
+    global _pool, _memo
+    _memo = _Memo()
     inherited, limit = _pool, _pool.limit
     for worker in inherited.idle:
         worker.close_pipes()

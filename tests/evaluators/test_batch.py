@@ -8,7 +8,7 @@ import pytest
 
 from evaluators import batch
 from evaluators.batch import UnparsedGoldWarning, verify_batch
-from evaluators.verdict import Outcome, Policy
+from evaluators.verdict import Outcome, Policy, Verdict
 from evaluators.verify import verify
 from evaluators.workers.pool import Worker, WorkerDied
 
@@ -139,3 +139,16 @@ def test_an_interrupt_ends_the_workers():
             return
         time.sleep(0.05)
     assert not [name for name in os.listdir("/proc") if name.isdigit() and is_a_batch_worker_of_ours(name)]
+
+
+def test_the_breaker_cuts_the_budget_of_a_batch_that_keeps_using_it_up(monkeypatch):
+    given = []
+
+    def timed_out(self, policy):
+        given.append(policy.deadline_seconds)
+        outcome = Outcome.TIMEOUT if self.response == "bomb" else Outcome.CORRECT
+        return Verdict(outcome, None, "1", "symbolic", "")
+
+    monkeypatch.setattr(batch.Pair, "verify", timed_out)
+    verify_batch(["bomb"] * 300 + ["1"], ["1"] * 301, workers=1)
+    assert given == [1.0] * 16 + [0.25] * 240 + [0.1] * 45
