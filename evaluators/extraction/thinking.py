@@ -38,6 +38,10 @@ OPENING_TAGS = tuple(tag for block in THINK_BLOCKS for tag in block.openings)
 CLOSING_TAGS = tuple(tag for block in THINK_BLOCKS for tag in block.closings)
 
 
+#: Characters at the end of a response in which every tag is looked at.
+MAX_SCAN = 1_000_000
+
+
 class Split(NamedTuple):
     """Where a response thinks and where it answers; spans are (start, end) in characters.
 
@@ -111,6 +115,8 @@ def split_thinking(response: str, opened: bool = False) -> Split:
     (19, 27)
     """
     whole = (0, len(response))
+    if len(response) > MAX_SCAN:
+        return _split_long(response, opened)
     if not _may_have_tags(response):
         return Split(whole, (len(response),) * 2, False) if opened else Split(None, whole, True)
     start: int | None = 0 if opened else None  # of the thought
@@ -129,6 +135,17 @@ def split_thinking(response: str, opened: bool = False) -> Split:
     if is_open:
         return Split((start or 0, len(response)), (len(response),) * 2, False)
     return Split(None if end is None else (start or 0, end), (answer, _answer_end(response, answer)), True)
+
+
+def _split_long(response: str, opened: bool) -> Split:
+    """Split a response of megabytes: of its head only whether it ends inside a block."""
+    head = len(response) - MAX_SCAN
+    last_opening = max(response.rfind(tag, 0, head) for tag in OPENING_TAGS)
+    last_closing = max(response.rfind(tag, 0, head) for tag in CLOSING_TAGS)
+    inside = last_opening > last_closing or (opened and last_closing < 0)
+    thought, answer, closed = split_thinking(response[head:], inside)
+    start = (0, thought[1] + head) if thought else (0, last_closing) if last_closing >= 0 else None
+    return Split(start, (answer[0] + head, answer[1] + head), closed)
 
 
 def _answer_end(response: str, start: int) -> int:

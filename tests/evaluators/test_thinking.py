@@ -60,3 +60,10 @@ def test_blocks_that_are_not_plain(response, answer, closed):
 def test_many_tags_cost_little():
     response = "<think></think>" * 50_000
     assert split_thinking(response).answer == (len(response), len(response))
+
+
+@pytest.mark.parametrize("padding", ["x" * 1_500_000, "<think></think>" * 100_000])
+def test_a_response_of_megabytes_is_split_like_a_short_one(padding):
+    assert verify(f"<think>{padding}</think>It is 4.", "4").correct
+    assert verify(f"<think>{padding.replace('</think>', '')}It is 4.", "4").outcome is Outcome.NO_ANSWER
+    assert verify(f"{padding} It is 4.", "4", think_open="</think>" not in padding).correct is ("</think>" in padding)
