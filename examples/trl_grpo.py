@@ -5,6 +5,7 @@ MODEL is a folder or a hub name; PROBLEMS has `problem` and `answer`.
 
 import sys
 
+import torch
 from datasets import load_dataset
 from trl import GRPOConfig, GRPOTrainer
 
@@ -22,6 +23,8 @@ def main(model: str, problems: str, output: str, steps: int = 100) -> None:
         num_generations=4,
         max_completion_length=64,
         report_to="none",
+        bf16=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
     )
     trainer = GRPOTrainer(model=model, reward_funcs=accuracy_reward, train_dataset=rows, args=settings)
     trainer.train()
