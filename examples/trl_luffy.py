@@ -1,6 +1,7 @@
 """LUFFY inside TRL: `python examples/trl_luffy.py MODEL CURATED.parquet OUTPUT [STEPS]`.
 
-CURATED is what `tracekit curate` writes. Other recipes: hpt, chord_phi, srft, …; on several processes: accelerate launch.
+CURATED is what `tracekit curate` writes. Other recipes: hpt, chord_phi, srft and more; on several processes:
+accelerate launch.
 """
 
 import sys
