@@ -6,12 +6,14 @@ An adapter holds rows as tensors, not as `Sample`s. The two functions that decid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tracekit.core.prompts import PromptSettings, print_chats
 from tracekit.core.recipes import find_recipe
 from tracekit.core.settings import load_settings
 from trainer.data.problems import Problem
@@ -66,6 +68,15 @@ def load_recipe(recipe: str | TrainSettings, *words: str) -> TrainSettings:
             "luffy_baseline, rl_sft, hpt, chord_mu, chord_phi, srft, grpo, or settings like theirs."
         )
     return settings
+
+
+def printed_prompt(tokenizer: Any, prompt: Any, template_arguments: Mapping[str, Any]) -> str:
+    """A prompt's text up to where the response begins: itself, or a conversation through the chat template."""
+    if isinstance(prompt, str):
+        return prompt
+    settings = PromptSettings(template_arguments=dict(template_arguments))
+    chat = [dict(message) for message in prompt]
+    return print_chats(tokenizer, [chat], settings, add_generation_prompt=True)[0]
 
 
 def row_roles(

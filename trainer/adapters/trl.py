@@ -15,7 +15,7 @@ without a teacher row; rows of zero advantage go through the model too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
 from tracekit.core.tables import CURATED, read_table
-from trainer.adapters.rows import RecipeError, RowRoles, as_batch, load_recipe, row_roles
+from trainer.adapters.rows import RecipeError, RowRoles, as_batch, load_recipe, printed_prompt, row_roles
 from trainer.data.sequences import responses_ids
 from trainer.objectives.loss_from_settings import Totals, policy_loss
 from trainer.settings import TrainSettings
@@ -165,16 +165,9 @@ class LuffyTrainer(GRPOTrainer):  # type: ignore[misc]
         if text is None:
             return None
         prompt = row["prompt"]
-        printed = prompt if isinstance(prompt, str) else self._printed(prompt)
+        printed = printed_prompt(self._tokenizer, prompt, self.chat_template_kwargs)
         (ids,) = responses_ids(self._tokenizer, [text], [printed])
         return ids if len(ids) <= self.max_completion_length else None
-
-    def _printed(self, messages: Sequence[Mapping[str, str]]) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True, **self.chat_template_kwargs
-            )
-        )
 
     def _roles(self, taught: Tensor, rows: int) -> dict[str, Tensor]:
         """What this process's rows train, decided over the rows of all processes."""
