@@ -121,12 +121,12 @@ def split_thinking(response: str, opened: bool = False) -> Split:
         return Split(whole, (len(response),) * 2, False) if opened else Split(None, whole, True)
     start: int | None = 0 if opened else None  # of the thought
     end: int | None = None
-    answer = 0
+    answer, lead = 0, len(response) - len(response.lstrip())
     inside: ThinkBlock | None = None
     is_open = opened
     for tag in find_tags(response):
         if tag.opens:
-            if not is_open or (inside is None and not response[: tag.start].strip()):
+            if not is_open or (inside is None and tag.start <= lead):
                 start = tag.end if start is None or is_open else start
                 inside, is_open = tag.block, True
         elif not is_open or inside is None or inside is tag.block:
