@@ -30,6 +30,7 @@ _GROUPS = (
     ("north", "south", "east", "west"), ("none of the above", "all of the above"),
 )  # fmt: skip
 _GROUP_OF = {word: number for number, group in enumerate(_GROUPS) for word in group}
+_GROWN = frozenset(("mul", "fn", "add", "pow", "sym"))
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -57,8 +58,7 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
         ops = (a.op, b.op)
         if "text" in ops:
             return self.texts(a, b)
-        classes = growth_of(a), growth_of(b)
-        if any(one is not None and one[0] == "O" for one in classes) or None not in classes:
+        if a.op in _GROWN and b.op in _GROWN and (growth_of(a) or growth_of(b)):
             return self.growth(a, b)
         if "choice" in ops:
             return self.choices(a, b)
@@ -92,7 +92,7 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
         """Two growth classes; one alone says less than an expression does."""
         one, two = growth_of(a), growth_of(b)
         if one is None or two is None:
-            return None
+            return None if "O" in ((one or two or "")[0]) else self.scalars(a, b)
         self.reach(3)
         same, witness = same_growth(one, two, self.equal)
         return self.decided(same, witness)

@@ -13,6 +13,7 @@ from itertools import islice, product
 from typing import Any
 from zlib import crc32
 
+from evaluators.comparison.error_bounds import estimate
 from evaluators.comparison.numeric import DIGITS, Rational, value_at
 from evaluators.comparison.polynomials import between, breakpoints_of_parts
 from evaluators.parsing.tree import Node, TooLarge, Unreadable, contains, substitute, symbols, walk
@@ -140,8 +141,12 @@ def _float(value: Any) -> float:
 
 def witness_of_values(a: Node, b: Node, point: Mapping[str, Any]) -> str | None:
     """Return a sentence that names a point and the two values there, None where one cannot be computed."""
+    near = estimate(a, point), estimate(b, point)
     try:
-        left, right = value_at(a, point, DIGITS), value_at(b, point, DIGITS)
+        if near[0] is not None and near[1] is not None and near[0][0] != near[1][0]:
+            left, right = near[0][0], near[1][0]  # floats do where they differ: the values are only shown
+        else:
+            left, right = value_at(a, point, DIGITS), value_at(b, point, DIGITS)
     except Unreadable:
         return None
     place = f"At {show_point(point)} the values are " if point else "The values are "
