@@ -11,7 +11,7 @@ from evaluators.comparison.expressions import close
 from evaluators.comparison.ladder import Ladder
 from evaluators.comparison.numeric import DIGITS, PRIME, Rational, Undefined, point_of, residue, value_at
 from evaluators.comparison.quantities import INTEGERS, congruent
-from evaluators.comparison.sampling import mixed_point, special_points
+from evaluators.comparison.sampling import orthants, special_points
 from evaluators.comparison.solution_sets import compare_sets
 from evaluators.parsing.tree import MINUS_ONE, Node, TooLarge, Unreadable, contains, negate, substitute, symbols, walk
 from evaluators.verdict import Policy
@@ -58,7 +58,7 @@ class Relations(Ladder):
         if self.set_comparisons > MAX_SET_COMPARISONS:
             return None
         self.reach(3)
-        found = compare_sets(a, b)
+        found = compare_sets(self.spread(a), self.spread(b))
         return self.differ(found.witness[:1].upper() + found.witness[1:]) if found.same is False else found.same
 
     def unsolved(self, relation: Node, other: Node) -> bool | None:
@@ -218,7 +218,7 @@ class Relations(Ladder):
             return False
         name, value = name_of(definition).value, self.value_of(definition)
         others = (symbols(equation) | symbols(value)) - {name}
-        for point in (*(point_of(others, index, "positive") for index in range(3)), mixed_point(others, 0)):
+        for point in (*(point_of(others, index, "positive") for index in range(3)), *orthants(others)):
             try:
                 found = value_at(value, point, DIGITS)
                 start, slope, far, back = (
@@ -278,7 +278,7 @@ class Relations(Ladder):
                 return None
         points = [point_of(names, index, "positive") for index in range(6)]
         points += [point_of(names, index, "negative") for index in range(2)]
-        points += [mixed_point(names, index) for index in range(2 * len(names))]
+        points += orthants(names)
         found = None
         seen = 0
         for point in chain(points, () if None not in modular[0] else special_points(names, a, b)):

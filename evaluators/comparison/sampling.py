@@ -63,12 +63,20 @@ def digits_at(a: Node, b: Node, point: Mapping[str, Any], digits: int) -> int:
 
 
 def mixed_point(names: frozenset[str], index: int) -> dict[str, Rational]:
-    """Return values of both signs, of moderate size, for the index-th point."""
+    """Return values of moderate size for the index-th point, whose bits say which of the names are negative.
+
+    Indices from 0 to 2**n - 1 so meet every orthant of n variables.
+    """
     point: dict[str, Rational] = {}
-    for name in names:
+    for rank, name in enumerate(sorted(names)):
         noise = crc32(f"{name}@{index}".encode("utf-8", "backslashreplace"))
-        point[name] = Fraction((noise >> 3) % 9973 + 311, 4001) * (-1 if noise & 1 else 1)
+        point[name] = Fraction(noise % 9973 + 311, 4001) * (-1 if index >> rank & 1 else 1)
     return point
+
+
+def orthants(names: frozenset[str]) -> list[dict[str, Rational]]:
+    """Return a point in every orthant, of the first three variables where there are more."""
+    return [mixed_point(names, index) for index in range(2 ** min(len(names), 3))]
 
 
 def special_points(names: frozenset[str], a: Node, b: Node) -> Iterator[dict[str, Rational]]:

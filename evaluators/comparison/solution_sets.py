@@ -17,8 +17,8 @@ from evaluators.comparison.float_roots import float_roots
 from evaluators.comparison.linear_systems import linear_rows, reduced, solutions
 from evaluators.comparison.numeric import Undefined, fresh_budget, value_at
 from evaluators.comparison.polynomials import ROOT_DIGITS, between, branch, squarefree, zeros
-from evaluators.comparison.sampling import mixed_point, show_point
-from evaluators.parsing.tree import Node, Unreadable, contains, negate, substitute, symbols, walk
+from evaluators.comparison.sampling import mixed_point, orthants, show_point
+from evaluators.parsing.tree import TWO, Node, Unreadable, contains, negate, substitute, symbols, walk
 
 _SETS = frozenset(("interval", "set", "union", "inter", "minus", "builder"))
 _VALUES = frozenset(("list", "num", "dec", "add", "mul", "pow", "root", "fn", "pm", "mp"))
@@ -73,9 +73,9 @@ def as_conditions(node: Node, name: str | None) -> Node:
     if node.op == "rel":
         return _spread(node)
     if node.op == "list" and any(arg.op in ("rel", "list") for arg in node.args):
-        parts = tuple(as_conditions(arg, name) for arg in node.args)
-        if any(part.op not in ("rel", "list") for part in parts):
+        if any(arg.op not in ("rel", "list") for arg in node.args):
             raise Undecidable("mixes relations with values")
+        parts = tuple(as_conditions(arg, name) for arg in node.args)
         return Node("list", parts, "or" if node.value == "or" or _are_roots(parts) else "and")
     if name is None:
         raise Undecidable("names no variable")
@@ -103,7 +103,12 @@ def _spread(node: Node) -> Node:
     if node.value in (("=",), ("!=",)) and node.args[1].op in ("list", "set"):
         parts = tuple(_spread(Node("rel", (node.args[0], value), node.value)) for value in elements(node.args[1]))
         return Node("list", parts, "and" if node.value == ("!=",) else "or")
-    if not set(node.value) <= _SIGNS or any(arg.op in ("tuple", "list", "matrix", "quantity") for arg in node.args):
+    if node.value == ("=",) and node.args[0].op == "root" and node.args[0].args[1] == TWO:
+        under, value = node.args[0].args[0], node.args[1]  # the root of u is v: u is v squared, and v not negative
+        squared = Node("rel", (under, Node("pow", (value, TWO))), ("=",))
+        return Node("list", (squared, Node("rel", (value, Node("num", (), 0)), (">=",))), "and")
+    sides = node.args[:1] if node.value == ("in",) else node.args
+    if not set(node.value) <= _SIGNS or any(arg.op in ("tuple", "list", "matrix", "quantity") for arg in sides):
         raise Undecidable("has a relation that is not between numbers")
     return node
 
@@ -289,6 +294,7 @@ def _differ_in_complex(a: Node, b: Node, name: str) -> bool:
     """Whether two polynomial equations have the same real roots and other complex ones: x = 2 and x^3 = 8."""
     forms = []
     for node in (a, b):
+        node = node.args[0] if node.op == "list" and len(node.args) == 1 else node
         if node.op != "rel" or node.value != ("=",) or contains(node, "fn", "root"):
             return False
         ratio = branch(Node("add", (node.args[0], negate(node.args[1]))), name, Fraction(1, 3))
@@ -333,10 +339,8 @@ def _is_decided(a: Node, b: Node, moving: str, rest: Point) -> bool:
 
 def _settings(a: Node, b: Node, names: list[str]) -> Iterator[dict[str, Fraction]]:
     """Yield values of the variables that stand still: in every orthant, zero, and numbers of the trees."""
-    for index in range(4):
-        yield {
-            name: Fraction(value).limit_denominator(40) for name, value in mixed_point(frozenset(names), index).items()
-        }
+    for point in (*orthants(frozenset(names)), mixed_point(frozenset(names), 8), mixed_point(frozenset(names), 15)):
+        yield {name: Fraction(value).limit_denominator(40) for name, value in point.items()}
     numbers = [part.value for node in (a, b) for part in walk(node) if part.op == "num" and abs(part.value) < 10**6]
     for value in dict.fromkeys((Fraction(0), Fraction(1), *map(Fraction, numbers[:3]))):
         yield dict.fromkeys(names, value)

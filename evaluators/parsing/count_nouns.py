@@ -6,6 +6,7 @@ Words that the question or the gold uses count as well; see `evaluators.comparis
 from __future__ import annotations
 
 _NOUNS = """
+beat heartbeat calorie
 account acorn acre act activity actor address adult adventure afternoon airplane album alien altitude animal answer
 ant apple apricot apron area arm arrangement arrow article artist aunt award axe baby bacon bag bagel bakery ball
 balloon banana band bandage bar barn barrel base basket basketball bat batch battery beach bead beam bean bear bed

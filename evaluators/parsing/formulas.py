@@ -41,6 +41,11 @@ def chemical_formula(text: str) -> str | None:
     return body.replace("_", "") + sign
 
 
+def without_typeface(text: str) -> str:
+    """Return a formula as plain mathematics: H_2O for `\\text{H}_2\\text{O}`."""
+    return _NOISE.sub("", _TYPEFACE.sub("", text))
+
+
 def composition(formula: str) -> Counter[str] | None:
     """Return the atoms of each element, with the charge as `charge`; None where a symbol is no element."""
     charge = _CHARGE.search(formula)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from evaluators.parsing.formulas import chemical_formula
+from evaluators.parsing.formulas import chemical_formula, without_typeface
 from evaluators.parsing.grammar import based_number, decimal
 from evaluators.parsing.normalize import MAX_ANSWER, ascii_signs, join_thousands, number_word, strip_wrappers, words
 from evaluators.parsing.parser import parse
@@ -277,7 +277,12 @@ def _check_single_truth(first: str, rest: str) -> None:
 def _formula(text: str) -> Node | None:
     """A chemical formula, with its letters multiplied as what it may be compared with where they are no elements."""
     formula = chemical_formula(text)
-    return None if formula is None else Node("text", (), FORMULA + formula)
+    if formula is None:
+        return None
+    try:
+        return Node("text", (parse(without_typeface(text)),), FORMULA + formula)
+    except Unreadable:
+        return Node("text", (), FORMULA + formula)
 
 
 def _clock(text: str) -> Node | None:
