@@ -18,9 +18,9 @@ from evaluators.comparison.numeric import (
     digits_needed,
     exact,
     point_of,
-    residue,
     value_at,
 )
+from evaluators.comparison.residues import residue
 from evaluators.comparison.sampling import (
     digits_at,
     hides,
@@ -42,6 +42,7 @@ _SCALAR = frozenset(
 _DUMMIES = frozenset("klmnjpqrstKNMZ")
 _TINY = 1e-25
 _HUGE = 1e8
+_STABLE = 1e-6
 _DOUBLE_DIGITS = 16  # fewer are compared as rounded decimals
 
 MAX_SYMBOLIC_PARTS = 150  # nodes of both sides
@@ -188,13 +189,13 @@ class Scalars(Ladder):
         try:
             if hides(a, b):
                 digits = digits_at(a, b, {}, digits)
-            if same_at(a, b, {}, DIGITS) and (digits == DIGITS or same_at(a, b, {}, digits)):
-                return True
+            same = same_at(a, b, {}, DIGITS)
+            same = same_at(a, b, {}, digits) if same and digits != DIGITS else same
         except (TooLarge, Undefined):
             raise
         except Unreadable:
             return None
-        return self.differ(witness_of_values(a, b, {}) or "The values differ")
+        return self.decided(same, witness_of_values(a, b, {}) or "The values differ") if same is not True else True
 
     def agree_at(
         self, points: Iterable[dict[str, Rational]], a: Node, b: Node, digits: int, enough: int = 1000
@@ -214,6 +215,8 @@ class Scalars(Ladder):
                 self.too_large = error
                 continue
             except Unreadable:
+                continue
+            if same is None:
                 continue
             if not same and ((left.imag == 0 and right.imag == 0) or point_is_positive(point)):
                 return self.differ(witness_of_values(a, b, point) or "The values differ")
@@ -336,8 +339,8 @@ def close(left: Any, right: Any, digits: int) -> bool:
     return bool(difference < size * type(size)(10) ** (10 - digits))
 
 
-def same_at(a: Node, b: Node, point: dict[str, Rational], digits: int) -> bool:
-    """Whether two values agree at a point.
+def same_at(a: Node, b: Node, point: dict[str, Rational], digits: int) -> bool | None:
+    """Whether two values agree at a point; None where rounding alone decides.
 
     A difference that is nothing but rounding shrinks with the precision; one that is there does not. So zero is
     recognised whatever the size of the terms that cancel in it.
@@ -346,7 +349,9 @@ def same_at(a: Node, b: Node, point: dict[str, Rational], digits: int) -> bool:
     if off == 0:
         return True
     again = abs(value_at(a, point, 2 * digits + 15) - value_at(b, point, 2 * digits + 15))
-    return bool(again <= off * type(off)(10) ** (-digits // 2))
+    if again <= off * type(off)(10) ** (-digits // 2):
+        return True
+    return False if abs(off - again) <= off * _STABLE else None  # beside a pole a value may be nothing but rounding
 
 
 def point_is_positive(point: dict[str, Rational]) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 from evaluators.comparison.canonical import UNKNOWN, elements, is_variable, vector
 from evaluators.comparison.expressions import close
 from evaluators.comparison.ladder import Ladder
-from evaluators.comparison.numeric import DIGITS, PRIME, Rational, Undefined, point_of, residue, value_at
+from evaluators.comparison.numeric import DIGITS, Rational, Undefined, point_of, value_at
 from evaluators.comparison.quantities import INTEGERS, congruent
+from evaluators.comparison.residues import PRIME, residue
 from evaluators.comparison.sampling import orthants, special_points
 from evaluators.comparison.solution_sets import compare_sets
 from evaluators.parsing.tree import MINUS_ONE, Node, TooLarge, Unreadable, contains, negate, substitute, symbols, walk

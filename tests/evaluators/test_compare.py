@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from evaluators import Outcome, Policy, verify
 from evaluators.comparison.error_bounds import estimate
 from evaluators.comparison.expressions import shows
-from evaluators.comparison.numeric import exact, residue, value_at
+from evaluators.comparison.numeric import exact, value_at
+from evaluators.comparison.residues import residue
 from evaluators.parsing.parser import parse
 from evaluators.parsing.tree import Node
 from evaluators.workers.symbolic import symbolic_equal, to_sympy
