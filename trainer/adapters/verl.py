@@ -5,9 +5,10 @@ complete command see docs/scaling.md). verl's pins (transformers below 5.11) and
 an environment of its own, with this package installed there without its dependencies.
 
 What was tested, and what was not: the pure functions here in our own tests; against verl 0.9.1 the registry, the losses
-under `agg_loss`, the hook on the trainer and the class of the rollout (benchmarks/verl_adapter.py, on a CPU, with its
-dependencies beside those of verl's pins). A training run on Ray was NOT run. The hook wraps one private method of
-`RayPPOTrainer`, verl's synchronous trainer (`trainer.use_v1 = False`).
+under `agg_loss`, the hook on the trainer and the class of the rollout, on a CPU, with a newer transformers than verl
+pins (tests/trainer/test_adapters_verl.py, where verl can be imported), and that the documented command's settings are
+verl's. A training run on Ray was NOT run. The hook wraps one private method of `RayPPOTrainer`, verl's synchronous
+trainer (`trainer.use_v1=False`, which verl calls deprecated).
 
 How a teacher's tokens are known to the loss: verl hands a policy loss nothing but log-probs, advantages and masks. The
 hook therefore writes TEACHER, which no log-prob can be, in the place of a teacher token's old log-prob.
