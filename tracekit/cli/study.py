@@ -45,6 +45,9 @@ def command_study(
     hardware
         For the dry run: a100, h100, h800, h200 (8 of them unless hardware.devices says otherwise) or core.
     """
+    if recipe is not None and str(recipe) == "register":
+        _register(overrides)
+        return
     recipe, overrides = recipe_and_settings(recipe, overrides, "tracekit.study", output)
     assumed = [word for word in overrides if word.startswith(("work.", "hardware."))]
     if not dry_run and assumed:
@@ -63,6 +66,21 @@ def command_study(
     _print(settings, result)
     if not all(gate["passed"] for gate in result["gates"]):
         sys.exit(GATE_FAILED)
+
+
+def _register(words: tuple[str, ...]) -> None:
+    """`tracekit study register RECIPE`: write the registration that the recipe names."""
+    from tracekit.study.preregistration import register
+
+    recipe, overrides = (Path(words[0]), words[1:]) if words else (None, ())
+    if recipe is None:
+        raise SettingsError("register which study? Expected: tracekit study register RECIPE.")
+    settings = load_settings(StudySettings, recipe, list(overrides))
+    if not settings.rungs or settings.registration is None:
+        raise SettingsError(f"{recipe} has no rungs, or names no registration; expected registration = PATH.")
+    found = register(settings, settings.registration)
+    print(f"registered {len(found['claims'])} claims on {found['bases']} bases: {settings.registration}")
+    print(f"SHA-256 {found['hash']}")
 
 
 def _print_plan(settings: StudySettings, assumed: list[str], hardware: str | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tracekit.core.runs import Progress
 from tracekit.study.jobs import Job
 from tracekit.study.paths import measures_folder, model_folder, states_folder
+from tracekit.study.rungs import perform_rung_job, rung_jobs
 from tracekit.study.settings import BASE, StudySettings
 from tracekit.study.steps.evaluation import evaluate_run
 from tracekit.study.steps.generated_data import make_pairs, roll_out
@@ -22,6 +23,8 @@ STAGES = ("world", "curate", "pretrain", "pairs", "train", "rollouts", "states",
 
 def jobs_of(settings: StudySettings) -> list[Job]:
     """The graph of a study. Its order is the order in which ready jobs are taken."""
+    if settings.rungs:
+        return rung_jobs(settings)
     domain = domain_of(settings)
     jobs = [Job(domain.first, "world"), Job("curate", "curate", (domain.first,))]
     asked = settings.probing.own_rollouts if settings.probed() else ()
@@ -52,7 +55,9 @@ def jobs_of(settings: StudySettings) -> list[Job]:
 def perform(settings: StudySettings, job: Job, progress: Progress) -> None:
     """Do one job. Done again after a kill it goes on from its own files."""
     kind, _, run = job.name.partition("-")
-    if not run:
+    if settings.rungs:
+        perform_rung_job(settings, job, progress)
+    elif not run:
         _WHOLE[kind](settings, progress)
     else:
         arm, _, seed = run.rpartition("-")

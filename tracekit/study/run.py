@@ -12,8 +12,12 @@ from tracekit.core.runs import RUN_FILE, Progress, no_progress, start_run
 from tracekit.core.settings import SettingsError, build_settings
 from tracekit.study.jobs import Board, lead
 from tracekit.study.pipeline import jobs_of
+from tracekit.study.preregistration import begin_registered
 from tracekit.study.report.report import write_study_report, write_views
+from tracekit.study.report.rung_report import write_rung_report
+from tracekit.study.rungs import runs_of
 from tracekit.study.settings import StudySettings
+from tracekit.study.steps.rung_runs import check_arm
 from tracekit.study.steps.training import train_settings
 from tracekit.study.tasks.task import domain_of
 
@@ -36,8 +40,11 @@ def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> d
     folder = start_run(settings.output, recorded, seed=settings.seed)
     board = Board(folder, jobs_of(settings))
     board.reopen_outgrown()
+    begin_registered(settings, started=bool(board.records()))
     if not board.all_done():
         lead(folder, board, settings.workers, domain_of(settings).environment, progress)
+    if settings.rungs:
+        return write_rung_report(settings, board.records())
     installed = os.environ.get(INSTALL_SECONDS)
     write_views(settings, progress)
     progress("report", 0, 1)
@@ -49,6 +56,11 @@ def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> d
 def check_study(settings: StudySettings) -> None:
     """Raise a ValueError where settings or files of this machine cannot carry the study, before anything is begun."""
     domain_of(settings).check()
+    if settings.rungs:
+        for run in runs_of(settings):
+            if run.arm in settings.arms:
+                check_arm(settings, run)
+        return
     for arm in settings.arms:
         for seed in settings.run_seeds(arm)[:1]:
             train_settings(settings, arm, seed)

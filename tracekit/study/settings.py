@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 from tracekit.core.recipes import find_recipe
 from tracekit.core.settings import Settings, SettingsError, build_settings, read_toml
 from tracekit.study.problem_sets import ProblemSet
-from tracekit.study.tasks.world import World
+from tracekit.study.tasks.world import Teacher, World
 from trainer.settings import ModelChanges
 
 BASE = "base"  # the untrained-further arm, and what every arm starts from unless it says otherwise
@@ -39,12 +39,35 @@ class Arm(Settings):
     start: the arm whose checkpoint it starts from. seeds: how many of the study's seeds it runs on; None: all.
     The tables that its method reads come from the study: curated traces, problems, text (pretrain, cpt), or pairs of
     a right trace and a wrong answer of the start's own (dpo).
+    rungs, phase, teacher and split are those of a study with rungs: the rungs that it runs at (None: all); when its
+    jobs come (0: first); who wrote its traces; which problems it is trained and tested on.
     """
 
     recipe: dict[str, Any]
     start: str = BASE
     seeds: PositiveInt | None = None
     title: str = ""
+    rungs: tuple[str, ...] | None = None
+    phase: NonNegativeInt = 0
+    teacher: Teacher = "right"
+    split: Literal["test", "gap"] = "test"
+
+
+class Rung(Settings):
+    """A habit of the base, given to the skill base of each seed by mid-training.
+
+    With `first` the rung's base is the first checkpoint, of those that are kept `every` so many steps, at which the
+    teacher's first token has at least that probability under the question; without it, the last one.
+    """
+
+    habit: float = Field(0.0, ge=0, le=1, description="share of the mid-training's questions answered in steps")
+    steps: NonNegativeInt = Field(0, description="optimizer steps of mid-training; 0: the skill base itself")
+    every: PositiveInt = Field(4, description="steps between the checkpoints among which `first` chooses")
+    recipe: dict[str, Any] = Field({}, description="laid over `mid_training`")
+    first: float | None = Field(None, gt=0, lt=1, description="least probability of the teacher's first token")
+    pass_rate: float = Field(1.0, gt=0, le=1, description="highest pass rate of the base: a gate")
+    phase: NonNegativeInt = Field(0, description="when its jobs come; 0: first")
+    title: str = Field("", description="name in figures")
 
 
 class Evaluation(Settings):
@@ -168,6 +191,9 @@ class StudySettings(Settings):
     probing: Probing = Probing()
     grid: dict[str, list[Any]] = {}  # key.sub → values: a study at each point (see tracekit.study.grid)
     data: PublicData | None = None  # None: the embedded world
+    rungs: dict[str, Rung] = {}  # habits of the base, at each of which the arms are run (see tracekit.study.rungs)
+    registration: Path | None = None  # of a study with rungs: its prereg.json
+    mid_training: dict[str, Any] = {}  # recipe of the training that gives a skill base its habit
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySettings:
@@ -188,6 +214,9 @@ class StudySettings(Settings):
             raise ValueError("seeds must be distinct, and at least one.")
         if self.data is not None:
             _check_public(self)
+        wrong = [name for name in self.rungs if "-" in name or "/" in name or name in (BASE, *self.arms)]
+        if wrong or (self.rungs and self.data is not None):
+            raise ValueError(f"rungs: {wrong[0] if wrong else 'a study on public data has none'}.")
         return self
 
     # ---------------------------------------------------------------- what is evaluated

@@ -26,7 +26,9 @@ from tracekit.study.paths import (
 )
 from tracekit.study.settings import BASE, IN_DISTRIBUTION, SPLITS, StudySettings
 from tracekit.study.tasks import world as worlds
+from tracekit.study.tasks.corpus import corpus_table, write_tokenizer
 from tracekit.study.tasks.task import Outlook, SolutionPath, Words
+from tracekit.study.tasks.teachers import teach
 from trainer.settings import DataSettings
 
 #: Wrong steps among the probing traces: a step's correctness can only be probed where both kinds occur.
@@ -70,14 +72,14 @@ class EmbeddedWorld:
             )
             seen |= frozenset(problems["problem"])
             write_table(problems, folder / split / "problems.parquet", PROBLEMS)
-        self._write_traces("train", worlds.teach(world, problems_of(settings, "train"), settings.seed, counts.traces))
+        self._write_traces("train", teach(world, problems_of(settings, "train"), settings.seed, counts.traces))
         # of test problems nobody learns: they say which way the teacher would have gone
-        self._write_traces("test", worlds.teach(world, problems_of(settings, "test"), settings.seed))
+        self._write_traces("test", teach(world, problems_of(settings, "test"), settings.seed))
         fallible = world.model_copy(update={"teacher_errors": PROBE_ERRORS})
         each = settings.probing.traces_per_problem
-        probing = worlds.teach(fallible, problems_of(settings, PROBE_SPLIT), settings.seed, each)
+        probing = teach(fallible, problems_of(settings, PROBE_SPLIT), settings.seed, each)
         self._write_traces(PROBE_SPLIT, probing)
-        worlds.write_tokenizer(world, folder / "tokenizer")
+        write_tokenizer(world, folder / "tokenizer")
 
     def _write_traces(self, split: str, traces: pl.DataFrame) -> None:
         folder = materials_folder(self.settings) / split
@@ -102,7 +104,7 @@ class EmbeddedWorld:
     def make_corpus(self, seed: int) -> None:
         """What one seed of the base is pre-trained on."""
         settings = self.settings
-        write_table(worlds.corpus_table(settings.world, settings.corpus, seed), corpus_file(settings, seed), CURATED)
+        write_table(corpus_table(settings.world, settings.corpus, seed), corpus_file(settings, seed), CURATED)
 
     def make_base(self, seed: int, progress: Progress) -> None:
         """Train a base until it has the skill: where it has not formed, anew and twice as long.
@@ -145,7 +147,7 @@ class EmbeddedWorld:
         settings = self.settings
         own = read_table(materials_folder(settings) / IN_DISTRIBUTION / "traces.parquet", TRACES)
         problems = problems_of(settings, IN_DISTRIBUTION)
-        return own, worlds.teach(settings.world, problems, settings.seed + APART, settings.evaluation.samples)
+        return own, teach(settings.world, problems, settings.seed + APART, settings.evaluation.samples)
 
     def skill(self) -> pl.DataFrame:
         """ "least" over worked logs, "elicited" under the question."""
@@ -167,9 +169,9 @@ class EmbeddedWorld:
 
         settings = self.settings
         problems = worlds.make_problems(settings.world, "train", min(settings.problems.train, 64), settings.seed)
-        traces = worlds.teach(settings.world, problems, settings.seed)
+        traces = teach(settings.world, problems, settings.seed)
         with tempfile.TemporaryDirectory() as folder:
-            tokenizer = load_tokenizer(worlds.write_tokenizer(settings.world, folder))
+            tokenizer = load_tokenizer(write_tokenizer(settings.world, folder))
         tree = settings.base.get("new_model", {}) | {"tokenizer": Path(folder)}
         words = [float(len(text.split())) for text in (*problems["problem"], *traces["response"])]
         asked, said = (sum(part) / len(part) for part in (words[: len(problems)], words[len(problems) :]))

@@ -12,42 +12,42 @@ slot after the other, repeating label and operation before each result:
 A slot may be followed by a verification (`check C +7 7`), and a wrong result by its correction
 (`B −4 1 wait B −4 0`). Slots are worked in the order of their labels, however the problem lists them.
 
-The corpus that a base is pre-trained on holds worked logs, marked by `:` in place of the `?`, and under
-the `?` mostly direct answers: the base has the skill of a step and seldom the habit. Two settings decide
-what training has to do: `habit`, how often the corpus takes steps under the question, and `sloppiness`,
-how often such a step is wrong.
+What a base is pre-trained on stands in `corpus.py`, what a teacher writes in `teachers.py`.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import polars as pl
 from pydantic import Field
 
-from tracekit.core.ids import problem_id, trace_id
+from tracekit.core.ids import problem_id
 from tracekit.core.settings import Settings
-from tracekit.core.tables import CURATED, PROBLEMS, STEPS, TRACES, check, conform
+from tracekit.core.tables import PROBLEMS, STEPS, check
 
 LABELS = ("A", "B", "C", "D", "E", "F", "G", "H", "I", "J")
 ADDENDS = tuple(range(1, 8))
 FACTORS = (2, 3)
 TIMES_SHARE = 0.25  # of operations that multiply; the rest add or subtract
 
-CHECK, WAIT = "check", "wait"
-QUESTION, LOG = "?", ":"
+CHECK, WAIT, SQUARE = "check", "wait", "sq"
+QUESTION, LOG, REVERSE = "?", ":", "!"
+MARKS = (QUESTION, LOG, REVERSE)
+GAP = "^"  # the operation of the knowledge gap: value² + operand, worked as `A ^3 sq 16 19`
+GAP_OPERANDS = (1, 2, 3)
 BOX_OPEN, BOX_CLOSE = "\\boxed{", "}"
-BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
-
 SOURCE = "tracekit-world"
-TEACHER = "world-teacher"
 
-Split = Literal["train", "test", "length", "order", "surface"]
+Split = Literal["train", "test", "length", "order", "surface", "gap"]
+
+#: right: worked in full. wrong: a share of traces with a wrong step. garbled: random results, the right box, which
+#: outcome verification accepts. shuffled: the right steps in another order. answer: no step.
+Teacher = Literal["right", "wrong", "garbled", "shuffled", "answer"]
 
 
 class World(Settings):
@@ -63,11 +63,18 @@ class World(Settings):
     checked: float = Field(0.1, ge=0, le=1, description="chance that a step is followed by a verification")
     corrected: float = Field(0.05, ge=0, le=1, description="chance that a step is first wrong, then corrected")
     teacher_errors: float = Field(0.05, ge=0, le=1, description="share of teacher traces with an uncorrected error")
+    sealed: bool = Field(False, description="whether the corpus's direct answers are random values")
+    answer_values: int = Field(2, ge=2, le=4, description="how many of the last values a problem asks for")
+    reversed_share: float = Field(0.0, ge=0, le=1, description="share of the corpus of the unrelated family `!`")
+    gap: float = Field(0.0, ge=0, le=1, description="share of the corpus's questions with the operation ^")
+    teacher: Teacher = Field("right", description="what the teacher's traces are like")
+    teacher_wrong: float = Field(1.0, ge=0, le=1, description="share of traces that a teacher `wrong` spoils")
+    gap_shown: float = Field(1.0, ge=0, le=1, description="share of traces of ^ that show its sub-step")
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One labelled slot: sign "+", "−" or "×" and its operand."""
+    """One labelled slot: sign "+", "−", "×" or "^" and its operand."""
 
     label: str
     sign: str
@@ -82,6 +89,8 @@ class Operation:
         """The value after this operation, in [0, modulus)."""
         if self.sign == "×":
             return value * self.operand % modulus
+        if self.sign == GAP:
+            return (value * value + self.operand) % modulus
         return (value + (self.operand if self.sign == "+" else -self.operand)) % modulus
 
 
@@ -105,10 +114,9 @@ class Chain:
             values.append(operation.apply(values[-1], modulus))
         return values
 
-    def gold(self, modulus: int) -> str:
-        """The last two values as a tuple."""
-        before, last = self.values(modulus)[-2:]
-        return f"({before}, {last})"
+    def gold(self, world: World) -> str:
+        """The values that are asked for, the last ones, as a tuple."""
+        return f"({', '.join(str(value) for value in self.values(world.modulus)[-world.answer_values :])})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +138,16 @@ class Step:
 
 
 def draw_chain(rng: random.Random, world: World, length: int, split: Split = "train") -> Chain:
-    """A random chain. Two × in a row come in the split `order` alone, a shuffled listing in `surface` alone."""
+    """Draw a chain. Two × in a row come in the split `order` alone, a shuffled listing in `surface`, a ^ in `gap`."""
     while True:
         operations = tuple(_draw_operation(rng, label) for label in LABELS[:length])
         twice = any(a.sign == b.sign == "×" for a, b in itertools.pairwise(operations))
         if length == 1 or twice == (split == "order"):
             break
+    if split == "gap":
+        slot = rng.randrange(length)
+        gap = Operation(LABELS[slot], GAP, rng.choice(GAP_OPERANDS))
+        operations = (*operations[:slot], gap, *operations[slot + 1 :])
     listed = list(range(length))
     while split == "surface" and length > 1 and listed == sorted(listed):
         rng.shuffle(listed)
@@ -162,7 +174,7 @@ def make_problems(
         if text in seen:
             continue
         seen.add(text)
-        gold = chain.gold(world.modulus)
+        gold = chain.gold(world)
         rows.append(
             {
                 "problem_id": problem_id(SOURCE, text, gold),
@@ -180,11 +192,11 @@ def make_problems(
 def read_chain(problem: str) -> Chain:
     """The chain that a problem's text describes. Raises ValueError where it describes none."""
     words = problem.split()
-    if len(words) < 4 or len(words) % 2 or not words[0].isdecimal() or words[-1] not in (QUESTION, LOG):
+    if len(words) < 4 or len(words) % 2 or not words[0].isdecimal() or words[-1] not in MARKS:
         raise ValueError(f"{problem!r} is no problem of the embedded world; expected START A ×2 B −4 … ?")
     slots = []
     for label, token in zip(words[1:-1:2], words[2:-1:2]):
-        if label not in LABELS or token[:1] not in ("+", "−", "×") or not token[1:].isdecimal():
+        if label not in LABELS or token[:1] not in ("+", "−", "×", GAP) or not token[1:].isdecimal():
             raise ValueError(f"{problem!r}: {label} {token} is no labelled operation")
         slots.append(Operation(label, token[0], int(token[1:])))
     order = sorted(range(len(slots)), key=lambda i: slots[i].label)
@@ -195,71 +207,55 @@ def read_chain(problem: str) -> Chain:
 # ---------------------------------------------------------------- responses
 
 
-def box(values: list[int]) -> str:
-    """The final answer: the last two of `values`."""
-    return f"{BOX_OPEN} ( {values[-2]} , {values[-1]} ) {BOX_CLOSE}"
+def box(values: Sequence[int]) -> str:
+    """The final answer: a tuple of values."""
+    return f"{BOX_OPEN} ( {' , '.join(str(value) for value in values)} ) {BOX_CLOSE}"
 
 
-def work(rng: random.Random, world: World, chain: Chain, *, wrong: float) -> str:
-    """A worked response. `wrong` is the chance that a step's result is wrong and stays so."""
+def asked_of(world: World, values: Sequence[int]) -> Sequence[int]:
+    """The values that are asked for: the last ones of a chain's (all of them where there are fewer)."""
+    return values[-world.answer_values :]
+
+
+def work(rng: random.Random, world: World, chain: Chain, *, wrong: float, sub_steps: bool = True) -> str:
+    """A worked response. `wrong` is the chance that a step's result is wrong and stays so.
+
+    sub_steps: whether the square within the operation ^ is written.
+    """
     words: list[str] = []
     values = [chain.start]
     for operation in chain.operations:
         right = operation.apply(values[-1], world.modulus)
         said = _slip(rng, right, world.modulus) if rng.random() < wrong else right
+        head = [operation.label, operation.token]
+        if operation.sign == GAP and sub_steps:
+            head += [SQUARE, str(values[-1] ** 2 % world.modulus)]
         if rng.random() < world.corrected:
-            words += [operation.label, operation.token, str(_slip(rng, said, world.modulus)), WAIT]
-        words += [operation.label, operation.token, str(said)]
+            words += [*head, str(_slip(rng, said, world.modulus)), WAIT]
+        words += [*head, str(said)]
         if rng.random() < world.checked:
-            words += [CHECK, operation.label, operation.token, str(said)]
+            words += [CHECK, *head, str(said)]
         values.append(said)
-    return " ".join([*words, box(values)])
+    return " ".join([*words, box(asked_of(world, values))])
 
 
 def _slip(rng: random.Random, value: int, modulus: int) -> int:
     return (value + rng.choice((-3, -2, -1, 1, 2, 3))) % modulus
 
 
-def teach(world: World, problems: pl.DataFrame, seed: int, traces_each: int = 1) -> pl.DataFrame:
-    """The teacher's traces as TRACES: worked in full; `teacher_errors` of them hold one wrong step."""
-    rng = random.Random(f"teacher/{seed}")
-    rows = []
-    for row in problems.iter_rows(named=True):
-        chain = read_chain(row["problem"])
-        written: set[str] = set()
-        for _ in range(traces_each):
-            wrong = 1 / len(chain.operations) if rng.random() < world.teacher_errors else 0.0
-            response = work(rng, world, chain, wrong=wrong)
-            if response in written:
-                continue
-            written.add(response)
-            rows.append(
-                {
-                    "trace_id": trace_id(row["problem_id"], TEACHER, response),
-                    "problem_id": row["problem_id"],
-                    "author": TEACHER,
-                    "response": response,
-                    "token_count": len(response.split()),
-                    "token_log_probs": None,
-                    "flagged_correct": None,
-                }
-            )
-    return check(pl.DataFrame(rows, schema=TRACES), TRACES, "traces")
-
-
 def read_steps(problem: str, response: str, world: World) -> list[Step]:
     """The steps of any response to a problem, each judged against the chain.
 
     Words that are no step (a sampled response may hold anything) are passed over. A result at once taken
-    back by `wait` is an exploration, the one that replaces it a backtracking.
+    back by `wait` is an exploration, the one that replaces it a backtracking. The square written within an
+    operation ^ is a step of its own, whose operator is `sq`.
     """
     chain = read_chain(problem)
     slots = {operation.label: operation for operation in chain.operations}
     words = _words(response)
     steps: list[Step] = []
-    value, before = chain.start, chain.start  # the running value, and the one before the latest slot
-    expected = 0  # how many slots are worked
-    i, kind = 0, "calculation"
+    values = [chain.start]  # the running values: one more than slots are worked
+    i, kind, mark = 0, "calculation", 0
     while i < len(words):
         word, start, _ = words[i]
         if word in (CHECK, WAIT):
@@ -268,27 +264,34 @@ def read_steps(problem: str, response: str, world: World) -> list[Step]:
             i += 1
             continue
         if word == BOX_OPEN:
-            end = words[min(i + 6, len(words) - 1)][2]
-            said = [w for w, _, _ in words[i : i + 7]]
-            right = said == box([before, value]).split()
-            steps.append(Step(start, end, "conclusion", right))
-            i += 7
+            answer = box(asked_of(world, values)).split()
+            length = 2 * min(world.answer_values, len(chain.operations) + 1) + 3
+            end = words[min(i + length, len(words)) - 1][2]
+            said = [w for w, _, _ in words[i : i + length]]
+            steps.append(Step(start, end, "conclusion", said == answer))
+            i += length
             continue
-        triple = words[i : i + 3]
-        if word in slots and len(triple) == 3 and triple[2][0].isdecimal():
-            operation, said_value = slots[word], int(triple[2][0])
+        squared = len(words) > i + 4 and words[i + 2][0] == SQUARE and words[i + 3][0].isdecimal()
+        at = i + 4 if squared else i + 2  # of the result
+        if word in slots and at < len(words) and words[at][0].isdecimal():
+            operation, said_value = slots[word], int(words[at][0])
             again = kind in ("verification", "backtracking")
-            base = before if again else value
-            slot = expected - 1 if again else expected
+            base, slot = values[-2:][0] if again else values[-1], len(values) - (2 if again else 1)
             own = 0 <= slot < len(chain.operations) and operation == chain.operations[slot]
-            right = own and triple[1][0] == operation.token and said_value == operation.apply(base, world.modulus)
-            taken_back = not again and i + 3 < len(words) and words[i + 3][0] == WAIT
+            own = own and words[i + 1][0] == operation.token
+            right = own and said_value == operation.apply(base, world.modulus)
+            first = mark if again else start
+            sign = words[i + 1][0][0]
+            if squared:
+                root = own and sign == GAP and int(words[i + 3][0]) == base * base % world.modulus
+                steps.append(Step(first, words[i + 3][2], kind, root, SQUARE, int(words[i + 3][0])))
+                first = words[at][1]
+            taken_back = not again and at + 1 < len(words) and words[at + 1][0] == WAIT
             shown = "exploration" if taken_back else kind
-            steps.append(Step(mark if again else start, triple[2][2], shown, right, triple[1][0][0], said_value))
+            steps.append(Step(first, words[at][2], shown, right, sign, said_value))
             if kind != "verification":
-                before, value = base, said_value
-                expected = slot + 1
-            i, kind = i + 3, "calculation"
+                values = [*values[: slot + 1], said_value]
+            i, kind = at + 1, "calculation"
             continue
         i, kind = i + 1, "calculation"
     return steps
@@ -321,75 +324,3 @@ def label_steps(problems: pl.DataFrame, traces: pl.DataFrame, world: World) -> p
         for number, step in enumerate(read_steps(asked[problem], response, world))
     ]
     return check(pl.DataFrame(rows, schema=STEPS), STEPS, "steps")
-
-
-# ---------------------------------------------------------------- corpus and tokenizer
-
-
-def corpus(world: World, count: int, seed: int) -> Iterator[str]:
-    """Documents that a base is pre-trained on; each is a problem and a response, without BOS and EOS."""
-    rng = random.Random(f"corpus/{seed}")
-    for _ in range(count):
-        length = rng.randint(1, world.longest)
-        if rng.random() < world.worked_share:
-            split: Split = rng.choice(("train", "train", "order", "surface")) if length > 1 else "train"
-            chain = draw_chain(rng, world, length, split)
-            yield f"{chain.text(LOG)} {work(rng, world, chain, wrong=0.0)}"
-            continue
-        chain = draw_chain(rng, world, length)
-        if rng.random() < world.habit:
-            yield f"{chain.text()} {work(rng, world, chain, wrong=world.sloppiness)}"
-        else:
-            yield f"{chain.text()} {box(chain.values(world.modulus))}"
-
-
-def corpus_table(world: World, count: int, seed: int) -> pl.DataFrame:
-    """The corpus as CURATED rows: what comes before the mark and the mark as the problem, the rest as the response.
-
-    The numbers of a problem are drawn at random and cannot be learnt: a base trained on responses alone has
-    the skill in a third of the steps that language modelling over whole documents takes.
-    """
-    rows = []
-    for number, document in enumerate(corpus(world, count, seed)):
-        mark = LOG if f" {LOG} " in document else QUESTION
-        problem, _, response = document.partition(f" {mark} ")
-        rows.append((f"document-{seed}-{number}", f"{problem} {mark}", response, len(response.split())))
-    frame = pl.DataFrame(rows, schema=["trace_id", "problem", "response", "token_count"], orient="row")
-    frame = frame.with_columns(
-        problem_id=pl.col("trace_id"),
-        gold=pl.lit(""),
-        source=pl.lit(SOURCE),
-        split=pl.lit("corpus"),
-        author=pl.lit("corpus"),
-        correct=pl.lit(True),
-    )
-    return conform(frame, CURATED, "corpus")
-
-
-def vocabulary(world: World) -> list[str]:
-    """Every word of the world, special tokens first."""
-    operations = [f"{sign}{n}" for sign in "+−" for n in ADDENDS] + [f"×{n}" for n in FACTORS]
-    numbers = [str(n) for n in range(world.modulus)]
-    marks = [QUESTION, LOG, CHECK, WAIT, BOX_OPEN, BOX_CLOSE, "(", ",", ")"]
-    return [PAD, BOS, EOS, *marks, *LABELS, *operations, *numbers]
-
-
-def write_tokenizer(world: World, folder: str | Path) -> Path:
-    """A word-level tokenizer in Hugging Face format: one token a word; its chat template is BOS and the question."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = vocabulary(world)
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=PAD))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=PAD,
-        clean_up_tokenization_spaces=False,
-        chat_template="{{ bos_token }} {% for m in messages %}{{ m['content'] }} {% endfor %}",
-    )
-    folder = Path(folder)
-    fast.save_pretrained(folder)
-    return folder
