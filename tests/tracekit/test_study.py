@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -131,29 +130,6 @@ def test_a_failed_job_is_told_with_its_trace_and_tried_again_on_the_next_start(t
     board.clear_failures()
     work(board, lambda job, progress: None)
     assert board.all_done()
-
-
-def test_a_claim_is_held_against_others_and_freed_when_its_process_is_gone(tmp_path: Path) -> None:
-    board = Board(tmp_path, [Job("a", "s")])
-    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        claim = board.path("a", "claim")
-        claim.write_text(json.dumps({"host": os.uname().nodename, "pid": owner.pid}), encoding="utf-8")
-        assert board.claim() is None
-    finally:
-        owner.kill()
-        owner.wait()
-    assert board.claim() is not None
-
-
-def test_a_claim_of_another_machine_goes_stale_with_age(tmp_path: Path) -> None:
-    board = Board(tmp_path, [Job("a", "s")])
-    claim = board.path("a", "claim")
-    claim.write_text(json.dumps({"host": "elsewhere", "pid": 1}), encoding="utf-8")
-    assert board.claim() is None
-    old = time.time() - 3600
-    os.utime(claim, (old, old))
-    assert board.claim() is not None
 
 
 # ---------------------------------------------------------------- statistics

@@ -157,7 +157,7 @@ def test_a_guess_scores_next_to_nothing() -> None:
 
 
 def test_slips_are_never_the_right_value() -> None:
-    from tracekit.study.tasks.world import _slip
+    from tracekit.study.tasks.chains import _slip
 
     rng = random.Random(0)
     assert all(_slip(rng, v, 30) != v for v in range(30) for _ in range(20))

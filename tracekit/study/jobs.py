@@ -1,30 +1,36 @@
 """Jobs of a study: a graph on disk that any number of workers, on any number of machines, work off together.
 
-A job is claimed by making its claim file (exclusively), kept by touching it, and done when its record
-stands. A killed worker's claim goes stale and the job is taken up again; every job resumes from its own files.
+A job is claimed (see `job_claims`), and done when its record stands. A killed worker's claim goes stale and the job is
+taken up again; every job resumes from its own files. A record that cannot be read is set aside, and its job done again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
-import socket
+import secrets
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tracekit.core.runs import Progress, commit, write_text
+from tracekit.study.job_claims import Claims
 
 HEARTBEAT_SECONDS = 2.0
-STALE_SECONDS = 30.0  # a claim untouched for so long belongs to a worker that died elsewhere
 POLL_SECONDS = 0.2
+
+
+class ClaimLost(Exception):
+    """Another worker has taken the job over: this one stops, and leaves no record."""
 
 
 class JobError(ValueError):
@@ -41,20 +47,47 @@ class Job:
 
 
 class Board:
-    """Where the jobs of a study stand: `jobs/NAME.{claim,progress,done,failed}` in its folder."""
+    """Where the jobs of a study stand: `jobs/NAME.{claim,beat-TOKEN,progress,done,failed}` in its folder."""
 
     def __init__(self, folder: Path, jobs: Sequence[Job]) -> None:
         self.folder = folder / "jobs"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.jobs = {job.name: job for job in jobs}
+        self.claims = Claims(self.folder)
+        self._read_records: dict[str, dict[str, Any]] = {}
 
     def path(self, name: str, what: str) -> Path:
         """The file of a job."""
         return self.folder / f"{name.replace('/', '.')}.{what}"
 
     def is_done(self, name: str) -> bool:
-        """Whether the job's record stands."""
-        return self.path(name, "done").exists()
+        """Whether the job's record stands and can be read. One that cannot is set aside, with a warning."""
+        return self.record(name) is not None
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """The record of a done job: seconds, peak_bytes, the jobs it rested on (after), the commit that did it."""
+        path = self.path(name, "done")
+        if name in self._read_records and path.exists():
+            return self._read_records[name]
+        self._read_records.pop(name, None)
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError:
+            found = None
+        if not isinstance(found, dict) or not isinstance(found.get("seconds"), int | float):
+            aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
+            with contextlib.suppress(FileNotFoundError):  # another worker has set it aside
+                path.rename(aside)
+                warnings.warn(
+                    f"{path} could not be read; it is kept as {aside.name}, and {name} is done again.", stacklevel=2
+                )
+            return None
+        self._read_records[name] = found
+        return found
 
     def all_done(self) -> bool:
         """Whether nothing is left to do."""
@@ -65,8 +98,9 @@ class Board:
         for name in self.jobs:
             path = self.path(name, "failed")
             if path.exists():
-                said = path.read_text(encoding="utf-8").strip().splitlines()[-1]
-                return f"{name} failed: {said} (the whole trace: {path})"
+                lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                last = lines[-1] if lines else "its record says nothing"
+                return f"{name} failed: {last} (the whole trace: {path})"
         return None
 
     def clear_failures(self) -> None:
@@ -82,56 +116,34 @@ class Board:
                 self.path(name, "done").unlink()
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """Of each done job: seconds, peak_bytes, the jobs it rested on (after), the commit that did it."""
-        found = {}
-        for name in self.jobs:
-            if self.is_done(name):
-                found[name] = json.loads(self.path(name, "done").read_text(encoding="utf-8"))
-        return found
+        """The records of all done jobs."""
+        found = {name: self.record(name) for name in self.jobs}
+        return {name: record for name, record in found.items() if record is not None}
 
     def claim(self) -> Job | None:
         """Take a ready job, in the order of the graph; None where none is ready."""
         for job in self.jobs.values():
             if self.is_done(job.name) or not all(self.is_done(name) for name in job.after):
                 continue
-            path = self.path(job.name, "claim")
-            if path.exists() and not _is_stale(path):
-                continue
-            path.unlink(missing_ok=True)
-            try:
-                with path.open("x", encoding="utf-8") as file:
-                    json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
-            except FileExistsError:  # another worker was faster
+            if not self.claims.take(job.name):
                 continue
             if not self.is_done(job.name):  # it may have been finished between the look and the claim
                 return job
-            path.unlink(missing_ok=True)
+            self.claims.release(job.name)
         return None
 
     def under_way(self) -> dict[str, tuple[str, int, int, str]]:
-        """Job → the latest progress it told."""
+        """Job → the latest progress it reported."""
         found = {}
         for name in self.jobs:
             path = self.path(name, "progress")
             if self.path(name, "claim").exists() and path.exists():
                 try:
-                    found[name] = tuple(json.loads(path.read_text(encoding="utf-8")))
-                except (json.JSONDecodeError, FileNotFoundError):  # replaced while it was read
+                    stage, done, total, note = json.loads(path.read_text(encoding="utf-8"))
+                except (ValueError, TypeError, FileNotFoundError):  # replaced while it was read, or damaged
                     continue
+                found[name] = (stage, done, total, note)
         return found
-
-
-def _is_stale(path: Path) -> bool:
-    try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        age = time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return True
-    except json.JSONDecodeError:  # claimed a moment ago, not yet written; or damaged, then its age decides
-        return time.time() - path.stat().st_mtime > STALE_SECONDS
-    if owner["host"] == socket.gethostname():
-        return not Path(f"/proc/{owner['pid']}").exists() if Path("/proc").exists() else age > STALE_SECONDS
-    return age > STALE_SECONDS
 
 
 def work(
@@ -157,38 +169,49 @@ def work(
 
 
 def _perform(board: Board, job: Job, perform: Callable[[Job, Progress], None]) -> None:
-    claim = board.path(job.name, "claim")
-    finished = threading.Event()
+    finished, lost = threading.Event(), threading.Event()
 
     def keep_claim() -> None:
+        count = 0
         while not finished.wait(HEARTBEAT_SECONDS):
-            claim.touch()
+            if not board.claims.holds(job.name):
+                lost.set()
+                return
+            count += 1
+            board.claims.beat(job.name, count)
 
-    told = 0.0
+    reported = 0.0
 
-    def tell(stage: str, done: int, total: int, note: str = "") -> None:
-        nonlocal told
-        if time.monotonic() - told > 0.5 or done == total:
-            told = time.monotonic()
+    def report(stage: str, done: int, total: int, note: str = "") -> None:
+        nonlocal reported
+        if lost.is_set():
+            raise ClaimLost(job.name)
+        if time.monotonic() - reported > 0.5 or done == total:
+            reported = time.monotonic()
             write_text(board.path(job.name, "progress"), json.dumps([stage, done, total, note]))
 
     heart = threading.Thread(target=keep_claim, daemon=True)
     heart.start()
     started = time.perf_counter()
+    outcome: tuple[str, str] | None = None
     try:
-        perform(job, tell)
+        perform(job, report)
+    except ClaimLost:
+        pass
     except Exception:  # the board carries any fault of a job to the process that watches, which raises it
-        write_text(board.path(job.name, "failed"), traceback.format_exc())
+        outcome = ("failed", traceback.format_exc())
     else:
         seconds = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         record = {"seconds": round(seconds, 3), "peak_bytes": peak, "after": job.after, "commit": commit()}
-        write_text(board.path(job.name, "done"), json.dumps(record))
+        outcome = ("done", json.dumps(record))
     finally:
         finished.set()
         heart.join()
-        claim.unlink(missing_ok=True)
-        board.path(job.name, "progress").unlink(missing_ok=True)
+        if outcome is not None and board.claims.holds(job.name):
+            write_text(board.path(job.name, outcome[0]), outcome[1])
+            board.path(job.name, "progress").unlink(missing_ok=True)
+        board.claims.release(job.name)
 
 
 def lead(folder: Path, board: Board, workers: int, environment: Mapping[str, str], progress: Progress) -> None:

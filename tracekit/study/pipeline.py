@@ -12,9 +12,9 @@ from tracekit.study.settings import BASE, StudySettings
 from tracekit.study.steps.evaluation import evaluate_run
 from tracekit.study.steps.generated_data import make_pairs, roll_out
 from tracekit.study.steps.probing import probe_runs, probing_sources, probing_traces
-from tracekit.study.steps.training import train_arm
+from tracekit.study.steps.training import train_arm, train_base
+from tracekit.study.tasks import task_of
 from tracekit.study.tasks.embedded import EmbeddedWorld
-from tracekit.study.tasks.task import domain_of
 
 #: Stages in the order in which their ready jobs are taken: what others wait for first, and the one long job of
 #: probing before the many of evaluation.
@@ -25,8 +25,8 @@ def jobs_of(settings: StudySettings) -> list[Job]:
     """The graph of a study. Its order is the order in which ready jobs are taken."""
     if settings.rungs:
         return rung_jobs(settings)
-    domain = domain_of(settings)
-    jobs = [Job(domain.first, "world"), Job("curate", "curate", (domain.first,))]
+    task = task_of(settings)
+    jobs = [Job(task.first, "world"), Job("curate", "curate", (task.first,))]
     asked = settings.probing.own_rollouts if settings.probed() else ()
     own = [f"rollouts-{settings.run_name(arm, settings.seeds_of(arm)[0])}" for arm in asked]
     for name in own:
@@ -35,7 +35,7 @@ def jobs_of(settings: StudySettings) -> list[Job]:
         run = settings.run_name(arm, seed)
         trained = f"train-{run}"
         if arm == BASE:
-            jobs += domain.base_jobs(seed)
+            jobs += task.base_jobs(seed)
         else:
             start = settings.run_name(settings.arms[arm].start, seed)
             needs = ["curate", f"train-{start}"]
@@ -68,11 +68,11 @@ def perform(settings: StudySettings, job: Job, progress: Progress) -> None:
 
 
 def _make_problems(settings: StudySettings, progress: Progress) -> None:
-    domain_of(settings).make_problems(progress)
+    task_of(settings).make_problems(progress)
 
 
 def _curate(settings: StudySettings, progress: Progress) -> None:
-    domain_of(settings).curate(progress)
+    task_of(settings).curate(progress)
 
 
 def _corpus(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
@@ -81,7 +81,7 @@ def _corpus(settings: StudySettings, arm: str, seed: int, progress: Progress) ->
 
 def _train(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
     if arm == BASE:
-        domain_of(settings).make_base(seed, progress)
+        task_of(settings).make_base(seed, lambda attempt: train_base(settings, seed, attempt, progress))
     else:
         train_arm(settings, arm, seed, progress)
 
@@ -92,7 +92,7 @@ def _tokens(settings: StudySettings, arm: str, seed: int, progress: Progress) ->
     measure_teacher_tokens(
         model_folder(settings, arm, seed),
         model_folder(settings, BASE, seed),
-        *domain_of(settings).taught(),
+        *task_of(settings).taught(),
         measures_folder(settings, arm, seed),
     )
 

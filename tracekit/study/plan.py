@@ -12,7 +12,7 @@ from tracekit.core.settings import SettingsError, load_settings
 from tracekit.study.pipeline import jobs_of
 from tracekit.study.settings import BASE, StudySettings
 from tracekit.study.steps.training import train_settings
-from tracekit.study.tasks.task import domain_of
+from tracekit.study.tasks import task_of
 from trainer.planning.estimate import HARDWARE, Estimate, Hardware, Workload, estimate
 
 
@@ -47,7 +47,7 @@ def plan_study(settings: StudySettings, overrides: Sequence[str] = (), hardware:
     H100 for
     public data, one core for the embedded world. Raises SettingsError, and ModelError where there is no configuration.
     """
-    outlook = domain_of(settings).outlook()
+    outlook = task_of(settings).outlook()
     name = hardware or outlook.hardware
     if name not in HARDWARE:
         raise SettingsError(f"hardware is {name!r}; expected one of {', '.join(HARDWARE)}.")

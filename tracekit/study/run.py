@@ -19,7 +19,7 @@ from tracekit.study.rungs import runs_of
 from tracekit.study.settings import StudySettings
 from tracekit.study.steps.rung_runs import check_arm
 from tracekit.study.steps.training import train_settings
-from tracekit.study.tasks.task import domain_of
+from tracekit.study.tasks import task_of
 
 #: The recipe of `tracekit study` without one.
 QUICK = Path(__file__).with_name("quick.toml")
@@ -42,7 +42,7 @@ def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> d
     board.reopen_outgrown()
     begin_registered(settings, started=bool(board.records()))
     if not board.all_done():
-        lead(folder, board, settings.workers, domain_of(settings).environment, progress)
+        lead(folder, board, settings.workers, task_of(settings).environment, progress)
     if settings.rungs:
         return write_rung_report(settings, board.records())
     installed = os.environ.get(INSTALL_SECONDS)
@@ -55,7 +55,7 @@ def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> d
 
 def check_study(settings: StudySettings) -> None:
     """Raise a ValueError where settings or files of this machine cannot carry the study, before anything is begun."""
-    domain_of(settings).check()
+    task_of(settings).check()
     if settings.rungs:
         for run in runs_of(settings):
             if run.arm in settings.arms:

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 from tracekit.core.recipes import find_recipe
 from tracekit.core.settings import Settings, SettingsError, build_settings, read_toml
 from tracekit.study.problem_sets import ProblemSet
-from tracekit.study.tasks.world import Teacher, World
+from tracekit.study.tasks.chains import Teacher, World
 from trainer.settings import ModelChanges
 
 BASE = "base"  # the untrained-further arm, and what every arm starts from unless it says otherwise

@@ -8,10 +8,11 @@ null hypothesis, as it is where the arms' names could be exchanged within a base
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 MOST_ENUMERATED = 16  # pairs whose sign patterns are enumerated: 65,536
@@ -51,12 +52,12 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     return float(stats.binomtest(only_first, discordant).pvalue) if discordant else 1.0
 
 
-def sign_flip(differences: Sequence[float], alternative: str = "two-sided") -> float:
+def sign_flip(differences: npt.ArrayLike, alternative: str = "two-sided") -> float:
     """p of "differences are symmetric about 0", over all sign patterns; the statistic is the mean.
 
     alternative: two-sided, greater (the mean is above 0) or less.
     """
-    values = np.asarray(differences, dtype=np.float64)
+    values = np.atleast_1d(np.asarray(differences, dtype=np.float64))
     if not 1 <= len(values) <= MOST_ENUMERATED:
         raise ValueError(f"sign_flip enumerates 1 to {MOST_ENUMERATED} pairs; {len(values)} were given.")
     sums = _patterns(len(values)) @ values
@@ -75,7 +76,7 @@ def _patterns(count: int) -> np.ndarray:
     return 1.0 - 2.0 * bits
 
 
-def mean_difference(differences: Sequence[float], alpha: float = 0.05) -> Estimate:
+def mean_difference(differences: npt.ArrayLike, alpha: float = 0.05) -> Estimate:
     """The mean of paired differences, the shifts that the sign-flip test does not reject, and its p against 0."""
     values = np.asarray(differences, dtype=np.float64)
     mean, reach = float(values.mean()), float(np.ptp(values)) + 1e-12
@@ -84,13 +85,13 @@ def mean_difference(differences: Sequence[float], alpha: float = 0.05) -> Estima
     return Estimate(mean, low, high, sign_flip(values), len(values))
 
 
-def equivalence(differences: Sequence[float], margin: float) -> float:
+def equivalence(differences: npt.ArrayLike, margin: float) -> float:
     """p of "the mean difference lies outside ±margin": the larger of two one-sided sign-flip tests (TOST)."""
     values = np.asarray(differences, dtype=np.float64)
     return max(sign_flip(values + margin, "greater"), sign_flip(values - margin, "less"))
 
 
-def ratio_of_means(first: Sequence[float], second: Sequence[float], alpha: float = 0.05) -> Estimate:
+def ratio_of_means(first: npt.ArrayLike, second: npt.ArrayLike, alpha: float = 0.05) -> Estimate:
     """mean(first) ÷ mean(second) of paired positive values, with Fieller's interval by sign flips.
 
     A ratio r is kept where the sign-flip test does not reject that first - r·second has mean 0. Of restricted times
@@ -103,7 +104,7 @@ def ratio_of_means(first: Sequence[float], second: Sequence[float], alpha: float
     return Estimate(ratio, low, high, sign_flip(a - b), len(a))
 
 
-def _edge(p_of, inside: float, outside: float, alpha: float) -> float:  # type: ignore[no-untyped-def]
+def _edge(p_of: Callable[[float], float], inside: float, outside: float, alpha: float) -> float:
     """The value farthest from `inside` towards `outside` that is not rejected, by bisection; ±∞ where none is."""
     if p_of(outside) > alpha:
         return math.copysign(_INFINITY, outside - inside) if outside else 0.0

@@ -11,7 +11,7 @@ in decades. With the slope fixed the likelihood has one maximum, and a finite on
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -122,7 +122,7 @@ def _best(cells: Sequence[Cell]) -> float:
     return float(found.x)
 
 
-def _bounds(excess, value: float) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+def _bounds(excess: Callable[[float], float], value: float) -> tuple[float, float]:
     """Where `excess` crosses 0 on either side of the value; infinite where it never does within FARTHEST."""
     if math.isnan(value):
         return float("-inf"), float("inf")

@@ -18,7 +18,8 @@ from tracekit.study.paths import completions_of, measures_folder, model_folder, 
 from tracekit.study.settings import BASE, TEACHER, StudySettings
 from tracekit.study.steps.evaluation import DEEP, SWEEP, summary_of
 from tracekit.study.steps.exploration import path_metrics, path_table
-from tracekit.study.tasks.task import Domain, domain_of
+from tracekit.study.tasks import task_of
+from tracekit.study.tasks.task import Task
 
 GREEDY = 0.0  # a temperature
 
@@ -39,8 +40,8 @@ class Gate:
 
 
 def gates_of(settings: StudySettings) -> list[Gate]:
-    """The gates that the domain has and the settings ask for, worst seed each."""
-    gates, skill = [], domain_of(settings).skill()
+    """The gates that the task has and the settings ask for, worst seed each."""
+    gates, skill = [], task_of(settings).skill()
     if skill is not None:
         least = float(skill["least"].min())  # type: ignore[arg-type]
         gates.append(Gate("base has every atomic skill", least, "at least", settings.gates.skill))
@@ -222,14 +223,14 @@ def exploration_table(settings: StudySettings) -> pl.DataFrame:
     The teacher is a row of its own where it can be asked: other traces of its hand, as many as the arms have samples.
     An arm departs from the teacher's ways only where it does so more often than the teacher itself.
     """
-    domain = domain_of(settings)
-    written = domain.teacher_traces()
-    teacher, fresh = (None, None) if written is None else (_path_table_of(t, settings, domain) for t in written)
+    task = task_of(settings)
+    written = task.teacher_traces()
+    teacher, fresh = (None, None) if written is None else (_path_table_of(t, settings, task) for t in written)
     rows = []
     for seed in settings.seeds:
         tables = {
             arm: path_table(
-                pl.concat(sampled_of(settings, arm, seed, split) for split in settings.repeated), domain.path_of
+                pl.concat(sampled_of(settings, arm, seed, split) for split in settings.repeated), task.path_of
             )
             for arm in (BASE, *settings.arms)
             if seed in settings.seeds_of(arm)
@@ -242,7 +243,7 @@ def exploration_table(settings: StudySettings) -> pl.DataFrame:
     return table.with_columns(pl.exclude("arm", "seed").cast(pl.Float64))  # what no run has is a number too
 
 
-def _path_table_of(traces: pl.DataFrame, settings: StudySettings, domain: Domain) -> pl.DataFrame:
+def _path_table_of(traces: pl.DataFrame, settings: StudySettings, task: Task) -> pl.DataFrame:
     problems = pl.concat(problems_of(settings, split) for split in settings.repeated)
     asked = traces.join(problems, on="problem_id", maintain_order="left")
     judged = verify_batch(asked["response"].to_list(), asked["gold"].to_list())
@@ -250,7 +251,7 @@ def _path_table_of(traces: pl.DataFrame, settings: StudySettings, domain: Domain
         pl.int_range(pl.len(), dtype=pl.Int32).over("problem_id").alias("sample"),
         pl.Series("reward", [float(verdict.correct) for verdict in judged], pl.Float32),
     )
-    return path_table(table, domain.path_of)
+    return path_table(table, task.path_of)
 
 
 def teacher_tokens(settings: StudySettings) -> pl.DataFrame:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tracekit.study.analysis.registered import (
     Claim,
+    Measure,
     accuracy,
     compared,
     correlation,
@@ -36,7 +37,7 @@ def _runs(rungs: tuple[str, ...], *arms: str) -> tuple[tuple[str, str], ...]:
     return tuple((rung, arm) for rung in rungs for arm in arms)
 
 
-def _gap(temperature: str):  # type: ignore[no-untyped-def]
+def _gap(temperature: str) -> Measure:
     keys = ("accuracy", temperature)
     return less(accuracy("edge", "luffy", *keys), accuracy("edge", "sft", *keys))
 

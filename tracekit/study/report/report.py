@@ -31,7 +31,7 @@ from tracekit.study.paths import VIEWS, model_folder, view_of
 from tracekit.study.report import figures
 from tracekit.study.report.html_page import Page
 from tracekit.study.settings import BASE, TEACHER, VOTERS, StudySettings
-from tracekit.study.tasks.task import domain_of
+from tracekit.study.tasks import task_of
 
 REPORT, REPORT_MARKDOWN, RESULT = "report.html", "report.md", "result.json"
 DATA = "figures"  # folder of the figures' tables
@@ -53,7 +53,7 @@ def write_study_report(
     if settings.probed():
         tables |= {name: read_probe(folder, name) for name in ("effects", "cells", "sources")}
     optional = {
-        "skill": domain_of(settings).skill(),
+        "skill": task_of(settings).skill(),
         "deep": deep_curves(settings),
         "unsolved": deep_unsolved(settings),
         "sweep": temperature_curves(settings),
@@ -189,7 +189,7 @@ def _write_skill(page: Page, tables: dict[str, pl.DataFrame]) -> None:
 
 
 def _write_claims(page: Page, tables: dict[str, pl.DataFrame], settings: StudySettings) -> None:
-    claims, left_out = tables["claims"], domain_of(settings).words.left_out
+    claims, left_out = tables["claims"], task_of(settings).words.left_out
     page.section("What was asked, and what came out")
     page.text(
         "Each claim with its effect, the 95 % interval over seeds and problems (crossed random effects), and p after "
@@ -246,7 +246,7 @@ def _write_accuracy(
 ) -> None:
     metrics = tables["metrics"]
     page.section("Accuracy")
-    page.text(domain_of(settings).words.splits)
+    page.text(task_of(settings).words.splits)
     page.figure("Greedy accuracy, 95 % intervals.", f"{DATA}/metrics.parquet", figures.accuracy_figure, metrics, titles)
     warm = f"temperature {settings.temperature:g}"
     shifted = [split for split in settings.shifted if settings.samples_of(split) >= VOTERS]
@@ -315,9 +315,7 @@ def _write_exploration(
 ) -> None:
     explored, teacher = tables["exploration"], TEACHER in tables["exploration"]["arm"]
     page.section("Exploration")
-    page.text(
-        domain_of(settings).words.path + (_OFF_TEACHER if teacher else _OFF_BASE) + (_OWN_HAND if teacher else "")
-    )
+    page.text(task_of(settings).words.path + (_OFF_TEACHER if teacher else _OFF_BASE) + (_OWN_HAND if teacher else ""))
     page.figure(
         "Reward and entropy over training by RL (running mean of five rounds).",
         f"{DATA}/curves.parquet",
@@ -389,7 +387,7 @@ def _write_probes(page: Page, tables: dict[str, pl.DataFrame], titles: dict[str,
     )
     if tables["sources"]["source"].n_unique() > 1:
         page.figure(
-            f"Arm × source: the same models on {domain_of(settings).words.read} and on arms' own rollouts, matched in "
+            f"Arm × source: the same models on {task_of(settings).words.read} and on arms' own rollouts, matched in "
             "prevalence. A dash: the rollouts do not hold both classes.",
             f"{DATA}/sources.parquet",
             figures.source_figure,

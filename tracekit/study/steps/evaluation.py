@@ -11,7 +11,7 @@ from tracekit.core.runs import Progress
 from tracekit.core.settings import build_settings
 from tracekit.study.paths import measures_folder, model_folder, problems_of
 from tracekit.study.settings import StudySettings
-from tracekit.study.tasks.task import domain_of
+from tracekit.study.tasks import task_of
 
 DEEP = "deep"
 SWEEP = "sweep"
@@ -45,7 +45,7 @@ def _evaluate(
 ) -> None:
     from trainer.evaluate import EvaluateSettings, evaluate_model
 
-    fixed = {"name": arm, "max_tokens": settings.evaluation.max_tokens, "seed": seed, **domain_of(settings).asked}
+    fixed = {"name": arm, "max_tokens": settings.evaluation.max_tokens, "seed": seed, **task_of(settings).asked}
     evaluate_settings = build_settings(EvaluateSettings, fixed | asked, f"evaluation of {arm}")
     folder = measures_folder(settings, arm, seed) / name
     evaluate_model(model_folder(settings, arm, seed), problems, evaluate_settings, folder, progress)

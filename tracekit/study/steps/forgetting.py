@@ -10,8 +10,8 @@ import polars as pl
 import torch
 
 from tracekit.core.models import open_model, open_tokenizer
+from tracekit.study.tasks.chains import LOG, REVERSE, World, draw_chain, read_chain, work
 from tracekit.study.tasks.corpus import direct_answer, reversed_slots
-from tracekit.study.tasks.world import LOG, REVERSE, World, draw_chain, read_chain, work
 
 DOCUMENTS = 256  # of each family
 

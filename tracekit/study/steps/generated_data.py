@@ -19,7 +19,7 @@ from tracekit.study.paths import (
     traces_of,
 )
 from tracekit.study.settings import StudySettings
-from tracekit.study.tasks.task import domain_of
+from tracekit.study.tasks import task_of
 
 #: Answers of a checkpoint to each training problem, among which the wrong ones become DPO's rejected side.
 PAIR_SAMPLES = 4
@@ -55,7 +55,7 @@ def answer(
         "samples": samples,
         "max_tokens": settings.evaluation.max_tokens,
         "seed": seed,
-        **domain_of(settings).asked,
+        **task_of(settings).asked,
     }
     asked = build_settings(EvaluateSettings, tree, f"answers of {arm}")
     return evaluate_model(model_folder(settings, arm, seed), problems_of(settings, split), asked, folder, progress)

@@ -9,23 +9,23 @@ from tracekit.core.settings import build_settings
 from tracekit.core.tables import COMPLETIONS, STEPS, TRACES, read_table
 from tracekit.study.paths import PROBE_SPLIT, materials_folder, problems_of, rollouts_folder, states_folder, traces_of
 from tracekit.study.settings import BASE, StudySettings
-from tracekit.study.tasks.task import domain_of
+from tracekit.study.tasks import task_of
 
 
 def probing_sources(settings: StudySettings) -> tuple[str, ...]:
     """Whose traces every checkpoint reads: first those that no arm wrote."""
-    return (domain_of(settings).neutral, *settings.probing.own_rollouts)
+    return (task_of(settings).neutral, *settings.probing.own_rollouts)
 
 
 def probing_traces(settings: StudySettings, source: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The traces of a source that every checkpoint reads, problem beside them, and their STEPS."""
     folder, problems = materials_folder(settings) / PROBE_SPLIT, problems_of(settings, PROBE_SPLIT)
-    domain = domain_of(settings)
-    if source == domain.neutral:
+    task = task_of(settings)
+    if source == task.neutral:
         traces = read_table(folder / "traces.parquet", TRACES)
         return traces.join(problems, on="problem_id"), read_table(folder / "steps.parquet", STEPS)
     traces = traces_of(read_table(rollouts_folder(settings, source) / "completions.parquet", COMPLETIONS))
-    return traces.join(problems, on="problem_id"), domain.label_steps(problems, traces)
+    return traces.join(problems, on="problem_id"), task.label_steps(problems, traces)
 
 
 def probe_runs(settings: StudySettings, progress: Progress) -> None:

@@ -15,9 +15,9 @@ from tracekit.core.tables import CURATED, PROBLEMS, TRACES, conform, read_table,
 from tracekit.study.analysis.time_to_solve import time_to_solve
 from tracekit.study.rungs import Run, phase_of, start_of
 from tracekit.study.settings import BASE, StudySettings
+from tracekit.study.tasks.chains import make_problems
 from tracekit.study.tasks.corpus import corpus_table, write_tokenizer
 from tracekit.study.tasks.teachers import teach
-from tracekit.study.tasks.world import make_problems
 from trainer.settings import TrainSettings
 
 #: Words of a prompt and of a response at most: no question of the world has more.

@@ -12,7 +12,7 @@ from tracekit.core.runs import Progress, write_text
 from tracekit.core.settings import build_settings, lay_over
 from tracekit.study.paths import corpus_file, curated_file, materials_folder, model_folder, pairs_folder, text_file
 from tracekit.study.settings import BASE, StudySettings
-from tracekit.study.tasks.task import domain_of
+from tracekit.study.tasks import task_of
 from trainer.settings import TrainSettings
 
 
@@ -25,7 +25,7 @@ def train_settings(settings: StudySettings, arm: str, seed: int, attempt: int = 
 
     attempt: of a base that is trained; each takes twice the steps, or epochs, of the one before.
     """
-    pinned = domain_of(settings).pinned
+    pinned = task_of(settings).pinned
     paths: dict[str, Any] = {"output": model_folder(settings, arm, seed).parent, "seed": seed, **pinned}
     own: dict[str, Any]
     if arm == BASE:
@@ -56,6 +56,13 @@ def _tables(settings: StudySettings, method: str, start: str, seed: int) -> dict
         "curated": curated_file(settings),
         "problems": materials_folder(settings) / "train" / "problems.parquet",
     }
+
+
+def train_base(settings: StudySettings, seed: int, attempt: int, progress: Progress) -> None:
+    """Train the base of a seed, with the length of its attempt."""
+    from trainer.train import train
+
+    train(train_settings(settings, BASE, seed, attempt), progress=progress)
 
 
 def train_arm(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:

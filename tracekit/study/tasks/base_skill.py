@@ -11,7 +11,7 @@ import torch
 
 from tracekit.core.models import open_model, open_tokenizer
 from tracekit.core.runs import write_text
-from tracekit.study.tasks.world import LOG, QUESTION, World, draw_chain
+from tracekit.study.tasks.chains import LOG, QUESTION, World, draw_chain
 
 CHAINS = 128  # of each length and form: the standard error at 95 % of a length's 128 × length steps is below 1 %
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from tracekit.core.tables import CURATED, conform
-from tracekit.study.tasks.world import (
+from tracekit.study.tasks.chains import (
     ADDENDS,
     BOX_CLOSE,
     BOX_OPEN,

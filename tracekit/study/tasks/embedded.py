@@ -1,9 +1,10 @@
-"""The embedded world as a study's domain: everything is made, every step's label is exact."""
+"""The embedded world as a study's task: everything is made, every step's label is exact."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -106,15 +107,13 @@ class EmbeddedWorld:
         settings = self.settings
         write_table(corpus_table(settings.world, settings.corpus, seed), corpus_file(settings, seed), CURATED)
 
-    def make_base(self, seed: int, progress: Progress) -> None:
+    def make_base(self, seed: int, train_base: Callable[[int], None]) -> None:
         """Train a base until it has the skill: where it has not formed, anew and twice as long.
 
         When the skill forms differs between seeds by hundreds of steps. The failed ones stay beside, as
         base-SEED-failed-1; their number says which attempt this is, so that a killed job goes on with its own.
         """
-        from tracekit.study.steps.training import train_settings
         from tracekit.study.tasks.base_skill import measure_skill
-        from trainer.train import train
 
         settings = self.settings
         folder = model_folder(settings, BASE, seed).parent
@@ -122,7 +121,7 @@ class EmbeddedWorld:
             failed = folder.with_name(f"{folder.name}-failed-{attempt + 1}")
             if failed.exists():
                 continue
-            train(train_settings(settings, BASE, seed, attempt), progress=progress)
+            train_base(attempt)
             told = measures_folder(settings, BASE, seed)
             skill = measure_skill(folder / "final", settings.world, settings.seed, told)
             if skill["least"] >= settings.gates.skill or attempt + 1 == settings.base_attempts:

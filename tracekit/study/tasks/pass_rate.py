@@ -19,7 +19,7 @@ import polars as pl
 import torch
 
 from tracekit.core.models import open_model, open_tokenizer
-from tracekit.study.tasks.world import BOX_OPEN, LABELS, World, asked_of, box, read_chain
+from tracekit.study.tasks.chains import BOX_OPEN, LABELS, World, asked_of, box, read_chain
 
 ROWS = 2048  # completions sampled at once
 
@@ -55,12 +55,13 @@ def measure_pass_rate(model: str | Path, problems: pl.DataFrame, world: World, s
     network = open_model(model).eval()
     chains = [read_chain(text) for text in problems["problem"]]
     answers = [box(asked_of(world, chain.values(world.modulus))) for chain in chains]
-    firsts, guesses, rates = [], [], []
+    firsts: list[list[float]] = []
+    guesses: list[float] = []
+    unseen: list[float] = []
     strata = [(row, label) for row, chain in enumerate(chains) for label in LABELS[: len(chain.operations)]]
     each = max(1, math.ceil(samples / len(strata)))
     generator = torch.Generator().manual_seed(seed)
     opened = tokenizer.convert_tokens_to_ids(BOX_OPEN)
-    unseen = []
     for chain, text, answer in zip(chains, problems["problem"], answers):
         prompt = [tokenizer.bos_token_id, *_ids(tokenizer, text)]
         response = [*_ids(tokenizer, answer), tokenizer.eos_token_id]

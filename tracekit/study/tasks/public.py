@@ -1,10 +1,11 @@
-"""Public data and a model of the hub as a study's domain: problems by name, traces by a curation, steps as written."""
+"""Public data and a model of the hub as a study's task: problems by name, traces by a curation, steps as written."""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -170,7 +171,7 @@ class PublicStudy:
         """The base is laid beside the arms; everything rests on it, and it on the data."""
         return [Job(f"train-{self.settings.run_name(BASE, seed)}", "pretrain", ("curate",))]
 
-    def make_base(self, seed: int, progress: Progress) -> None:
+    def make_base(self, seed: int, train_base: Callable[[int], None]) -> None:
         """The given model with its changes."""
         lay_base(self.settings.given_base, model_folder(self.settings, BASE, seed))
 

@@ -1,11 +1,11 @@
 """What a study is about: the embedded world, or public data and a model of the hub.
 
-All that differs between the two stands behind `Domain`; jobs, statistics, claims and figures know neither.
+All that differs between the two stands behind `Task`; jobs, statistics, claims and figures know neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,6 @@ import polars as pl
 
 from tracekit.core.runs import Progress
 from tracekit.study.jobs import Job
-from tracekit.study.settings import StudySettings
 from trainer.settings import DataSettings
 
 #: (kind, operator) of each step.
@@ -22,7 +21,7 @@ SolutionPath = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What the report says of the domain: its splits, what a path is there, what the probes read, what is left out."""
+    """What the report says of the task: its splits, what a path is there, what the probes read, what is left out."""
 
     splits: str
     path: str
@@ -42,7 +41,7 @@ class Outlook:
     hardware: str
 
 
-class Domain(Protocol):
+class Task(Protocol):
     """One of the two. Files go below `places.materials_folder`."""
 
     @property
@@ -81,8 +80,8 @@ class Domain(Protocol):
     def base_jobs(self, seed: int) -> list[Job]:
         """The jobs that end with the base of a seed."""
 
-    def make_base(self, seed: int, progress: Progress) -> None:
-        """The base's checkpoint."""
+    def make_base(self, seed: int, train_base: Callable[[int], None]) -> None:
+        """The base's checkpoint. train_base: train it, given the number of the attempt."""
 
     def label_steps(self, problems: pl.DataFrame, traces: pl.DataFrame) -> pl.DataFrame:
         """STEPS of TRACES."""
@@ -104,11 +103,3 @@ class Domain(Protocol):
 
     def outlook(self) -> Outlook:
         """What is known of the study before anything is made."""
-
-
-def domain_of(settings: StudySettings) -> Domain:
-    """The domain of a study."""
-    from tracekit.study.tasks.embedded import EmbeddedWorld
-    from tracekit.study.tasks.public import PublicStudy
-
-    return EmbeddedWorld(settings) if settings.data is None else PublicStudy(settings)

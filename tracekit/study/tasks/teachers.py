@@ -8,7 +8,7 @@ import polars as pl
 
 from tracekit.core.ids import trace_id
 from tracekit.core.tables import TRACES, check
-from tracekit.study.tasks.world import GAP, SQUARE, Chain, World, asked_of, box, read_chain, work
+from tracekit.study.tasks.chains import GAP, SQUARE, Chain, World, asked_of, box, read_chain, work
 
 TEACHER = "world-teacher"
 
