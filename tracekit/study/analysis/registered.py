@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.statistics.equivalence import holm
+from probes.statistics.holm import holm
 from tracekit.study.analysis.exact import (
     clopper_pearson,
     equivalence,
