@@ -64,7 +64,8 @@ _TAG = re.compile(
     r"(?P<solution><\|end_of_thought\|>)\s*<\|begin_of_solution\|>|"
     rf"(?P<plain>{'|'.join(re.escape(tag) for tag in _BLOCK_OF_TAG if not tag.startswith('<|channel|>'))})"
 )
-_PLAIN_TAG = re.compile("|".join(re.escape(tag) for tag in _BLOCK_OF_TAG if "|" not in tag))
+#: Tags whose span takes in what stands around them: they need the pattern.
+_WITH_SURROUNDINGS = ("<|channel|>", "<|end_of_thought|>", "<|start|>assistant", "<|end|>")
 _ANSWER_END = re.compile(r"\s*(?:<\|end_of_solution\|>|<\|return\|>|<\|end\|>)")
 _OPENED_AT_END = re.compile(
     rf"(?:{'|'.join(re.escape(tag) for tag in OPENING_TAGS)}){_MESSAGE}\s{{0,9}}\Z"  # `<think>\n`
@@ -82,17 +83,25 @@ class Tag(NamedTuple):
 
 def find_tags(response: str) -> list[Tag]:
     """Return the think tags of a response in order."""
-    if "|" not in response:
-        return [
-            Tag(block := _BLOCK_OF_TAG[found[0]], found[0] in block.openings, *found.span())
-            for found in _PLAIN_TAG.finditer(response)
-        ]
+    if not any(token in response for token in _WITH_SURROUNDINGS):
+        return _plain_tags(response)
     tags = []
     for found in _TAG.finditer(response):
         name = found["plain"] or found["harmony"] or found["solution"]
         block = _BLOCK_OF_TAG[name]
         tags.append(Tag(block, name in block.openings, *found.span()))
     return tags
+
+
+def _plain_tags(response: str) -> list[Tag]:
+    """The tags of a response without harmony channels: found by their text, many times as fast as by pattern."""
+    tags = []
+    for name, block in _BLOCK_OF_TAG.items():
+        start = response.find(name)
+        while start >= 0:
+            tags.append(Tag(block, name in block.openings, start, start + len(name)))
+            start = response.find(name, start + len(name))
+    return sorted(tags, key=lambda tag: tag.start)
 
 
 def _may_have_tags(text: str) -> bool:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracekit.text.arithmetic import UnreadableArithmetic, calculator_annotations, equations, evaluate
+from tracekit.text.arithmetic import UnreadableArithmetic, calculator_annotations, equations, evaluate, quick_checks
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,17 @@ def test_a_plain_equation_between_numbers_is_checked(text: str, wrong: int) -> N
 )
 def test_what_may_mean_something_else_is_not_called_wrong(text: str) -> None:
     assert not [c for c in equations(text) if c.status == "wrong"]
+
+
+@given(st.integers(0, 10**6), st.sampled_from("+-*/×÷x"), st.integers(0, 10**4), st.integers(-3, 3), st.booleans())
+def test_the_quick_check_of_an_integer_equation_says_what_the_exact_parser_says(
+    a: int, sign: str, b: int, off: int, blanks: bool
+) -> None:
+    value = {"+": a + b, "-": a - b, "/": a // b if b else 0, "÷": a // b if b else 0}.get(sign, a * b)
+    blank = " " if blanks else ""
+    text = f"so: {a}{blank}{sign}{blank}{b}{blank}={blank}{abs(value + off)} it is"
+    slow = [
+        (c.status, c.operator, None if c.claimed_value is None else float(c.claimed_value)) for c in equations(text)
+    ]
+    assert quick_checks(text) == slow
+    assert len(slow) <= 1

@@ -11,8 +11,10 @@ Grammar (after stripping `$` and thousands separators):
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import floor
 from typing import Literal
 
@@ -25,20 +27,25 @@ MAX_BITS = 4096
 Status = Literal["exact", "rounded", "wrong", "unreadable"]
 
 _TOKEN = re.compile(r"\s*(?:(\d+\.\d*|\.\d+|\d+)|(\*\*|//|[-+*/^()%x×·÷−–]))")
+#: `a op b = c` in integers: what most equations are, judged without a fraction.
+_PLAIN = re.compile(r"\$?(\d{1,15}) ?([-+*/x×÷]) ?\$?(\d{1,15}) ?= ?\$?(\d{1,15})")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _SAME_SIGN = {"**": "^", "x": "*", "×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"}
 _ANNOTATION = re.compile(r"<<([^<>\n]{1,300})>>")
 _NUMBER = r"\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))"
 # A plain equation stands alone: left of it is a word, punctuation or a line's start (never an operator, a
 # variable, a bracket, or the "and" of "1 and 1/4"), and what is right of it does not go on, be it with an
-# operator, a unit that changes its size ("50 cents", "25%") or a thousands group after a blank.
+# operator, a unit that changes its size ("50 cents", "25%") or a thousands group after a blank. Chains and blanks are
+# bounded, so that a text is read in time proportional to its length.
 _EQUATION = re.compile(
     rf"(?:^|(?<=[a-z]{{2}} )|(?<=[:;,.] )|(?<=[=(] )|(?<=\$))(?<!and )"
-    rf"({_NUMBER}(?:\s*[-+*/×÷x]\s*{_NUMBER})+)\s*=\s*({_NUMBER})"
+    rf"({_NUMBER}(?:\s{{0,9}}[-+*/×÷x]\s{{0,9}}{_NUMBER}){{1,60}})\s{{0,9}}=\s{{0,9}}({_NUMBER})"
     r"(?![\d%^/(\\a-zA-Z]|[.,]\d|\s*[-+*/×÷^=x–]|\s\d{3}\b|\s(?:cents?|percent|thousand|million|hundred)\b)",
     re.MULTILINE,
 )
 _EQUATES_NUMBERS = re.compile(r"\d\s*=\s*\$?\.?\d")  # what every plain equation holds, found ten times as fast
+_STARTS = re.compile(r"(?<!\d)[$.\d]")
+_OF_A_CHAIN = "0123456789 \t\n\r\f\v,.$+-*/×÷x"
 _AMBIGUOUS = re.compile(r"/.*/|\b0\d")  # "2/ 1/5" may divide by a fifth; "0130" is a time of day
 
 
@@ -85,11 +92,57 @@ def calculator_annotations(text: str) -> list[Calculation]:
 
 def equations(text: str) -> list[Calculation]:
     """Plain equations between numbers, `48 / 2 = 24`, each checked; equations with unknowns are passed over."""
-    return [
-        _check(found.start(1), found.end(2), found.group(0))
-        for found in (_EQUATION.finditer(text) if _EQUATES_NUMBERS.search(text) else ())
-        if not _AMBIGUOUS.search(found.group(1))
-    ]
+    return [_check(found.start(1), found.end(2), found.group(0)) for found in _plain_equations(text)]
+
+
+def _plain_equations(text: str) -> Iterator[re.Match[str]]:
+    """The matches of _EQUATION in order: tried where a chain before an equality sign begins, and nowhere else."""
+    position = 0
+    while (sign := _EQUATES_NUMBERS.search(text, position)) is not None:
+        chain = len(text[position : sign.start()].rstrip(_OF_A_CHAIN)) + position
+        starts = (_EQUATION.match(text, one.start()) for one in _STARTS.finditer(text, chain, sign.end()))
+        found = next((found for found in starts if found is not None), None)
+        if found is not None and not _AMBIGUOUS.search(found.group(1)):
+            yield found
+        # What stands right of a sign may be left of the next: the search goes on behind the sign, or behind the match.
+        position = found.end() if found is not None else sign.start() + 1 + sign.group()[1:].index("=")
+
+
+#: Status, operator and claimed value of a calculation: what a step tells of it.
+Check = tuple[Status, str | None, float | None]
+
+
+def quick_checks(text: str) -> list[Check]:
+    """Status, operator and claimed value of a step's calculations: annotations where it has them, else equations.
+
+    The same as of `calculator_annotations` and `equations`, without their spans and fractions, and from memory where
+    the same calculation was met before.
+    """
+    if "<<" in text:
+        return [_quick_check(body) for body in _ANNOTATION.findall(text)]
+    if "=" not in text:
+        return []
+    return [_quick_check(found.group(0)) for found in _plain_equations(text)]
+
+
+@lru_cache(maxsize=50_000)
+def _quick_check(body: str) -> Check:
+    plain = _PLAIN.fullmatch(body)
+    if plain is None:
+        found = _check(0, 0, body)
+        return found.status, found.operator, None if found.claimed_value is None else float(found.claimed_value)
+    left, sign, right, claimed = int(plain[1]), _SAME_SIGN.get(plain[2], plain[2]), int(plain[3]), int(plain[4])
+    if sign == "/":
+        if right == 0:
+            return "unreadable", None, None
+        value, claimed_value = left, claimed * right  # both sides times the divisor
+    else:
+        value = left + right if sign == "+" else left - right if sign == "-" else left * right
+        claimed_value = claimed
+    distance = abs(value - claimed_value)
+    if distance * 10**9 <= abs(value):
+        return "exact", sign, float(claimed)
+    return "rounded" if sign == "/" and distance < right else "wrong", sign, float(claimed)
 
 
 def _check(start: int, end: int, body: str) -> Calculation:
