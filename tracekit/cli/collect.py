@@ -81,6 +81,8 @@ def command_collect(
         + f"; {done.retried} retried, {done.refused} refused, {done.failed} failed",
         soft_wrap=True,
     )
+    if done.bad_lines:
+        console.print(f"{done.bad_lines} lines of the request log were damaged: see requests.rejected.jsonl.")
     if done.failed:
         console.print(f"{done.failed} requests failed on every try; run the same command to ask them again.")
 

@@ -15,20 +15,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Annotated, Any, Protocol
 
 import polars as pl
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tracekit.collection.openai_client import (
     Chat,
     CollectError,
     ExhaustedError,
-    Generation,
     RefusedError,
     Server,
     connect,
 )
+from tracekit.collection.replies import MOST_TOKENS, Generation
 from tracekit.core.ids import content_id, trace_id
 from tracekit.core.runs import Progress, no_progress, start_run
 from tracekit.core.settings import Settings
@@ -98,7 +98,11 @@ class Generate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collection came to: answers in all and of this call, refused and failed requests, tokens, cost."""
+    """What a collection came to: answers in all and of this call, refused and failed requests, tokens, cost.
+
+    bad_lines: lines of the request log that could not be used; they stand in requests.rejected.jsonl and were asked
+    again.
+    """
 
     folder: Path
     answers: int
@@ -109,6 +113,7 @@ class Collected:
     prompt_tokens: int
     tokens: int
     cost: float
+    bad_lines: int = 0
 
 
 def collect(
@@ -250,6 +255,7 @@ class _Ledger:
                 f"{self._path} is being written by another collection; wait for it or stop it."
             ) from error
         _cut_torn_line(self._file)
+        self.bad_lines = _set_aside(self._path)
         self.known: set[tuple[str, int]] = set()
         self.prompt_tokens = self.tokens = 0
         for line in _lines(self._path):
@@ -260,7 +266,12 @@ class _Ledger:
         self._file.close()
 
     def write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        written = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        if read_line(written) is None:  # what is written must be readable, or it would be paid for again and again
+            raise CollectError(
+                f"an answer to problem {line['problem_id']} does not fit the request log; nothing written"
+            )
+        self._file.write(written)
         self._file.flush()
         os.fsync(self._file.fileno())
         self._count(line)
@@ -287,16 +298,69 @@ def _cut_torn_line(file: IO[bytes]) -> None:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise CollectError(
-                    f"{path}, line {number} is no JSON ({error}); remove that line and run again."
-                ) from error
+    """The lines that are an answer or a refusal; the first of each sample. What is none is passed over."""
+    seen: set[tuple[str, int]] = set()
+    for line in _raw_lines(path):
+        one = read_line(line)
+        if one is None:
+            continue
+        sample = (one["problem_id"], one["sample"])
+        if "response" in one:
+            if sample in seen:
+                continue
+            seen.add(sample)
+        yield one
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    if path.exists():
+        with path.open("rb") as file:
+            yield from file
+
+
+def read_line(line: bytes) -> dict[str, Any] | None:
+    """A line of the request log; None where it is damaged or holds what no table can take."""
+    try:
+        return _LINE.validate_json(line).model_dump(exclude_unset=True)
+    except ValidationError:
+        return None
+
+
+class _Answered(BaseModel):
+    """A line of an answer."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    problem_id: str
+    sample: int = Field(ge=0, lt=2**31)
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    response: str
+    token_log_probs: list[Annotated[float, Field(allow_inf_nan=False)]] | None
+    token_count: int | None = Field(ge=0, le=MOST_TOKENS)
+    finish_reason: str
+    prompt_tokens: int | None = Field(ge=0, le=MOST_TOKENS)
+
+
+class _Refused(BaseModel):
+    """A line of a refusal."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    problem_id: str
+    sample: int = Field(ge=0, lt=2**31)
+    refused: str
+
+
+_LINE: TypeAdapter[_Answered | _Refused] = TypeAdapter(_Answered | _Refused)
+
+
+def _set_aside(path: Path) -> int:
+    """Write the lines that cannot be used beside the log, and count them; the log itself is never rewritten."""
+    bad = [line for line in _raw_lines(path) if read_line(line) is None]
+    aside = path.with_suffix(".rejected.jsonl")
+    if bad:
+        aside.write_bytes(b"".join(bad))
+    else:
+        aside.unlink(missing_ok=True)
+    return len(bad)
 
 
 class _Meter:
@@ -349,5 +413,5 @@ class _Meter:
     def total(self, folder: Path, answers: int) -> Collected:
         return Collected(
             folder, answers, self.asked, self.refused, self.failed, self.retried,
-            self._ledger.prompt_tokens, self._ledger.tokens, self.cost,
+            self._ledger.prompt_tokens, self._ledger.tokens, self.cost, self._ledger.bad_lines,
         )  # fmt: skip

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import math
 import os
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+from pydantic import Field
 
+from tracekit.collection.replies import (
+    KEY_PIECE,
+    Generation,
+    ReplyError,
+    masked,
+    read_answer,
+    read_bytes,
+    read_json,
+)
 from tracekit.core.settings import Settings
 
 #: Told to come again: timeouts, conflicts, rate limits, server faults.
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+#: Bytes of an error page that are read.
+LONGEST_ERROR = 1_000_000
 #: No other request will fare better: key, permission, address.
 FATAL = frozenset({401, 402, 403, 404, 405})
 
@@ -38,34 +51,30 @@ class Server(Settings):
 
     base_url: up to and with the version, as in http://127.0.0.1:8000/v1. key_variable: the environment variable
     that holds the key; unset, no key is sent. concurrency: requests in flight. retries: further tries after the
-    first. timeout: seconds for one answer. backoff, longest_backoff: seconds; the k-th wait is drawn from
-    [0, min(longest_backoff, backoff · 2^k)] and is never shorter than the server's Retry-After.
+    first. timeout: seconds for one try, from the request to the answer's last byte. longest_reply: bytes of one answer,
+    unpacked. backoff, longest_backoff: seconds; the k-th wait is drawn from
+    [0, min(longest_backoff, backoff · 2^k)] and is never shorter than the server's
+    Retry-After, of which no more than longest_backoff is waited.
     """
 
     base_url: str = "http://127.0.0.1:8000/v1"
     key_variable: str = "OPENAI_API_KEY"
     concurrency: int = 64
     retries: int = 8
-    timeout: float = 3600.0
+    timeout: float = Field(3600.0, gt=0)
+    longest_reply: int = Field(64_000_000, gt=0)
     backoff: float = 0.5
     longest_backoff: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
-    """One answer of a teacher.
+class _Reply:
+    """What came back: status, the header Retry-After, the body, and the status with the server's own words, masked."""
 
-    response: think block and answer; a server that splits them is read back into `<think>…</think>`.
-    token_log_probs: natural, of the tokens as sampled; None where not given or where they are of another text.
-    token_count: tokens that were generated; None where the server does not say. prompt_tokens likewise.
-    finish_reason: "stop", "length", or as the server says.
-    """
-
-    response: str
-    token_log_probs: list[float] | None
-    token_count: int | None
-    finish_reason: str
-    prompt_tokens: int | None = None
+    status: int
+    retry_after: str | None
+    body: bytes
+    said: str
 
 
 @dataclass
@@ -83,33 +92,57 @@ class Chat:
         for attempt in range(self.server.retries + 1):
             wait = 0.0
             try:
-                response = await self.client.post("chat/completions", json=body)
-                if response.status_code in RETRIED:
-                    said, wait = _status(response), retry_after(response.headers.get("retry-after"))
-                elif response.is_success:
-                    return read_answer(response.json())
-                elif response.status_code in FATAL:
-                    raise CollectError(self._fatal(response))
+                async with asyncio.timeout(self.server.timeout):
+                    reply = await self._post(body)
+                if reply.status in RETRIED:
+                    said, wait = reply.said, min(retry_after(reply.retry_after), self.server.longest_backoff)
+                elif 200 <= reply.status < 300:
+                    return self._masked(read_answer(read_json(reply.body)))
+                elif reply.status in FATAL:
+                    raise CollectError(self._fatal(reply))
                 else:
-                    raise RefusedError(_status(response))
-            except (httpx.TransportError, httpx.DecodingError) as error:
-                said = f"{type(error).__name__} {error}".strip()
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                if isinstance(error, CollectError):
-                    raise
-                said = f"an answer that is no chat completion ({type(error).__name__}: {error})"
+                    raise RefusedError(reply.said)
+            except (httpx.HTTPError, httpx.StreamError) as error:
+                said = masked(f"{type(error).__name__} {error}".strip(), self._key)[:200]
+            except TimeoutError:
+                said = f"no whole answer within {self.server.timeout:g} s"
+            except ReplyError as error:
+                said = masked(f"an answer that is no chat completion ({error})", self._key)[:200]
             if attempt < self.server.retries:
                 self.retried += 1
                 longest = min(self.server.longest_backoff, self.server.backoff * 2**attempt)
                 await asyncio.sleep(max(wait, self.draw.uniform(0, longest)))
         raise ExhaustedError(said)
 
-    def _fatal(self, response: httpx.Response) -> str:
-        key = os.environ.get(self.server.key_variable)
+    async def _post(self, body: dict[str, Any]) -> _Reply:
+        async with self.client.stream("POST", "chat/completions", json=body) as response:
+            encoding = response.headers.get("content-encoding", "")
+            limit = self.server.longest_reply if response.is_success else LONGEST_ERROR
+            try:
+                whole = await read_bytes(response.aiter_raw(), encoding, limit)
+            except ReplyError:
+                if response.is_success:
+                    raise
+                whole = b""  # an error page that cannot be read says no more than its status
+            words = " ".join(masked(whole.decode("utf-8", "replace"), self._key).split())
+            said = f"HTTP {response.status_code} {words[:200]}".strip()
+            return _Reply(response.status_code, response.headers.get("retry-after"), whole, said)
+
+    def _masked(self, generation: Generation) -> Generation:
+        """An answer that repeats the key is kept without it; a key as short as a word is not looked for."""
+        if self._key is None or len(self._key) < KEY_PIECE:
+            return generation
+        return replace(generation, response=masked(generation.response, self._key))
+
+    @property
+    def _key(self) -> str | None:
+        return os.environ.get(self.server.key_variable)
+
+    def _fatal(self, reply: _Reply) -> str:
         remedy = {401: "check the key", 403: "check what the key may do", 404: "check base_url and model"}
-        hint = remedy.get(response.status_code, "check base_url and the account")
-        known = "set" if key else "not set"
-        return f"{self.server.base_url}: {_status(response)}; {hint} ({self.server.key_variable} is {known})."
+        hint = remedy.get(reply.status, "check base_url and the account")
+        known = "set" if self._key else "not set"
+        return f"{self.server.base_url}: {reply.said}; {hint} ({self.server.key_variable} is {known})."
 
 
 def connect(server: Server) -> httpx.AsyncClient:
@@ -122,33 +155,9 @@ def connect(server: Server) -> httpx.AsyncClient:
     key = os.environ.get(server.key_variable)
     return httpx.AsyncClient(
         base_url=server.base_url.rstrip("/") + "/",
-        headers={"Authorization": f"Bearer {key}"} if key else {},
+        headers={"Accept-Encoding": "gzip", **({"Authorization": f"Bearer {key}"} if key else {})},
         timeout=httpx.Timeout(server.timeout, connect=min(server.timeout, 20.0)),
         limits=httpx.Limits(max_connections=server.concurrency, max_keepalive_connections=server.concurrency),
-    )
-
-
-def read_answer(body: Any) -> Generation:
-    """The first choice of a chat completion. Raises ValueError, KeyError or TypeError where it is none."""
-    choice, usage = body["choices"][0], body.get("usage") or {}
-    message = choice["message"]
-    content = message.get("content") or ""
-    # vLLM names the split-off thought `reasoning`, earlier versions and other servers `reasoning_content`.
-    reasoning = message.get("reasoning") or message.get("reasoning_content") or ""
-    if not isinstance(content, str) or not isinstance(reasoning, str):
-        raise TypeError("the message's content is no text")
-    if not content and not reasoning:
-        raise ValueError("the message is empty")
-    tokens = (choice.get("logprobs") or {}).get("content")
-    # A split-off thought has lost its tags: its log-probs are of a text that we do not have.
-    log_probs = [round(float(token["logprob"]), 6) for token in tokens] if tokens and not reasoning else None
-    count = usage.get("completion_tokens")
-    return Generation(
-        response=_whole(f"<think>\n{reasoning}\n</think>\n\n{content}" if reasoning else content),
-        token_log_probs=log_probs,
-        token_count=count if count is not None else len(tokens) if tokens else None,
-        finish_reason=str(choice.get("finish_reason") or "stop"),
-        prompt_tokens=usage.get("prompt_tokens"),
     )
 
 
@@ -157,24 +166,13 @@ def retry_after(header: str | None) -> float:
     if not header:
         return 0.0
     try:
-        return max(0.0, float(header))
+        seconds = float(header)
+        return max(0.0, seconds) if not math.isnan(seconds) else 0.0
     except ValueError:
         pass
     try:
         until = email.utils.parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.fromtimestamp(time.time(), UTC)).total_seconds())
-
-
-def _whole(text: str) -> str:
-    """JSON can name half a character (a lone surrogate), which no file can hold: it becomes U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _status(response: httpx.Response) -> str:
-    """Status and the server's own words, short, without the key that some servers repeat."""
-    text = " ".join(response.text.split())[:200]
-    sent = response.request.headers.get("authorization", "").removeprefix("Bearer ")
-    return f"HTTP {response.status_code} {text.replace(sent, '…') if sent else text}".strip()
