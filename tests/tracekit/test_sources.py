@@ -9,7 +9,8 @@ import zstandard
 
 from evaluators.extraction.boxes import last_box
 from tracekit.core.tables import PROBLEMS, TRACES, check
-from tracekit.reading.formats import LayoutError, detect, named, to_long
+from tracekit.reading.formats import LayoutError, detect, named
+from tracekit.reading.long_form import to_long
 from tracekit.reading.readers import SourceError, SourceSettings, iterate_source, read_source
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -81,7 +82,6 @@ def test_a_public_layout_is_known_by_its_columns(
 
 def test_levels_and_flags_come_along() -> None:
     frame = pl.DataFrame([{"problem": "P", "answer": "7", "llama8b_solve_rate": 0.25}])
-    from tracekit.reading.formats import to_long
 
     assert to_long(frame, detect(frame, "x"), "x").rows["level"].to_list() == [0.75]
 

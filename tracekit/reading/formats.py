@@ -6,25 +6,15 @@ without a trace has a null response. Lists that run in parallel are exploded tog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from evaluators.extraction.boxes import last_box
-from tracekit.reading.columns import SCALAR, Wanted, misfit, typed
-from tracekit.reading.mapping import is_path, mapped_record
-from tracekit.reading.records import (
-    CONVERSATION,
-    RESPONSE,
-    SAMPLES,
-    THOUGHT,
-    Sample,
-    Unreadable,
-    read_record,
-    unread_texts,
-)
-from tracekit.reading.turns import without_channels
+from tracekit.reading.columns import SCALAR, Wanted
+from tracekit.reading.mapping import is_path
+from tracekit.reading.names import RESPONSE, SAMPLES, THOUGHT
 
 #: The long form; `problem` alone is required of a row.
 LONG: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -67,20 +57,25 @@ class Layout:
     accepts: Callable[[pl.DataFrame], bool] = lambda frame: True
 
 
-@dataclass(frozen=True)
-class Long:
-    """A table in the long form, the rows that were lost on the way, and what was read from where."""
-
-    rows: pl.DataFrame
-    lost: tuple[tuple[int, str], ...] = ()
-    read: Mapping[str, str] = field(default_factory=dict)
-
-
 def detect(frame: pl.DataFrame, where: str) -> Layout:
     """The layout of most matching columns; rows of an unknown one are read one by one, by their columns' names."""
     plain = {name for name, dtype in frame.schema.items() if dtype != pl.Object}  # objects: values of mixed types
-    found = [layout for layout in LAYOUTS if set(layout.columns) <= plain and layout.accepts(frame)]
+    found = [
+        layout
+        for layout in LAYOUTS
+        if set(layout.columns) <= plain and layout.accepts(frame) and (layout.by_record or not _left_out(frame, layout))
+    ]
     return max(found, key=lambda layout: len(layout.columns)) if found else ROW_BY_ROW
+
+
+def _left_out(frame: pl.DataFrame, layout: Layout) -> bool:
+    """Whether a column of responses or thoughts would be left out: then another layout of the same columns is meant."""
+    taken = {*layout.columns, *layout.fields.values(), *layout.types}
+    answers = {*RESPONSE, *SAMPLES, *THOUGHT, "chosen", "rejected"}
+    return any(
+        name.lower() in answers and name not in taken and frame[name].null_count() < frame.height
+        for name in frame.columns
+    )
 
 
 def named(name: str) -> Layout:
@@ -93,134 +88,27 @@ def named(name: str) -> Layout:
 
 def by_hand(columns: Mapping[str, str]) -> Layout:
     """A layout from `--map ours=theirs`. Raises LayoutError on a name that is not of the long form."""
-    unknown = [name for name in columns if name not in LONG]
-    if unknown or "problem" not in columns:
-        fault = f"{unknown[0]} is no column of ours" if unknown else "problem is not mapped"
-        raise LayoutError(f"--map: {fault}; ours are {', '.join(LONG)}, and problem is required.")
-    if any(is_path(column) for column in columns.values()):
-        return Layout("by hand", (), columns, by_record=True)
+    known = (*LONG, "thought")
+    unknown = [name for name in columns if name not in known]
+    empty = [name for name, theirs in columns.items() if not theirs.strip()]
+    if unknown or empty:
+        fault = f"{unknown[0]} is no column of ours" if unknown else f"{empty[0]} is mapped to nothing"
+        raise LayoutError(f"--map: {fault}; ours are {', '.join(known)}, as in --map gold=answer response=generation.")
+    nested = any(is_path(column) for column in columns.values())
+    if nested or "problem" not in columns or "thought" in columns:
+        tops = () if nested else tuple(columns.values())
+        return Layout("by hand", tops, columns, by_record=True)
     return Layout("by hand", tuple(columns.values()), columns)
-
-
-def to_long(frame: pl.DataFrame, layout: Layout, where: str) -> Long:
-    """Rows in the long form, and the rows that were lost.
-
-    Raises LayoutError naming the column that cannot be read and its first bad row.
-    """
-    absent = [column for column in layout.columns if column not in frame.columns]
-    if absent:
-        raise LayoutError(
-            f"{where} has no column {absent[0]}, which the layout {layout.name} needs; "
-            f"it has {', '.join(frame.columns)}."
-        )
-    fault = misfit(frame, layout.types)
-    if fault:
-        raise LayoutError(
-            f"{where}, {fault} in the layout {layout.name}. Name another layout, or map by hand with --map."
-        )
-    frame = typed(frame, layout.types)
-    if layout.read is None and layout.by_record:
-        return _by_record(frame, layout, where)
-    taken = {ours: frame[theirs] for ours, theirs in layout.fields.items() if theirs in frame.columns}
-    long = layout.read(frame).with_columns(**taken) if layout.read else pl.DataFrame(taken)
-    if "row" not in long.columns:  # a reader that makes several rows of one says which row each came from
-        long = long.with_row_index("row")
-    columns = [_typed(long, name, dtype, where) for name, dtype in LONG.items()]
-    read = {ours: theirs for ours, theirs in layout.fields.items() if theirs in frame.columns}
-    return _checked(long.select("row", *columns), layout, where, (), read or {"layout": layout.name})
-
-
-def _checked(
-    long: pl.DataFrame, layout: Layout, where: str, lost: Sequence[tuple[int, str]], read: Mapping[str, str]
-) -> Long:
-    """Fill what may be missing, and set aside the rows without a problem."""
-    long = long.with_columns(
-        pl.col("author").replace("", None).fill_null(layout.author or "unknown"),
-        pl.col("gold").fill_null(""),
-        pl.col("kind").fill_null(""),
-    )
-    if long.select(pl.col("response").str.contains("<|channel|>", literal=True).any()).item():
-        long = long.with_columns(pl.col("response").map_elements(without_channels, return_dtype=pl.String))
-    blank = pl.col("problem").is_null() | (pl.col("problem").str.strip_chars() == "")
-    empty = [(int(row), "the problem is empty") for row in long.filter(blank)["row"].unique(maintain_order=True)]
-    long = long.filter(~blank)
-    if not long.height and (lost or empty):
-        row, reason = (*lost, *empty)[0]
-        raise LayoutError(f"{where}, row {row + 1}: {reason}; no row can be read. Map by hand: --map problem=COLUMN.")
-    return Long(long.drop("row"), (*lost, *empty), read)
-
-
-def _by_record(frame: pl.DataFrame, layout: Layout, where: str) -> Long:
-    """Read row by row. Raises LayoutError where long text would be left out of rows that seem to have no response."""
-    rows = frame.to_dicts()
-    records, lost = [], []
-    for number, row in enumerate(rows):
-        try:
-            records.append(
-                (number, mapped_record(row, layout.fields) if "problem" in layout.fields else read_record(row))
-            )
-        except Unreadable as error:
-            lost.append((number, str(error)))
-    if not records:
-        known = ", ".join(one.name for one in LAYOUTS)
-        raise LayoutError(
-            f"{where}, row {lost[0][0] + 1}: {lost[0][1]}; no row can be read. It has the columns "
-            f"{', '.join(frame.columns)}, which are in no known layout ({known}), and none is a problem. "
-            "Map by hand: --map problem=COLUMN gold=COLUMN response=COLUMN."
-        )
-    found = [record for _, record in records]
-    read = {ours: theirs for record in reversed(found) for ours, theirs in record.read.items()}
-    if not any(record.samples for record in found) and (left := unread_texts(rows[:1000], found[:1000])):
-        shown = ", ".join(f"{ours} ← {theirs}" for ours, theirs in read.items())
-        raise LayoutError(
-            f"{where}: columns {', '.join(frame.columns)} would be read as {shown}, without {', '.join(left)}. "
-            f"If it is the response, write --map response={left[0]} problem={read['problem'].partition(' ')[0]}"
-            + (f" gold={read['gold']}" if "gold" in read else "")
-            + "."
-        )
-    long = [
-        (number, record.problem, record.gold, sample.response, sample.author, sample.flagged, record.kind, record.level)
-        for number, record in records
-        for sample in record.samples or (Sample("", "", None),)
-    ]
-    schema = {"row": pl.UInt32, **LONG}
-    table = pl.DataFrame(long, schema=schema, orient="row")
-    return _checked(table.with_columns(pl.col("response").replace("", None)), layout, where, lost, read)
-
-
-def _typed(long: pl.DataFrame, name: str, dtype: pl.DataType | type[pl.DataType], where: str) -> pl.Expr:
-    if name not in long.columns or long.schema[name] == pl.Null:
-        return pl.lit(None, dtype=dtype).alias(name)
-    found = long.schema[name]
-    if found == dtype:
-        return pl.col(name)
-    # Golds, levels and flags come as numbers too; a problem or a response that is no text is a fault.
-    castable = found.is_numeric() or found == pl.Boolean or (found == pl.String and dtype == pl.Float32)
-    if name in ("problem", "response") or not castable:
-        row = long.filter(pl.col(name).is_not_null())["row"]
-        first = f", row {row[0] + 1}" if len(row) else ""
-        raise LayoutError(f"{where}{first}: {name} is {found}; expected {dtype}. Map another column or convert it.")
-    if found == pl.String:
-        return pl.col(name).str.extract(r"(\d+(?:\.\d+)?)").cast(dtype)
-    return pl.col(name).cast(dtype)
 
 
 def _prompt_is_a_conversation(frame: pl.DataFrame) -> bool:
     return isinstance(frame.schema["prompt"], pl.List)
 
 
-def _nothing_else_answers(frame: pl.DataFrame) -> bool:
-    """Whether no other column holds responses or thoughts, so that a loose match takes all there is."""
-    others = {*RESPONSE, *SAMPLES, *THOUGHT, *CONVERSATION, "chosen", "rejected"}
-    return not any(name.lower() in others for name in frame.columns)
-
-
 def _answers_are_worked(frame: pl.DataFrame) -> bool:
     """Whether GSM8K's solutions stand in `answer`: each ends in `#### ` and its number."""
-    return (
-        frame.schema["answer"] == pl.String
-        and _nothing_else_answers(frame)
-        and bool(frame.select(pl.col("answer").str.contains("####", literal=True).mean().fill_null(0) > 0.5).item())
+    return frame.schema["answer"] == pl.String and bool(
+        frame.select(pl.col("answer").str.contains("####", literal=True).mean().fill_null(0) > 0.5).item()
     )
 
 
@@ -241,9 +129,9 @@ _VERL_TYPES: dict[str, Wanted] = {
 
 
 def _turn(column: str, roles: tuple[str, ...], role: str, content: str) -> pl.Expr:
-    """The first message of one of `roles`. Multi-turn rows give their first exchange."""
+    """The last message of one of `roles`: of several exchanges, the last one is read."""
     message = pl.element().filter(pl.element().struct.field(role).is_in(roles)).struct.field(content)
-    return pl.col(column).list.eval(message).list.first()
+    return pl.col(column).list.eval(message).list.last()
 
 
 _USER = ("user", "human")
@@ -363,7 +251,7 @@ def _openthoughts_metadata(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 #: Every layout we know. Columns from the data sets' own cards and files.
-LAYOUTS: tuple[Layout, ...] = (
+LAYOUTS: list[Layout] = [
     Layout(
         "openr1-math-220k",
         ("problem", "answer", "generations"),
@@ -413,7 +301,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "s1k",
         ("question", "solution", "thinking_trajectories", "attempt"),
         read=_s1k,
-        types={"thinking_trajectories": pl.List(pl.String), "attempt": pl.String()},
+        types={"thinking_trajectories": pl.List(pl.String), "attempt": pl.String(), "cot": SCALAR},
     ),
     Layout(
         "s1k-1.1",
@@ -459,14 +347,12 @@ LAYOUTS: tuple[Layout, ...] = (
         ("problem", "answer", "solution"),
         {"problem": "problem", "gold": "answer", "response": "solution"},
         author="human",
-        accepts=_nothing_else_answers,
     ),
     Layout(
         "limo",
         ("question", "solution", "answer"),
         {"problem": "question", "gold": "answer", "response": "solution"},
         author="LIMO",
-        accepts=_nothing_else_answers,
     ),
     Layout(
         "gsm8k",
@@ -504,6 +390,56 @@ LAYOUTS: tuple[Layout, ...] = (
         {name: name for name in LONG},
     ),
     Layout("problems", ("problem", "answer"), by_record=True),
-)
+]
+
 #: Any other table.
 ROW_BY_ROW = Layout("row by row", (), by_record=True)
+
+
+def source_format(
+    name: str,
+    *columns: str,
+    author: str = "",
+    types: Mapping[str, Wanted] | None = None,
+    accepts: Callable[[pl.DataFrame], bool] = lambda frame: True,
+) -> Callable[[Reader], Reader]:
+    """Register a format of your own; it is preferred to ours where it names as many columns.
+
+    Parameters
+    ----------
+    name
+        The name that `sources.layout` may give.
+    columns
+        Columns by which a table of this format is known; all must be there.
+    author
+        Who wrote the traces, where the reader gives no column `author`.
+    types
+        Types that columns must have before the reader is called.
+    accepts
+        What else must hold of a table.
+
+    Raises
+    ------
+    LayoutError
+        If the name is taken by another function.
+
+    Examples
+    --------
+    >>> @source_format("quiz", "frage", "antwort")
+    ... def read_quiz(frame: pl.DataFrame) -> pl.DataFrame:
+    ...     return frame.select(problem="frage", gold="antwort")
+    >>> detect(pl.DataFrame({"frage": ["2 + 2?"], "antwort": ["4"]}), "quiz.csv").name
+    'quiz'
+    """
+
+    def register(read: Reader) -> Reader:
+        known = next((place for place, one in enumerate(LAYOUTS) if one.name == name), None)
+        if known is not None:
+            before = LAYOUTS[known].read
+            if before is None or (before.__module__, before.__qualname__) != (read.__module__, read.__qualname__):
+                raise LayoutError(f"a layout is called {name!r} already; give yours another name.")
+            del LAYOUTS[known]  # the module was loaded again
+        LAYOUTS.insert(0, Layout(name, columns, author=author, read=read, types=types or {}, accepts=accepts))
+        return read
+
+    return register

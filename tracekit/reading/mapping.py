@@ -6,16 +6,21 @@ a[0], a[-1]      one place of a list
 a[*]             every place of a list: several responses of one problem
 messages[user]   the text of the last turn of a role
 a + b            two columns, joined by an empty line
+
+`thought=COLUMN` goes before the response in a think block. Where `problem` is mapped, nothing else is read than what is
+mapped; without it, the rest is read by the names of its columns.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from tracekit.reading.records import Record, Sample, Unreadable, gold_text
-from tracekit.reading.turns import read_turn, without_channels, written
+from tracekit.reading.records import Record, Sample, gold_text, read_record, without_responses
+from tracekit.reading.replies import Unreadable
+from tracekit.reading.turns import join_thought, read_turn, without_channels, written
 
 _PART = re.compile(r"\.?(?P<key>[^.\[\]]+)|\[(?P<place>-?\d+)\]|\[(?P<all>\*)\]|\[(?P<role>[a-z]+)\]")
 
@@ -54,31 +59,65 @@ def _step(value: Any, part: re.Match[str]) -> Sequence[Any]:
 
 
 def mapped_record(row: Mapping[str, Any], columns: Mapping[str, str]) -> Record:
-    """Read a row by paths. Raises Unreadable where the problem is missing or a text is none."""
+    """Read a row by paths. Where no problem is mapped, what is not mapped is read by the names of its columns.
+
+    Raises Unreadable where the problem is missing or a text is none.
+    """
+    if "problem" not in columns:
+        return _partly_mapped(row, columns)
     problem = "\n\n".join(_texts(row, columns["problem"], "problem"))
     if not problem.strip():
         raise Unreadable("the problem is empty")
-    golds = [value for path in _joined(columns.get("gold", "")) for value in values_at(row, path)]
     author = "".join(_texts(row, columns["author"], "author")[:1]) if "author" in columns else ""
     return Record(
         problem,
-        gold_text(golds) if golds else "",
-        tuple(Sample(without_channels(text), author) for text in _responses(row, columns) if text.strip()),
+        _gold(row, columns),
+        tuple(Sample(without_channels(text), author) for text in _responses(row, columns)),
         "".join(_texts(row, columns["kind"], "kind")[:1]) if "kind" in columns else "",
         None,
         dict(columns),
     )
 
 
+def _partly_mapped(row: Mapping[str, Any], columns: Mapping[str, str]) -> Record:
+    named = {re.split(r"[.\[]", path)[0] for column in columns.values() for path in _joined(column)}
+    rest = {name: value for name, value in row.items() if name not in named}
+    record = read_record(rest if "response" not in columns else without_responses(rest))
+    author = "".join(_texts(row, columns["author"], "author")[:1]) if "author" in columns else ""
+    samples = record.samples
+    if "response" in columns:
+        samples = tuple(Sample(without_channels(text), author) for text in _responses(row, columns))
+    elif "thought" in columns:
+        thought = "\n\n".join(_texts(row, columns["thought"], "thought"))
+        samples = tuple(replace(sample, response=join_thought(thought, sample.response)) for sample in samples)
+    return replace(
+        record,
+        gold=_gold(row, columns) if "gold" in columns else record.gold,
+        samples=samples if not author else tuple(replace(sample, author=author) for sample in samples),
+        read={**record.read, **columns},
+    )
+
+
+def _gold(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    golds = [value for path in _joined(columns.get("gold", "")) for value in values_at(row, path)]
+    return gold_text(golds) if golds else ""
+
+
 def _responses(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
+    """The responses of a row, each with its thought before it; a thought alone stays open."""
     path = columns.get("response")
     if path is None:
         return []
     joined = _joined(path)
     texts = [_texts(row, one, "response") for one in joined]
-    if len(joined) == 1:
-        return texts[0]
-    return ["\n\n".join(parts) for parts in zip(*texts)]
+    responses = texts[0] if len(joined) == 1 else ["\n\n".join(parts) for parts in zip(*texts)]
+    thoughts = _texts(row, columns["thought"], "thought") if "thought" in columns else []
+    if not thoughts:
+        return responses
+    if len(thoughts) not in (1, len(responses)):
+        raise Unreadable(f"{len(thoughts)} thoughts for {len(responses)} responses")
+    pairs = zip(thoughts if len(thoughts) > 1 else thoughts * len(responses), responses, strict=True)
+    return [join_thought(thought, response) for thought, response in pairs]
 
 
 def _texts(row: Mapping[str, Any], path: str, name: str) -> list[str]:

@@ -21,6 +21,7 @@ from tracekit.core.tables import PROBLEMS, STEPS, TRACES, Schema, empty, read_ta
 from tracekit.reading import formats as layouts
 from tracekit.reading.files import SUFFIXES, SourceError, Table, read_table_file
 from tracekit.reading.formats import LayoutError
+from tracekit.reading.long_form import to_long
 
 _SPLIT_NAMES = ("train", "test", "validation", "dev")
 
@@ -112,7 +113,7 @@ def iterate_source(source: SourceSettings, data: Path = Path()) -> Iterator[Part
             yield Part(where, empty(PROBLEMS), empty(TRACES), empty(STEPS), _lost(where, lost or [(0, "no rows")]))
             continue
         layout = _layout(source, table.frame, where)
-        long = layouts.to_long(table.frame, layout, where)
+        long = to_long(table.frame, layout, where)
         rows = long.rows.with_columns(pl.lit(source.author).alias("author")) if source.author else long.rows
         part = _identify(rows, name, source.split, where, copies)
         yield replace(part, lost=_lost(where, [*lost, *long.lost]), read=long.read)

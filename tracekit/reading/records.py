@@ -11,50 +11,47 @@ assistant and its tools wrote after it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from tracekit.reading.turns import Turn, join_thought, read_turn, without_channels, written
+from evaluators.extraction.thinking import split_thinking
+from tracekit.reading.names import (
+    AUTHOR,
+    CONVERSATION,
+    FLAG,
+    GOLD,
+    GOLD_HOLDERS,
+    HELD_GOLD,
+    KIND,
+    LEVEL,
+    LONG_TEXT,
+    METADATA,
+    NAMES_A_GOLD,
+    NAMES_A_RESPONSE,
+    NAMES_A_THOUGHT,
+    PROBLEM,
+    RESPONSE,
+    SAMPLES,
+    THOUGHT,
+)
+from tracekit.reading.replies import (
+    Unreadable,
+    choice_text,
+    flat,
+    last_question,
+    object_texts,
+    refuse_log_likelihoods,
+    reply,
+    reply_of,
+    text_in,
+)
+from tracekit.reading.transcripts import turns_of
+from tracekit.reading.turns import Turn, join_thought, read_turn, without_channels
 
 Row = Mapping[str, Any]
-
-#: Names of columns, lower-cased, in the order in which they are looked for.
-PROBLEM = ("problem", "question", "prompt", "instruction", "query", "user_prompt", "input", "user")
-RESPONSE = (
-    *("response", "completion", "output", "generation", "generated_solution", "generated_text", "model_output"),
-    *("model_response", "generated_response", "assistant", "deepseek_solution", "r1_solution_1"),
-)
-SAMPLES = ("generations", "responses", "completions", "outputs", "samples", "choices", "resps", "candidates", "code")
-THOUGHT = (
-    *("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "thought_process", "chain_of_thought"),
-    *("cot", "complex_cot", "reasoning_trace", "thinking_trajectory", "deepseek_reasoning"),
-)
-GOLD = (
-    *("gold", "gold_answer", "ground_truth", "expected_answer", "reference_answer", "correct_answer", "final_answer"),
-    *("answer", "target", "label"),
-)
-CONVERSATION = ("messages", "conversations", "conversation", "dialogue", "turns")
-AUTHOR = ("author", "model", "generator", "generation_model", "model_name", "teacher")
-FLAG = ("flagged_correct", "is_correct", "correct", "correctness", "score", "scores", "exact_match")
-KIND = ("kind", "subject", "problem_type", "category", "domain")
-LEVEL = ("level", "difficulty")
-
-#: Columns that are no response, whatever their text.
-METADATA = {
-    *("id", "uuid", "idx", "index", "problem_id", "unique_id", "url", "source", "split", "license", "licence"),
-    *("system", "system_prompt", "solution", "dataset", "data_source", "year", "topic", "question_type", "custom_id"),
-    *KIND,
-    *LEVEL,
-    *AUTHOR,
-}
-
-#: A text column of this mean length that nothing was read from may hold what a user wants: he is asked.
-LONG_TEXT = 40
-
-
-class Unreadable(ValueError):
-    """A row that holds no record; the message is the reason that the ledger keeps."""
 
 
 @dataclass(frozen=True)
@@ -98,22 +95,43 @@ def read_record(row: Row) -> Record:
     problem = found.problem(conversation)
     if not problem.strip():
         raise Unreadable("the problem is empty" if found.names.keys() & {*PROBLEM, *CONVERSATION} else "no problem")
-    gold = found.gold(conversation, bool(samples))
+    gold = found.gold(conversation)
     kind, level = found.text(KIND), found.number(LEVEL)
     return Record(problem, gold, tuple(samples), kind, level, found.read)
 
 
+def without_responses(row: Row) -> Row:
+    """The row without the columns that responses are read from, for one whose response is mapped by hand."""
+    names = {*RESPONSE, *SAMPLES, *THOUGHT, "solution", "chosen", "rejected"} - {*PROBLEM}
+    return {name: value for name, value in row.items() if name.lower() not in names}
+
+
 def unread_texts(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
-    """Columns of text that no record was read from; short ones count where no gold was found either."""
+    """Columns with text that no record was read from, and that may hold what a user wants.
+
+    Where no response was read, any such column counts, also lists and objects; short text only where no gold was
+    read either. Where responses were read, a column counts whose name says that it holds a thought or a gold.
+    """
     used = {name for record in records for source in record.read.values() for name in source.split(" + ")}
-    used |= {source.partition(" ")[0] for record in records for source in record.read.values()}
-    least = LONG_TEXT if any(record.gold for record in records) else 1
+    used |= {re.split(r"[ .]", source)[0] for record in records for source in record.read.values()}
+    answered = any(record.samples for record in records)
+    golds = any(record.gold for record in records)
+    thoughts = any(split_thinking(sample.response).thought for record in records for sample in record.samples)
     found = []
     for name in dict.fromkeys(name for row in rows for name in row):
-        if name.partition(".")[0] in used or name.lower() in METADATA:
+        if name in used or name.lower() in METADATA:
             continue
-        texts = [row[name] for row in rows if isinstance(row.get(name), str)]
-        if texts and sum(map(len, texts)) / len(texts) >= least and len(set(texts)) > 1:
+        if answered:
+            named = (not thoughts and NAMES_A_THOUGHT.search(name)) or (not golds and NAMES_A_GOLD.search(name))
+            least = 1 if named and not NAMES_A_THOUGHT.search(name) else LONG_TEXT
+            if not named:
+                continue
+        else:
+            least = LONG_TEXT if golds and not NAMES_A_RESPONSE.search(name) else 1
+        texts = [text for row in rows if (text := text_in(row.get(name)))]
+        longest = max(map(len, texts), default=0)
+        constant = len(set(texts)) <= 1 < len(rows) and longest < LONG_TEXT and not NAMES_A_RESPONSE.search(name)
+        if texts and longest >= least and not constant:
             found.append(name)
     return found
 
@@ -123,14 +141,30 @@ def _unwrapped(row: Row) -> Row:
     body = row.get("body")  # a request of OpenAI's batch API
     if isinstance(body, Mapping) and "messages" in body:
         return body
-    answer = row.get("response")
-    if isinstance(answer, Mapping):  # a result of the batch API; a stored request and its response
-        result = answer.get("body")
-        inner: Row = result if isinstance(result, Mapping) else answer
-        request = row.get("request")
-        asked = request if isinstance(request, Mapping) else {}
-        return {**{name: value for name, value in row.items() if name != "response"}, **asked, **inner}
+    for name in ("response", "result", "output"):  # of the batch APIs; a stored request and its response
+        answer = row.get(name)
+        if isinstance(answer, Mapping):
+            request = row.get("request")
+            asked = request if isinstance(request, Mapping) else {}
+            rest = {key: value for key, value in row.items() if key != name}
+            return {**rest, **asked, **{key: one for key, one in _answered(name, answer).items() if one is not None}}
+    if isinstance(row.get("message"), Mapping):  # a chat response of Ollama
+        return {**row, "choices": [{"message": row["message"]}]}
+    if isinstance(row.get("content"), list) and row.get("role", "assistant") == "assistant":  # a response of Anthropic
+        return {**row, "choices": [{"message": {"role": "assistant", "content": row["content"]}}]}
     return row
+
+
+def _answered(name: str, answer: Row) -> Row:
+    """An API's response as an object with choices or output items. Raises Unreadable where it is an error."""
+    inner = next((answer[key] for key in ("body", "message") if isinstance(answer.get(key), Mapping)), answer)
+    if inner.get("choices") or inner.get("output"):
+        return inner
+    if fault := inner.get("error") or answer.get("error"):
+        raise Unreadable(f"the response is an error: {text_in(fault)[:200] or fault}")
+    if not text_in([inner.get(key) for key in ("content", "text", "value", "reasoning_content", "reasoning")]):
+        raise Unreadable(f"{name} is an object with {', '.join(map(str, inner))}, and none of them a response")
+    return {"choices": [{"message": {**inner, "role": "assistant"}}], "model": inner.get("model")}
 
 
 class _Finder:
@@ -140,6 +174,7 @@ class _Finder:
         self.row = row
         self.names = {name.lower(): name for name in row}
         self.read: dict[str, str] = {}
+        self.apart = False  # whether the response stands apart from the conversation
 
     def column(self, names: Sequence[str], *types: type) -> str | None:
         """The first of these columns whose value is of one of the types and not empty."""
@@ -168,11 +203,17 @@ class _Finder:
                 if any(turn.role in ("user", "assistant") for turn in turns):
                     self.read["problem"] = f"{own} (last user turn)"
                     return turns
+        for name in ("prompt", "text", "input"):  # a whole conversation in one text
+            own = self.column((name,), str)
+            turns = [read_turn(turn) for turn in turns_of(str(self.row[own]))] if own is not None else []
+            if turns:
+                self.read["problem"] = f"{own} (last user turn)"
+                return turns
         return []
 
     def problem(self, conversation: Sequence[Turn]) -> str:
         if conversation:
-            asked = _last_question(conversation)
+            asked = last_question(conversation, self.apart)
             return conversation[asked].text if asked is not None else ""
         doc = self.row.get("doc")
         if isinstance(doc, Mapping):  # a sample of lm-eval
@@ -185,7 +226,7 @@ class _Finder:
         chosen = self.column(("chosen",), list)
         if chosen is not None and self.column(PROBLEM, str) is None:
             turns = [read_turn(turn) for turn in self.row[chosen]]
-            asked = _last_question(turns)
+            asked = last_question(turns)
             self.read["problem"] = f"{chosen} (last user turn)"
             return turns[asked].text if asked is not None else ""
         own = self.column(PROBLEM, str)
@@ -202,20 +243,27 @@ class _Finder:
     def _argument(self) -> str:
         """What lm-eval asked the model, where its document names no question."""
         arguments = self.row.get("arguments")
-        first = next(iter(arguments.values()), None) if isinstance(arguments, Mapping) else None
-        text = first.get("arg_0") if isinstance(first, Mapping) else None
+        first = next(iter(arguments.values() if isinstance(arguments, Mapping) else arguments or ()), None)
+        text = first.get("arg_0") if isinstance(first, Mapping) else first[0] if isinstance(first, list) else first
+        if not isinstance(text, str):
+            return ""
         self.read["problem"] = "arguments"
-        return text if isinstance(text, str) else ""
+        turns = [read_turn(turn) for turn in turns_of(text)]
+        asked = last_question(turns, True)
+        return text if asked is None else turns[asked].text
 
     # ---- samples -------------------------------------------------------------------------------------------------
 
     def samples(self, conversation: Sequence[Turn]) -> Iterator[Sample]:
+        """The responses; an empty one is kept as "", so that it is counted."""
         author = self._author()
         texts = self._texts(conversation)
+        within = self.read.get("response", "").endswith("(what follows it)")
+        self.apart = bool(conversation) and conversation[-1].role == "user" and bool(texts) and not within
         flags = self._flags(len(texts))
         for (text, of), flag in zip(texts, flags, strict=True):
-            if text.strip():
-                yield Sample(without_channels(text), f"{author} ({of})" if of else author, flag)
+            by = f"{author} ({of})" if of and author else of or author
+            yield Sample(without_channels(text) if text.strip() else "", by, flag)
 
     def _author(self) -> str:
         output = self.row.get("output")  # an evaluation log of inspect_ai names the model there
@@ -226,31 +274,59 @@ class _Finder:
         pair = [name for name in ("chosen", "rejected") if self.column((name,), str, list, Mapping) is not None]
         if pair:
             self.read["response"] = " + ".join(pair)
-            return [(_reply_of(self.row[self.names[name]]), name) for name in pair]
+            return [(reply_of(self.row[self.names[name]]), name) for name in pair]
         own = self.column(SAMPLES, list)
-        if own is not None and not (own.lower() == "code" and self.column(("code",), str)):
+        complete = conversation and conversation[-1].role == "assistant"
+        if own is not None and not (complete and own.lower() in ("choices", "outputs") and len(self.row[own]) == 1):
             self.read["response"] = f"{own} (× {len(self.row[own])})"
-            return [(_choice(one, self._thought()), "") for one in _flat(self.row[own])]
+            refuse_log_likelihoods(own, self.row[own])
+            return [(choice_text(one, self._thought()), "") for one in flat(self.row[own])]
         completion = self.column(("completion", "output", "response"), list, Mapping)
-        if completion is not None:
+        if completion is not None and not complete:
             self.read["response"] = completion
-            return [(text, "") for text in _objects(self.row[completion])]
-        reply = _reply(conversation)
-        if reply is not None:
-            self.read["response"] = f"{self.read['problem'].partition(' ')[0]} (what follows it)"
-            return [(reply, "")]
-        own = self.column(RESPONSE, str) or self.column(("solution",), str)
-        if own is not None and own != self.read.get("problem"):
+            return [(text, "") for text in object_texts(self.row[completion])]
+        own = self._response_column(conversation)
+        if own is None or complete:
+            wrote = reply(conversation)
+            if wrote is not None:
+                self.read["response"] = f"{self.read['problem'].partition(' ')[0]} (what follows it)"
+                return [(wrote, "")]
+        if own is not None:
             thought = self._thought()
             self.read["response"] = own if not thought else f"{self.read['thought']} + {own}"
             return [(join_thought(thought, str(self.row[own])), "")]
+        return self._thought_and_answer()
+
+    def _response_column(self, conversation: Sequence[Turn]) -> str | None:
+        """The column of a response in plain text. A `solution` that is the gold itself is none."""
+        asked = self.read.get("problem", "").partition(" ")[0] if conversation else self.column(PROBLEM, str)
+        own = next((own for name in RESPONSE if (own := self.column((name,), str)) and own != asked), None)
+        if own is not None:
+            return own
+        own = self.column(("solution",), str)
+        return None if own is None or str(self.row[own]).strip() == _Finder(self.row).gold(()) else own
+
+    def _thought_and_answer(self) -> list[tuple[str, str]]:
+        """A thought without a response beside it: `answer` is its end where it has a box, and else in doubt."""
         thought = self._thought()
+        answer = self.column(("answer", "final", "attempt"), str)
+        if thought and answer is not None:
+            others = [name for name in GOLD if name != answer.lower()]
+            if "\\boxed" not in str(self.row[answer]) and self.column(others, str, int, float) is None:
+                raise Unreadable(
+                    f"columns {self.read['thought']}, {answer}: is {answer} the end of the response or the gold? Say "
+                    f"--map thought={self.read['thought']} response={answer}, or --map response={self.read['thought']} "
+                    f"gold={answer}"
+                )
+            self.read["response"] = f"{self.read['thought']} + {answer}"
+            return [(join_thought(thought, str(self.row[answer])), "")]
         if thought:  # a thought that was cut off before its answer
             self.read["response"] = self.read["thought"]
             return [(join_thought(thought, ""), "")]
         return []
 
     def _thought(self) -> str:
+        """The thought in a column of its own; columns such as `reasoning: on` say how the model was run."""
         own = self.column(THOUGHT, str)
         if own is None or str(self.row[own]).strip().lower() in ("on", "off", "true", "false"):
             return ""
@@ -269,11 +345,10 @@ class _Finder:
 
     # ---- gold ----------------------------------------------------------------------------------------------------
 
-    def gold(self, conversation: Sequence[Turn], answered: bool) -> str:
-        reward = self.row.get("reward_model")
-        if isinstance(reward, Mapping) and reward.get("ground_truth") is not None:
-            self.read["gold"] = "reward_model.ground_truth"
-            return gold_text(reward["ground_truth"])
+    def gold(self, conversation: Sequence[Turn]) -> str:
+        held = self._held_gold("reward_model")
+        if held:
+            return held
         for turn in conversation:
             if turn.gold is not None:
                 self.read["gold"] = "reference_answer of a turn"
@@ -283,11 +358,27 @@ class _Finder:
             own = self.names.get(name)
             if own is None or own in used or self.row[own] in (None, "", []):
                 continue
+            if name == "label" and isinstance(self.row[own], bool):  # KTO's: whether the response is wanted
+                continue
             self.read["gold"] = own
             return gold_text(self.row[own])
         doc = self.row.get("doc")
         if isinstance(doc, Mapping):
-            return _Finder(doc).gold((), answered)
+            return _Finder(doc).gold(())
+        return next((held for name in GOLD_HOLDERS[1:] if (held := self._held_gold(name))), "")
+
+    def _held_gold(self, name: str) -> str:
+        """The gold within an object, or within a text that is a JSON object."""
+        value: Any = self.row.get(name)
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            with suppress(ValueError, RecursionError):  # text that only looks like JSON holds no gold
+                value = json.loads(value)
+        if not isinstance(value, Mapping):
+            return ""
+        for key in HELD_GOLD:
+            if value.get(key) not in (None, "", []):
+                self.read["gold"] = f"{name}.{key}"
+                return gold_text(value[key])
         return ""
 
 
@@ -304,81 +395,8 @@ def gold_text(value: Any) -> str:
             raise Unreadable(f"the gold is an object with {', '.join(map(str, value))}")
         return gold_text(inner)
     text = str(value).strip()
+    if text.startswith('["') and text.endswith('"]'):  # Skywork-OR1's golds: ["56"]
+        with suppress(ValueError):
+            listed = json.loads(text)
+            return str(listed[0]).strip() if len(listed) == 1 else text
     return text.rpartition("####")[2].strip() if "####" in text else text
-
-
-def _last_question(turns: Sequence[Turn]) -> int | None:
-    """The last user turn that something follows; else the last one."""
-    asked = [place for place, turn in enumerate(turns) if turn.role == "user"]
-    answered = [place for place in asked if any(turn.role == "assistant" for turn in turns[place + 1 :])]
-    return answered[-1] if answered else asked[-1] if asked else None
-
-
-def _reply(turns: Sequence[Turn]) -> str | None:
-    """All that the assistant and its tools wrote after the last question; None where they wrote nothing."""
-    asked = _last_question(turns)
-    after = list(turns[asked + 1 :] if asked is not None else turns)
-    end = next((place for place, turn in enumerate(after) if turn.role == "user"), len(after))
-    parts = [text for turn in after[:end] if turn.role in ("assistant", "tool") and (text := written(turn)).strip()]
-    if not parts and any(turn.role == "assistant" for turn in after[:end]):
-        raise Unreadable("the response is empty: neither content nor reasoning")
-    return "\n\n".join(parts) if parts else None
-
-
-def _reply_of(value: Any) -> str:
-    """A preferred or rejected response: text, a turn, or a whole conversation."""
-    if isinstance(value, str):
-        return value
-    turns = [read_turn(turn) for turn in (value if isinstance(value, list) else [value])]
-    return _reply(turns) or ""
-
-
-def _flat(values: Sequence[Any]) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list) and not (value and isinstance(value[0], Mapping)):
-            yield from _flat(value)
-        else:
-            yield value
-
-
-def _choice(value: Any, thought: str = "") -> str:
-    """One sample: text, a choice with a message, an output with a text, a list of turns."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return join_thought(thought, value)
-    if isinstance(value, list):
-        return _reply_of(value)
-    if not isinstance(value, Mapping):
-        raise Unreadable(f"a response is {type(value).__name__}, not text")
-    message = value.get("message")
-    if isinstance(message, Mapping):
-        return written(read_turn({"role": "assistant", **message}))
-    return written(read_turn({"role": "assistant", **{key: v for key, v in value.items() if key != "role"}}))
-
-
-def _objects(value: Any) -> list[str]:
-    """Responses in an output that is an object or a list: choices, items of OpenAI's Responses API, turns."""
-    if isinstance(value, Mapping):
-        choices = value.get("choices")
-        return [_choice(one) for one in choices] if isinstance(choices, list) else [_choice(value)]
-    if value and all(_is_item(item) for item in value):
-        return [written(read_turn({"role": "assistant", "content": _items(value)}))]
-    if value and isinstance(value[0], Mapping) and ({"role", "from"} & value[0].keys()):
-        return [_reply_of(value)]
-    return [_choice(one) for one in _flat(value)]
-
-
-def _is_item(item: Any) -> bool:
-    return isinstance(item, Mapping) and item.get("type") in ("message", "reasoning", "function_call")
-
-
-def _items(items: Sequence[Row]) -> list[Any]:
-    """The content blocks of the items of a Responses object."""
-    blocks: list[Any] = []
-    for item in items:
-        if item.get("type") == "message" and isinstance(item.get("content"), list):
-            blocks += item["content"]
-        else:
-            blocks.append(item)
-    return blocks

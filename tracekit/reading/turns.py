@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,17 @@ ROLES = {
     **dict.fromkeys(("function_call", "tool_call"), "assistant"),
 }
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
-_TEXT_KEYS = ("content", "value", "text", "output_text")
+_TEXT_KEYS = ("content", "value", "text", "output_text", "parts")
+
+#: Channels of gpt-oss that hold thoughts, where a message names its channel.
+_THOUGHT_CHANNELS = ("analysis", "commentary")
+
+#: A trace of Sky-T1's prompt, also in OpenThoughts-114k and Bespoke-Stratos.
+_SKY = re.compile(
+    r"\s*<\|begin_of_thought\|>(?P<thought>.*?)<\|end_of_thought\|>\s*"
+    r"(?:<\|begin_of_solution\|>(?P<answer>.*?)(?:<\|end_of_solution\|>\s*)?)?\Z",
+    re.DOTALL,
+)
 
 #: A message of gpt-oss's harmony format: <|channel|>analysis<|message|>2 + 2 is 4.<|end|>
 _CHANNEL = re.compile(
@@ -64,7 +74,9 @@ def written(turn: Turn) -> str:
 
 
 def without_channels(text: str) -> str:
-    """Harmony text as thought and answer: analysis and commentary in a think block, the final channel behind it."""
+    """Text with control tokens around its parts as thought and answer: harmony's channels, Sky-T1's two parts."""
+    if (parted := _SKY.match(text)) is not None:
+        return join_thought(parted["thought"].strip(), (parted["answer"] or "").strip())
     if "<|channel|>" not in text:
         return text
     parts = [(found["name"], found["text"].strip()) for found in _CHANNEL.finditer(text)]
@@ -78,12 +90,64 @@ def read_turn(turn: Mapping[str, Any]) -> Turn:
     """Read one turn; an unknown role counts as its own and is left out later."""
     name = next((turn[key] for key in ("role", "from", "speaker", "author") if isinstance(turn.get(key), str)), "")
     role = ROLES.get(name.lower(), name.lower())
-    text, thought = _content(next((turn[key] for key in _TEXT_KEYS if turn.get(key) is not None), ""))
-    apart = next((turn[key] for key in _THOUGHT_KEYS if isinstance(turn.get(key), str) and turn[key]), "")
-    calls = _calls(turn.get("tool_calls"))
-    info = turn.get("info")
-    gold = info.get("reference_answer") if isinstance(info, Mapping) else None
-    return Turn(role, "\n".join(part for part in (text, *calls) if part), apart or thought, gold)
+    value: Any = next((turn[key] for key in _TEXT_KEYS if turn.get(key) is not None), "")
+    if role == "user" and _is_tool_result(value):
+        role, value = "tool", [_content(block.get("content") or "")[0] for block in list(value)]
+    text, thought = _content(value)
+    info: Any = turn.get("info")
+    info = info if isinstance(info, Mapping) else {}
+    apart = _thought_apart(turn) or thought
+    if not text and not apart:  # AM-DeepSeek keeps both parts beside the turn
+        text, apart = str(info.get("answer_content") or ""), str(info.get("think_content") or "")
+    if role == "assistant" and turn.get("channel") in _THOUGHT_CHANNELS:
+        text, apart = "", "\n\n".join(part for part in (apart, text) if part)
+    if name.lower() in ("function_call", "tool_call"):
+        text = f"<tool_call>\n{text}\n</tool_call>"
+    legacy = turn.get("function_call")
+    calls = _calls(turn.get("tool_calls")) + _calls([legacy] if isinstance(legacy, Mapping) else [])
+    joined = "\n".join(part for part in (text, *calls) if part)
+    return Turn(role, joined, apart, info.get("reference_answer"))
+
+
+def merged(turns: Sequence[Turn]) -> list[Turn]:
+    """Turns of the assistant that follow each other as one: a thought alone belongs to the text after it."""
+    found: list[Turn] = []
+    for turn in turns:
+        last = found[-1] if found else None
+        # A text without a thought closes what is open before it; a thought after a text begins a block of its own.
+        if last is not None and last.role == turn.role == "assistant" and not last.text:
+            thought = "\n\n".join(part for part in (last.thought, turn.thought) if part)
+            found[-1] = Turn(turn.role, turn.text, thought, turn.gold)
+        else:
+            found.append(turn)
+    return found
+
+
+def _thought_apart(turn: Mapping[str, Any]) -> str:
+    """The thought in a field of its own: text, blocks, or OpenRouter's `reasoning_details`."""
+    for key in (*_THOUGHT_KEYS, "reasoning_details", "thinking_blocks"):
+        value = turn.get(key)
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, list) and value:
+            blocks = [block for block in value if isinstance(block, str | Mapping)]
+            texts = [block if isinstance(block, str) else _block_thought(block) for block in blocks]
+            if any(texts):
+                return "\n\n".join(text for text in texts if text)
+    return ""
+
+
+def _block_thought(block: Mapping[str, Any]) -> str:
+    """The text of one block of thought; an encrypted one has none."""
+    found = next((block[key] for key in ("thinking", "reasoning", "text", "content") if block.get(key)), None)
+    inner = found if found is not None else block.get("summary")
+    return inner if isinstance(inner, str) else _content(_as_texts(inner))[0]
+
+
+def _is_tool_result(value: Any) -> bool:
+    """Whether a user's content is what tools gave back, as Anthropic's blocks say it."""
+    kinds = [block.get("type") for block in value if isinstance(block, Mapping)] if isinstance(value, list) else []
+    return bool(kinds) and all(kind == "tool_result" for kind in kinds)
 
 
 def _content(value: Any) -> tuple[str, str]:
@@ -104,10 +168,9 @@ def _content(value: Any) -> tuple[str, str]:
 
 def _read_block(block: Mapping[str, Any], texts: list[str], thoughts: list[str]) -> None:
     kind = str(block.get("type") or "text")
-    if kind in ("thinking", "reasoning", "redacted_thinking", "reasoning_text", "summary_text"):
-        found = next((block[key] for key in ("thinking", "reasoning", "text", "content") if block.get(key)), None)
-        inner = found if found is not None else block.get("summary")
-        thoughts.append(inner if isinstance(inner, str) else _content(_as_texts(inner))[0])
+    thoughts_are = ("thinking", "reasoning", "redacted_thinking", "reasoning_text", "summary_text")
+    if kind in thoughts_are or block.get("thought") is True:  # Gemini marks the parts of a thought
+        thoughts.append(_block_thought(block))
     elif kind in ("tool_use", "function_call", "tool_call"):
         texts += _calls([block])
     elif kind == "tool_result":
