@@ -30,6 +30,7 @@ _DECIMAL = re.compile(r"-?(?:\d{1,100}\.\d{1,100}|\.\d{1,100})")
 _WORDED = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|boldsymbol|rm|bf|textsf|mathsf)"
 _UNWRAP = re.compile(rf"^{_WORDED}\s*\{{([^{{}}]*)\}}$")
 _CHOICE = re.compile(r"^(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer) )?\(?([A-Z])(?:\)|[.:](?=\s|$)|$)\s*(.*)$", re.DOTALL)
+_LOWER_CHOICE = re.compile(r"^([a-j])\)\s*([^)]*)$")  # a) 180 degrees; (a) may be a variable in brackets
 _CHOICE_IN_TEXT = re.compile(rf"^{_WORDED}\s*\{{\s*\(?([A-Z])[).:]?\s*\}}[.:)]?\s*(.*)$", re.DOTALL)
 _NEXT_CHOICE = re.compile(r"\([A-J]\)|(?:^|[\s,;])[B-J][.:)](?:\s|$)")
 _CHOICES = re.compile(r"(?:[ ,;]|and\b|or\b|\\text ?\{ ?(?:and|or) ?\}|\(?[A-J]\b[).]?)+")
@@ -244,6 +245,10 @@ def _special(text: str, bare: str) -> Node | None:
             inner = read_answer(rest)
             if inner.tree is not None and not rest.startswith(("_", "^", "=", "+", "-", "*", "/", "(", "\\c", ",")):
                 return Node("choice", (inner.tree,), match[1])
+    lower = _LOWER_CHOICE.match(bare)
+    if lower:
+        labelled = read_answer(lower[2]).tree if lower[2] else None
+        return Node("choice", () if labelled is None else (labelled,), lower[1].upper())
     yes = _YES_FIRST.match(bare) if bare[0] in "yYnNtTfF" else None
     if yes:
         _check_single_truth(yes[1].lower(), bare[yes.end() :])
