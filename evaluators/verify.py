@@ -13,6 +13,7 @@ from evaluators.comparison.restated import restates
 from evaluators.extraction.boxes import LAST
 from evaluators.extraction.candidates import Extracted
 from evaluators.extraction.doubt import both_truths, claims_both
+from evaluators.extraction.names import concludes_on_name
 from evaluators.extraction.question import without_question
 from evaluators.extraction.response import after_thinking, extract, final_answer, last_boxes
 from evaluators.extraction.thinking import opens_thinking
@@ -30,6 +31,7 @@ Decision = tuple[Outcome, str | None, str, str] | tuple[Outcome, str | None, str
 _GOLD_CACHE = 16_384  # golds kept as read
 _TRUTHS = frozenset(("yes", "no", "true", "false"))
 _MARKED = frozenset(("box", "boxes", "hashes", "statement"))
+_BOXED = frozenset(("box", "boxes", "hashes"))
 _YES_OR_NO = re.compile(r"\W{0,9}(yes|no|true|false)\b[.,:;!*]", re.IGNORECASE)
 _MAX_CLAIM = 2000  # characters of a response in which a second claim is looked for
 _SPACE = re.compile(r"(?<!\d) | (?!\d)")  # two numbers are not one
@@ -132,6 +134,9 @@ def _decide(response: str, gold: str, policy: Policy, prompt: str | None, think_
             return Outcome.NO_ANSWER, None, "extract", "The response says both yes and no."
         opening = None if policy.require_box else _YES_OR_NO.match(text)
         found = found if opening is None else Extracted(opening[1], "opening")
+    unboxed = text is not None and (found is None or found.rule not in _BOXED) and not policy.require_box
+    if unboxed and text and concludes_on_name(text, expected.source):
+        return Outcome.CORRECT, expected.source, "text", "The last sentence says it of the person that the gold names."
     if text is None or found is None:
         return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
     prediction = found.text

@@ -87,3 +87,18 @@ def test_golds_with_their_unit_in_parentheses():
     assert verify("\\boxed{9.5\\text{ zorblaxes}}", "9.5 (zorblaxes)").correct
     assert verify("9:15 am", "9:15 (a.m.)").correct
     assert not verify("\\boxed{9\\text{ (apples) wrong}}", "9 (apples)").correct
+
+
+def test_a_gold_that_is_a_name_may_be_the_subject_of_the_last_sentence():
+    gold = "\\text{Evelyn}"
+    assert verify("The ratios differ.\n\nThus, Evelyn’s average speed is the largest.", gold).correct
+    assert verify("So Evelyn is the fastest runner.", gold).correct
+    for response in (
+        "Thus, Carla's average speed is the largest.",
+        "Thus, Evelyn's average speed is not the largest.",
+        "Thus, Evelyn or Carla has the largest speed.",
+        "Evelyn is the fastest. Carla is the fastest.",
+        "\\boxed{\\text{Carla}} So Evelyn is the slowest.",
+        "Evelyn has the second largest speed.",
+    ):
+        assert not verify(response, gold).correct, response
