@@ -13,8 +13,6 @@ _SUBJECT = re.compile(
     re.IGNORECASE,
 )
 _OPEN = re.compile(
-    
-)
     r"\b(?:not|never|or|either|neither|maybe|perhaps|might|may|could|if|unless|second|third)\b|n['’]t\b|\?"
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
