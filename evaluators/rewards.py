@@ -2,8 +2,8 @@
 
 A reward of accuracy is 1.0 for CORRECT and 0.0 where the response is at fault (WRONG, NO_ANSWER,
 UNPARSED_PREDICTION). UNPARSED_GOLD and TIMEOUT say nothing of the response: TRL gets None, which it leaves out of
-its means. Trainers that take numbers alone get an UnparsedGold error for the one, since no number is true, and
-`TIMEOUT_REWARD` with a logged warning for the other, since a response may bring it about and must not end a run.
+its means. Trainers that take numbers alone get 0 with a logged warning, since neither may end a run. Every adapter
+takes `on_unparsed_gold`: "raise", "skip" (None where the trainer knows it) or "zero".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from evaluators.batch import verify_batch, warn_of_unparsed_golds
 from evaluators.extraction.thinking import find_tags, split_thinking
@@ -27,8 +27,12 @@ TIMEOUT_REWARD = 0.0
 Reward = Callable[..., list[float | None]]
 
 
+#: What an adapter does with a gold that cannot be read.
+OnUnparsedGold = Literal["raise", "skip", "zero"]
+
+
 class UnparsedGold(ValueError):
-    """The gold cannot be read and the trainer knows no reward but a number: mend or drop the row."""
+    """The gold cannot be read and the caller asked for an error: mend or drop the row."""
 
 
 def reward_of(verdict: Verdict) -> float | None:
@@ -38,17 +42,36 @@ def reward_of(verdict: Verdict) -> float | None:
     return 1.0 if verdict.correct else 0.0
 
 
-def number_of(verdict: Verdict) -> float:
-    """`reward_of` for trainers that take numbers alone. Raises UnparsedGold."""
+def number_of(verdict: Verdict, on_unparsed_gold: OnUnparsedGold = "zero") -> float:
+    """`reward_of` for trainers that take numbers alone.
+
+    on_unparsed_gold: "zero" and "skip" score 0 with a logged warning, for a trainer that takes numbers alone cannot
+        skip; "raise" raises UnparsedGold.
+    """
     if verdict.outcome is Outcome.UNPARSED_GOLD:
-        raise UnparsedGold(
+        problem = (
             f"the gold {verdict.gold!r:.120} cannot be read ({verdict.reason}); mend or drop the row: "
             "`tracekit audit-gold FILE` lists all such golds"
         )
+        if on_unparsed_gold == "raise":
+            raise UnparsedGold(problem)
+        logger.warning("%s; it scores 0", problem)
+        return 0.0
     if verdict.outcome is Outcome.TIMEOUT:
         logger.warning("a verification timed out and scores %g: gold %.80r", TIMEOUT_REWARD, verdict.gold)
         return TIMEOUT_REWARD
     return 1.0 if verdict.correct else 0.0
+
+
+def rewards_of(verdicts: Sequence[Verdict], on_unparsed_gold: OnUnparsedGold = "skip") -> list[float | None]:
+    """`reward_of` of every verdict, where None says "leave out"; unreadable golds as `on_unparsed_gold` says."""
+    if on_unparsed_gold == "skip":
+        return [reward_of(verdict) for verdict in verdicts]
+    unread = Outcome.UNPARSED_GOLD
+    return [
+        number_of(verdict, on_unparsed_gold) if verdict.outcome is unread else reward_of(verdict)
+        for verdict in verdicts
+    ]
 
 
 def text_of(completion: Any) -> str:
@@ -87,6 +110,7 @@ def accuracy_reward(
     solution: Sequence[Any],
     policy: Policy | None = None,
     think_open: bool | None = None,
+    on_unparsed_gold: OnUnparsedGold = "skip",
     **columns: Any,
 ) -> list[float | None]:
     """TRL: 1.0, 0.0 or None a completion, by its verdict against the column `solution`.
@@ -108,7 +132,7 @@ def accuracy_reward(
     if log_metric is not None and verdicts:
         for outcome in Outcome:
             log_metric(f"verifier/{outcome}", sum(v.outcome is outcome for v in verdicts) / len(verdicts))
-    return [reward_of(verdict) for verdict in verdicts]
+    return rewards_of(verdicts, on_unparsed_gold)
 
 
 def format_reward(
@@ -202,7 +226,8 @@ def _weighted_sum(parts: list[tuple[float | None, float]]) -> float | None:
     return math.fsum(known) if len(known) == len(parts) else None
 
 
-# --- verl 0.5: custom_reward_function.path=…/evaluators/rewards.py custom_reward_function.name=compute_score -------
+# --- verl: reward.custom_reward_function.path=…/evaluators/rewards.py, reward.custom_reward_function.name=compute_score
+# (before 0.7: custom_reward_function.path and .name) -----------------------------------------------------------------
 
 
 def compute_score(
@@ -212,9 +237,10 @@ def compute_score(
     extra_info: Any = None,
     *,
     think_open: bool | None = None,
+    on_unparsed_gold: OnUnparsedGold = "zero",
     **_: Any,
 ) -> float:
-    """verl: 1.0 or 0.0 for a response text against `reward_model.ground_truth`. Raises UnparsedGold.
+    """verl: 1.0 or 0.0 for a response text against `reward_model.ground_truth`.
 
     extra_info: the row's `extra_info`; its `question`, `problem` or `prompt` is the question.
     think_open: whether the prompt opened a think block; also read from `extra_info["think_open"]`.
@@ -222,7 +248,8 @@ def compute_score(
     info = extra_info if isinstance(extra_info, Mapping) else {}
     question = next((info[key] for key in ("question", "problem", "prompt") if info.get(key) is not None), None)
     opened = info.get("think_open") if think_open is None else think_open
-    return number_of(verify(solution_str, ground_truth, prompt=question_of(question), think_open=opened))
+    verdict = verify(solution_str, ground_truth, prompt=question_of(question), think_open=opened)
+    return number_of(verdict, on_unparsed_gold)
 
 
 # --- OpenRLHF 0.8: --remote_rm_url …/evaluators/rewards.py ---------------------------------------------------------
@@ -234,9 +261,10 @@ def reward_func(
     labels: Sequence[str],
     *,
     think_open: bool | None = None,
+    on_unparsed_gold: OnUnparsedGold = "zero",
     **_: Any,
 ) -> dict[str, Any]:
-    """OpenRLHF: tensors (len(queries),) of rewards, and of scores for its dynamic filtering. Raises UnparsedGold.
+    """OpenRLHF: tensors (len(queries),) of rewards, and of scores for its dynamic filtering.
 
     queries: each its prompt and the response; labels: the golds.
     think_open: whether the prompts opened a think block; None: as they end.
@@ -245,7 +273,7 @@ def reward_func(
 
     responses = [query.removeprefix(prompt) for query, prompt in zip(queries, prompts)]
     verdicts = verify_batch(responses, labels, prompts=prompts, think_open=think_open, workers=1)
-    rewards = torch.tensor([number_of(verdict) for verdict in verdicts], dtype=torch.float32)
+    rewards = torch.tensor([number_of(verdict, on_unparsed_gold) for verdict in verdicts], dtype=torch.float32)
     timeouts = torch.tensor([float(verdict.outcome is Outcome.TIMEOUT) for verdict in verdicts])
     return {"rewards": rewards, "scores": rewards, "extra_logs": {"timeouts": timeouts}}
 
@@ -254,10 +282,16 @@ def reward_func(
 
 
 def rubric_accuracy(
-    completion: Any, answer: Any, prompt: Any = None, think_open: bool | None = None, **_: Any
+    completion: Any,
+    answer: Any,
+    prompt: Any = None,
+    think_open: bool | None = None,
+    on_unparsed_gold: OnUnparsedGold = "zero",
+    **_: Any,
 ) -> float:
-    """verifiers (Rubric of 0.1): 1.0 or 0.0 for a completion against the column `answer`. Raises UnparsedGold."""
-    return number_of(verify(text_of(completion), answer, prompt=question_of(prompt), think_open=think_open))
+    """verifiers (Rubric of 0.1): 1.0 or 0.0 for a completion against the column `answer`."""
+    verdict = verify(text_of(completion), answer, prompt=question_of(prompt), think_open=think_open)
+    return number_of(verdict, on_unparsed_gold)
 
 
 # --- lm-evaluation-harness 0.4: process_results: !function evaluators.rewards.process_results ----------------------

@@ -43,6 +43,10 @@ _STRUCK = re.compile(
     r"|\\(?:b|x)?cancel\b|\\(?:sout|st|xout)\b"
 )
 _ASKED = re.compile(r"[?？][\s}$)\]]*$")  # \boxed{2?}, \boxed{\text{Paris?}}
+_OR_BEHIND = re.compile(  # \boxed{\text{(C)} \text{ or } 17}, \boxed{yes \text{ or } 17}
+    r"\W{0,3}(?:text\s?\{\s?)?\(?(?:[A-J]|yes|no|true|false)\)?\s?\}?\s?(?:\\text\s?\{\s?)?\bor\b(?!\W{0,9}[A-J]\b)",
+    re.IGNORECASE,
+)
 STRIKETHROUGH = re.compile(r"~~[^~\n]{1,200}~~")  # The answer is ~~12~~ 13
 _TRUTH = re.compile(r"(?<![A-Za-z])(yes|true|no|false)(?![A-Za-z])", re.IGNORECASE)
 _CLAIMED = re.compile(
@@ -90,7 +94,7 @@ def is_doubtful(answer: str) -> bool:
         return True
     if ("?" in answer or "？" in answer) and _ASKED.search(answer):
         return True
-    return both_truths(answer)
+    return _OR_BEHIND.match(answer) is not None or both_truths(answer)
 
 
 def both_truths(answer: str) -> bool:

@@ -140,7 +140,7 @@ def last_boxes(text: str, policy: Policy) -> tuple[str, Extracted | None]:
         if boxes and not (policy.join_boxes and belong_together(text[box.end : boxes[-1].start])):
             break
         boxes.append(box)
-    if len(boxes) == 1 and is_guess(text, boxes[0].start):
+    if boxes and is_guess(text, boxes[0].start):  # maybe 8, maybe 9
         denied, boxes = [*denied, *boxes], []
     if not boxes:
         for box in sorted(denied, key=lambda box: -box.start):

@@ -22,6 +22,8 @@ NO_ANSWER = [
     (r"Maybe \boxed{2}.", "2"),
     (r"One candidate is \boxed{2}, another candidate is \boxed{3}.", "3"),
     (r"\boxed{\text{yes, No}}", "yes"),
+    (r"\boxed{\text{(C)} \text{ or } 17}", "(C)"),
+    (r"\boxed{yes \text{ or } 17}", "yes"),
     (r"\boxed{True; however False}", "True"),
     ("Yes... no wait, No", "yes"),
     ("Yes! Or No.", "yes"),

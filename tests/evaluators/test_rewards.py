@@ -54,7 +54,8 @@ def test_not_knowing_is_none_and_never_zero(outcome, reward):
 
 def test_where_only_numbers_count_an_unreadable_gold_is_an_error_and_a_timeout_a_warning(caplog):
     with pytest.raises(UnparsedGold, match="cannot be read"):
-        number_of(verdict("unparsed_gold"))
+        number_of(verdict("unparsed_gold"), "raise")
+    assert number_of(verdict("unparsed_gold")) == 0.0
     assert number_of(verdict("timeout")) == 0.0
     assert "timed out" in caplog.text
 
@@ -146,8 +147,9 @@ def test_verl_has_its_call_shape():
     ]
     assert compute_score("math", "\\boxed{72}", "72") == 1.0
     assert compute_score(data_source="math", solution_str="\\boxed{71}", ground_truth="72", extra_info={"i": 1}) == 0.0
+    assert compute_score("math", "\\boxed{72}", UNREADABLE) == 0.0
     with pytest.raises(UnparsedGold):
-        compute_score("math", "\\boxed{72}", UNREADABLE)
+        compute_score("math", "\\boxed{72}", UNREADABLE, on_unparsed_gold="raise")
 
 
 def test_openrlhf_has_its_call_shape():
@@ -299,3 +301,14 @@ class TestPromptOpenedThinking:
 
     def test_verifiers(self):
         assert rubric_accuracy(self.THINKING, "72", prompt=[{"role": "user", "content": self.PROMPT}]) == 0.0
+
+
+def test_an_unreadable_gold_ends_no_run_unless_asked_to():
+    completions, golds = ["\\boxed{72}", "\\boxed{1}"], [UNREADABLE, "1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnparsedGoldWarning)
+        assert accuracy_reward(None, completions, solution=golds) == [None, 1.0]
+        assert accuracy_reward(None, completions, solution=golds, on_unparsed_gold="zero") == [0.0, 1.0]
+        with pytest.raises(UnparsedGold):
+            accuracy_reward(None, completions, solution=golds, on_unparsed_gold="raise")
+    assert rubric_accuracy("\\boxed{72}", UNREADABLE) == 0.0

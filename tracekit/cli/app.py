@@ -58,6 +58,8 @@ COMMANDS = (
     Command(
         "audit-gold", "tracekit.cli.verify:command_audit_gold", "Tell which golds cannot be verified or are hackable."
     ),
+    Command("serve-verifier", "tracekit.cli.reward_service:command_serve_verifier", "Serve the verifier over HTTP."),
+    Command("attack-reward", "tracekit.cli.reward_service:command_attack_reward", "Try rewards with empty answers."),
     Command("collect", "tracekit.cli.collect:command_collect", "Ask a teacher for traces."),
     Command(
         "train",
