@@ -34,7 +34,7 @@ def test_every_command_is_in_the_reference_and_its_help_shows_an_example(
 
 def test_the_overview_names_every_command() -> None:
     overview = tracekit("--help").stdout
-    assert all(command.name in overview for command in COMMANDS)
+    assert all(command.name in overview for command in COMMANDS if " " not in command.name)
 
 
 @pytest.mark.parametrize(

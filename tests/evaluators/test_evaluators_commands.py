@@ -1,5 +1,6 @@
 """`tracekit verify` and `tracekit audit-gold` on files."""
 
+import gzip
 import json
 
 import polars as pl
@@ -62,15 +63,35 @@ def test_a_lone_surrogate_is_written_as_its_escape(tmp_path):
 def test_faults_name_the_file_and_what_it_has(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         command_verify(tmp_path / "absent.jsonl")
-    with pytest.raises(ValueError, match=r"expected .jsonl or .parquet"):
-        command_verify(write_jsonl(tmp_path / "rows.csv", ROWS))
-    with pytest.raises(ValueError, match="has no gold column; it has response, other"):
+    with pytest.raises(ValueError, match=r"expected \.jsonl, \.json, \.csv or \.parquet"):
+        command_verify(write_jsonl(tmp_path / "rows.txt", ROWS))
+    with pytest.raises(ValueError, match="there is no gold column; there are response, other"):
         command_verify(write_jsonl(tmp_path / "rows.jsonl", [{"response": "1", "other": "2"}]))
-    with pytest.raises(ValueError, match="has no column nowhere"):
+    with pytest.raises(ValueError, match="there is no column nowhere"):
         command_verify(write_jsonl(tmp_path / "rows.jsonl", ROWS), gold="nowhere")
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="is damaged"):
         command_verify(tmp_path / "damaged.parquet")
+
+
+def test_files_of_several_kinds_are_read_alike(tmp_path, capsys):
+    rows = [{"response": "\\boxed{2}", "gold": "2"}, {"response": "\\boxed{3}", "gold": "2"}]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    (tmp_path / "b.json").write_text(json.dumps(rows), encoding="utf-8")
+    (tmp_path / "c.csv").write_text("response,gold\n\\boxed{2},2\n\\boxed{3},2\n", encoding="utf-8")
+    (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+    files = [tmp_path / name for name in ("a.jsonl", "b.json", "c.csv", "d.jsonl.gz")]
+    command_verify(*files, json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["rows"], told["accuracy"], told["outcomes"]) == (8, 0.5, {"correct": 4, "wrong": 4})
+
+
+def test_an_accuracy_below_the_wanted_one_fails(tmp_path, capsys):
+    file = write_jsonl(tmp_path / "rows.jsonl", [{"response": "\\boxed{3}", "gold": "2"}])
+    with pytest.raises(SystemExit) as left:
+        command_verify(file, fail_under=0.5)
+    assert left.value.code == 3
+    assert "below --fail-under 0.5" in capsys.readouterr().err
 
 
 def test_the_audit_writes_its_findings_and_shows_them(tmp_path, capsys):

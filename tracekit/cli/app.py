@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import importlib
 import importlib.util
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
@@ -91,6 +93,7 @@ def build_app(called: str | None) -> App:
         name="tracekit",
         help="Curate and verify reasoning traces, train by imitation and RL, probe what changed.",
         version=lambda: metadata.version(DISTRIBUTION),
+        suppress_keyboard_interrupt=False,  # main() says how to go on
         help_epilogue="A fault ends with one line and code 2; TRACEKIT_TRACEBACK=1 shows where it arose.",
     )
     for command in COMMANDS:
@@ -121,19 +124,42 @@ def main() -> None:
         shadow = find_shadow()
         if shadow:
             raise ValueError(shadow)
+        sys.argv[1:] = ["/dev/stdin" if word == "-" else word for word in sys.argv[1:]]  # cyclopts knows no lone dash
         build_app(sys.argv[1] if len(sys.argv) > 1 else None)(
             exit_on_error=False
         )  # CycloptsError: it has printed its own panel, the nearest known name in it
     except CycloptsError:
         sys.exit(USER_ERROR)
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("TRACEKIT_TRACEBACK"):
-            raise
-        print(f"tracekit: {explain(error)}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+    except ImportError as error:
+        if not ({"--help", "-h"} & set(sys.argv) and print_help_from_source(sys.argv[1])):
+            fail(error)
+    except (ValueError, OSError) as error:
+        fail(error)
     except KeyboardInterrupt:
         print("tracekit: interrupted; run the same command again to go on.", file=sys.stderr)
         sys.exit(130)
+
+
+def fail(error: Exception) -> NoReturn:
+    """End with one sentence and code 2; TRACEKIT_TRACEBACK=1 raises the fault as it is."""
+    if os.environ.get("TRACEKIT_TRACEBACK"):
+        raise error
+    print(f"tracekit: {explain(error)}", file=sys.stderr)
+    sys.exit(USER_ERROR)
+
+
+def print_help_from_source(name: str) -> bool:
+    """Print a command's docstring without importing its module, whose extra is not installed; False for no command."""
+    command = next((command for command in COMMANDS if command.name == name), None)
+    if command is None:
+        return False
+    module, _, function = command.target.partition(":")
+    path = Path(__file__).with_name(f"{module.rpartition('.')[2]}.py")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            print(f"Usage: tracekit {name}\n\n{ast.get_docstring(node)}")
+            return True
+    return False
 
 
 def explain(error: Exception) -> str:

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracekit.core.recipes import find_recipe
-from tracekit.core.settings import SettingsError
+from tracekit.core.recipes import SettingsError, find_recipe
 
 _SETTING = re.compile(r"[A-Za-z_][\w.-]*=")
 

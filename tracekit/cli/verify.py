@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,9 +20,9 @@ from rich.table import Table
 from evaluators.audit import Audit, Fault, audit_golds
 from evaluators.batch import Progress, verify_batch
 from evaluators.verdict import Outcome, Policy, Verdict
-
-if TYPE_CHECKING:
-    import polars as pl
+from tracekit.cli.app import GATE_FAILED
+from tracekit.cli.arguments import print_json
+from tracekit.cli.rows import columns_of, has_column, is_standard_input, read_rows, values_of, write_rows
 
 RESPONSE_COLUMNS = ("response", "completion", "solution", "output", "prediction")
 GOLD_COLUMNS = ("gold", "answer", "ground_truth", "reward_model.ground_truth", "target", "label", "solution")
@@ -31,8 +30,7 @@ PROMPT_COLUMNS = ("problem", "prompt", "question", "input")
 
 
 def command_verify(
-    file: Path,
-    *,
+    *files: Path,
     response: str | None = None,
     gold: str | None = None,
     output: Path | None = None,
@@ -40,22 +38,26 @@ def command_verify(
     require_box: bool = False,
     symbolic: bool = True,
     deadline_seconds: float = 1.0,
+    prompt: str | None = None,
+    fail_under: float | None = None,
+    json: bool = False,
 ) -> None:
-    """Verify every row of a JSONL or Parquet file and write the verdicts beside it.
+    """Verify every row of JSONL, JSON, CSV or Parquet files and write the verdicts beside the first.
 
     Example: tracekit verify rollouts.jsonl --response completion --gold answer
 
     Parameters
     ----------
-    file
-        JSONL or Parquet with a column of responses and one of golds.
+    files
+        Files with a column of responses and one of golds, plain or compressed; - is standard input, as JSONL.
     response
         Column of the responses; by default the first of response, completion, solution, output, prediction.
     gold
         Column of the golds, `a.b` for a field of a struct; by default the first of gold, answer, ground_truth,
         reward_model.ground_truth, target, label, solution.
     output
-        Where the verdicts go, in the same order; by default FILE.verdicts.jsonl or .parquet beside the file.
+        Where the verdicts go, in the same order; by default FILE.verdicts.jsonl or .parquet beside the first file, and
+        nowhere for standard input.
     workers
         Interpreters that share the work; by default one a core for large files, none for small ones.
     require_box
@@ -64,19 +66,37 @@ def command_verify(
         Whether sympy decides what the other tiers leave open.
     deadline_seconds
         Time that sympy may take for one row.
+    prompt
+        Column of the questions, so that an answer that restates its question does not count; by default the first of
+        problem, prompt, question, input, if any.
+    fail_under
+        End with code 3 where the accuracy of what is known is below this share, in [0, 1].
+    json
+        Print one JSON object: rows, outcomes, accuracy, and where the verdicts are.
     """
-    table = _read(file)
-    response = response or _first_column(table, RESPONSE_COLUMNS, file, "response")
-    gold = gold or _first_column(table, tuple(c for c in GOLD_COLUMNS if c != response), file, "gold")
+    rows = read_rows(files)
+    response = response or _first_column(rows, RESPONSE_COLUMNS, "response")
+    gold = gold or _first_column(rows, tuple(c for c in GOLD_COLUMNS if c != response), "gold")
+    prompt = prompt or next((name for name in PROMPT_COLUMNS if has_column(rows, name) and name != response), None)
     policy = Policy(require_box=require_box, symbolic=symbolic, deadline_seconds=deadline_seconds)
-    responses, golds = _values(table, response, file), _values(table, gold, file)
-    with progress_bar("verify") as progress, warnings.catch_warnings(record=True) as said:
-        verdicts = verify_batch(responses, golds, policy=policy, workers=workers, progress=progress)
-    output = output or file.with_name(f"{file.stem}.verdicts{file.suffix}")
-    _write([_record(row, verdict) for row, verdict in enumerate(verdicts)], output)
-    Console().print(_verdict_summary(verdicts, output))
-    for warning in said:
+    responses, golds = _values(rows, response), _values(rows, gold)
+    prompts = None if prompt is None else _values(rows, prompt)
+    with progress_bar("verify") as progress, warnings.catch_warnings(record=True) as raised:
+        verdicts = verify_batch(responses, golds, policy=policy, workers=workers, progress=progress, prompts=prompts)
+    target = output or _beside(files[0], "verdicts")
+    if target is not None:
+        write_rows([_record(row, verdict) for row, verdict in enumerate(verdicts)], target)
+    accuracy = _accuracy(verdicts)
+    if json:
+        outcomes = Counter(str(verdict.outcome) for verdict in verdicts)
+        print_json({"rows": len(verdicts), "outcomes": outcomes, "accuracy": accuracy, "verdicts": target})
+    else:
+        Console().print(_verdict_summary(verdicts, target))
+    for warning in raised:
         Console(stderr=True).print(f"warning: {warning.message}", markup=False)
+    if fail_under is not None and not accuracy >= fail_under:
+        print(f"tracekit: accuracy {accuracy:.4f} is below --fail-under {fail_under:g}.", file=sys.stderr)
+        sys.exit(GATE_FAILED)
 
 
 def command_audit_gold(
@@ -107,14 +127,15 @@ def command_audit_gold(
     examples
         How many findings of each fault are shown.
     """
-    table = _read(file)
-    gold = gold or _first_column(table, GOLD_COLUMNS, file, "gold")
-    prompt = prompt or next((name for name in PROMPT_COLUMNS if name in table.columns and name != gold), None)
-    prompts = None if prompt is None else [_last_message(value) for value in _values(table, prompt, file)]
+    rows = read_rows([file])
+    gold = gold or _first_column(rows, GOLD_COLUMNS, "gold")
+    prompt = prompt or next((name for name in PROMPT_COLUMNS if has_column(rows, name) and name != gold), None)
+    prompts = None if prompt is None else _values(rows, prompt)
     with progress_bar("audit") as progress:
-        audit = audit_golds(_values(table, gold, file), prompts, constant_share=constant_share, progress=progress)
-    output = output or file.with_name(f"{file.stem}.audit{file.suffix}")
-    _write([asdict(finding) for finding in audit.findings], output)
+        audit = audit_golds(_values(rows, gold), prompts, constant_share=constant_share, progress=progress)
+    output = output or _beside(file, "audit") or Path("audit.jsonl")
+    if audit.findings:
+        write_rows([asdict(finding) for finding in audit.findings], output)
     _print_audit(audit, output, examples)
 
 
@@ -131,44 +152,26 @@ def progress_bar(stage: str) -> Iterator[Progress]:
         yield report
 
 
-def _read(file: Path) -> pl.DataFrame:
-    import polars as pl
-
-    if not file.is_file():
-        raise ValueError(f"{file} does not exist; expected a JSONL or Parquet file.")
-    try:
-        if file.suffix == ".parquet":
-            return pl.read_parquet(file)
-        if file.suffix in (".jsonl", ".ndjson"):
-            return pl.read_ndjson(file, infer_schema_length=None)
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{file} cannot be read as {file.suffix[1:]}: {error}; write it again.") from error
-    raise ValueError(f"{file} ends in {file.suffix or 'nothing'}; expected .jsonl or .parquet.")
+def _beside(file: Path, name: str) -> Path | None:
+    """FILE.name.jsonl or .parquet beside a file; None for standard input."""
+    if is_standard_input(file):
+        return None
+    stem = file.name.removesuffix(".gz").removesuffix(".zst")
+    ending = ".parquet" if stem.endswith(".parquet") else ".jsonl"
+    return file.with_name(f"{stem.rpartition('.')[0] or stem}.{name}{ending}")
 
 
-def _first_column(table: pl.DataFrame, names: tuple[str, ...], file: Path, what: str) -> str:
-    for name in names:
-        head, _, field = name.partition(".")
-        if head in table.columns and (not field or field in _fields(table, head)):
-            return name
-    raise ValueError(f"{file} has no {what} column; it has {', '.join(table.columns)}. Name one with --{what} COLUMN.")
+def _first_column(rows: Sequence[dict[str, Any]], names: tuple[str, ...], what: str) -> str:
+    found = next((name for name in names if has_column(rows, name)), None)
+    if found is None:
+        raise ValueError(
+            f"there is no {what} column; there are {', '.join(columns_of(rows))}. Name one with --{what} COLUMN."
+        )
+    return found
 
 
-def _fields(table: pl.DataFrame, column: str) -> list[str]:
-    kind = table.schema[column]
-    return [field.name for field in getattr(kind, "fields", [])]
-
-
-def _values(table: pl.DataFrame, column: str, file: Path) -> list[Any]:
-    head, *fields = column.split(".") if column not in table.columns else [column]
-    if head not in table.columns:
-        raise ValueError(f"{file} has no column {head}; it has {', '.join(table.columns)}.")
-    series = table[head]
-    for field in fields:
-        if field not in [known.name for known in getattr(series.dtype, "fields", [])]:
-            raise ValueError(f"{file}: {head} has no field {field}; it is {series.dtype}.")
-        series = series.struct.field(field)
-    return [_last_message(value) for value in series.to_list()]
+def _values(rows: Sequence[dict[str, Any]], column: str) -> list[Any]:
+    return [_last_message(value) for value in values_of(rows, column)]
 
 
 def _last_message(value: Any) -> Any:
@@ -182,37 +185,20 @@ def _record(row: int, verdict: Verdict) -> dict[str, Any]:
     return {"row": row} | asdict(verdict) | {"outcome": str(verdict.outcome), "correct": verdict.correct}
 
 
-def _write(records: list[dict[str, Any]], output: Path) -> None:
-    """Write beside and rename: a reader sees the old file or the new one, never a part."""
-    import polars as pl
-
-    table = pl.DataFrame([_plain(record) for record in records], infer_schema_length=None)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
-        if output.suffix == ".parquet":
-            table.write_parquet(partial)
-        else:
-            table.write_ndjson(partial)
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    """Text that UTF-8 can hold: a lone surrogate of a response becomes its escape."""
-    return {
-        key: value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
-        for key, value in record.items()
-    }
-
-
-def _verdict_summary(verdicts: list[Verdict], output: Path) -> Table:
+def _accuracy(verdicts: Sequence[Verdict]) -> float:
+    """Share of CORRECT among the verdicts that say something of the response; NaN where none does."""
     known = [v for v in verdicts if v.outcome not in (Outcome.UNPARSED_GOLD, Outcome.TIMEOUT)]
-    accuracy = f"{100 * sum(v.correct for v in known) / len(known):.2f} %" if known else "not known"
+    return sum(v.correct for v in known) / len(known) if known else float("nan")
+
+
+def _verdict_summary(verdicts: list[Verdict], output: Path | None) -> Table:
+    share = _accuracy(verdicts)
+    accuracy = f"{100 * share:.2f} %" if share == share else "not known"
     slowest = max((verdict.seconds for verdict in verdicts), default=0.0)
+    title = f"{len(verdicts)} verdicts" + (f" → {output}" if output else "")
     table = Table(
-        title=escape(f"{len(verdicts)} verdicts → {output}"), caption=f"accuracy of what is known: {accuracy}"
+        title=escape(title),
+        caption=f"accuracy of what is known: {accuracy}",
     )
     table.add_column("outcome")
     table.add_column("rows", justify="right")

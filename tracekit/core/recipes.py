@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from tracekit.core.settings import SettingsError
-
 #: Packages that ship recipes, and the folder in each that holds them.
 RECIPE_FOLDERS = {"tracekit": "recipes", "trainer": "recipes", "tracekit.study": "recipes"}
+
+
+class SettingsError(ValueError):
+    """Settings cannot be used: the message names the key, what was found and what was expected."""
 
 
 def find_recipe(recipe: str | Path, package: str) -> Path:

@@ -13,11 +13,11 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tracekit.core.recipes import SettingsError
+
+__all__ = ["Settings", "SettingsError", "build_settings", "lay_over", "load_settings", "read_toml"]
+
 SettingsT = TypeVar("SettingsT", bound="Settings")
-
-
-class SettingsError(ValueError):
-    """Settings cannot be used: the message names the key, what was found and what was expected."""
 
 
 class Settings(BaseModel):
