@@ -269,12 +269,14 @@ def _verdicts(settings: CurateSettings, sources: Path, golds: Path, stages: Stag
     """Every trace whose problem has a gold, by the deciding verifier and by those asked for a second opinion."""
     problems = pl.scan_parquet(sources / "problems.parquet").select("problem_id", "gold")
     traces = pl.scan_parquet(sources / "traces.parquet").select("trace_id", "problem_id", "response")
-    traces = traces.join(problems, on="problem_id", how="left", maintain_order="left").drop("problem_id")
     parts = []
     for name in dict.fromkeys((settings.verify.verifier, *settings.verify.also)):
 
         def work(batch: pl.DataFrame, name: Any = name) -> pl.DataFrame:
-            return verify_traces(batch, name, workers=settings.local_workers)
+            # Joined batch by batch: a slice of a join reads every row before it, and verifying would be quadratic.
+            golds_here = problems.join(batch.lazy().select("problem_id").unique(), on="problem_id", how="semi").collect()
+            with_golds = batch.join(golds_here, on="problem_id", how="left", maintain_order="left")
+            return verify_traces(with_golds, name, workers=settings.local_workers)
 
         inputs = {"version": VERSIONS["verify"], "sources": sources.name, **_verifier(name)}
         batches = Batches(traces, settings.verify.batch, work, "verdicts", VERDICTS)
