@@ -87,6 +87,11 @@ def test_a_chain_keeps_both_ends() -> None:
     assert keep_first(3, pairs).tolist() == [-1, 0, -1]
 
 
+def test_a_copy_of_a_row_that_goes_goes_with_it() -> None:
+    pairs = pl.DataFrame({"left": [0, 1], "right": [1, 2], "jaccard": [0.9, 1.0]})
+    assert keep_first(3, pairs).tolist() == [-1, 0, 0]
+
+
 def test_contamination_finds_what_a_set_of_ngrams_finds() -> None:
     rng = random.Random(3)
     vocabulary = [f"w{i}" for i in range(300)]

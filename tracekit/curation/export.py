@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +41,8 @@ class ExportSettings(Settings):
 
 
 Row = dict[str, Any]
+#: Rows that are made and written at a time.
+ROW_GROUP = 2_000
 
 _MESSAGES = pa.list_(pa.struct([("content", pa.string()), ("role", pa.string())]))
 _VERL = [
@@ -77,24 +81,39 @@ def export(
 def _write_format(
     name: Format, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings, folder: Path
 ) -> dict[str, int]:
-    """Split → rows written, one file each."""
-    rows = rows_of(name, curated, pairs, settings)
-    splits = Counter(row["split"] for row in rows)
-    for split in splits:
-        _write(name, [row["row"] for row in rows if row["split"] == split], folder / name, split)
-    return dict(splits)
+    """Split → rows written, one file each. Rows are made and written a slice at a time, to bound memory."""
+    counts: Counter[str] = Counter()
+    with ExitStack() as files:
+        writers: dict[str, Callable[[list[Row]], object]] = {}
+        for rows in batched(rows_of(name, curated, pairs, settings), ROW_GROUP):
+            for split in dict.fromkeys(row["split"] for row in rows):
+                if split not in writers:
+                    writers[split] = _open(name, folder / name, split, files)
+                of_split = [row["row"] for row in rows if row["split"] == split]
+                writers[split](of_split)
+                counts[split] += len(of_split)
+    return dict(counts)
 
 
-def rows_of(name: str, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings) -> list[Row]:
+def batched(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """Lists of `size` rows, the last one shorter."""
+    rest = iter(rows)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+def rows_of(name: str, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings) -> Iterator[Row]:
     """A format's rows as plain values, each with the split it belongs to: {"split": …, "row": …}."""
     fitting = curated.join(_too_long(curated, settings).select("trace_id"), on="trace_id", how="anti")
     good = fitting.filter(pl.col("correct").fill_null(True) | ~pl.col("trace_id").is_in(pairs["rejected"].implode()))
     if name == "trl-dpo":
-        return list(_dpo(fitting, pairs, settings))
+        yield from _dpo(fitting, pairs, settings)
+        return
     if name in ("verl", "trl-grpo"):
         good = curated.unique("problem_id", keep="first", maintain_order=True)
     make = _MAKERS[name]
-    return [{"split": row["split"], "row": make(row, index, settings)} for index, row in enumerate(good.to_dicts())]
+    for index, row in enumerate(good.iter_rows(named=True, buffer_size=ROW_GROUP)):
+        yield {"split": row["split"], "row": make(row, index, settings)}
 
 
 def anchored(gold: str) -> str:
@@ -143,16 +162,16 @@ def _openrlhf(row: Row, index: int, settings: ExportSettings) -> Row:
 
 
 def _dpo(curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings) -> Iterable[Row]:
-    by_id = {row["trace_id"]: row for row in curated.to_dicts()}
+    place = {name: row for row, name in enumerate(curated["trace_id"])}
     for chosen, rejected in pairs.select("chosen", "rejected").iter_rows():
-        if chosen in by_id and rejected in by_id:
-            row = by_id[chosen]
+        if chosen in place and rejected in place:
+            row = curated.row(place[chosen], named=True)
             yield {
                 "split": row["split"],
                 "row": {
                     "prompt": _prompt(row["problem"], settings),
                     "chosen": [_message("assistant", row["response"])],
-                    "rejected": [_message("assistant", by_id[rejected]["response"])],
+                    "rejected": [_message("assistant", curated["response"][place[rejected]])],
                 },
             }
 
@@ -172,13 +191,15 @@ def _too_long(curated: pl.DataFrame, settings: ExportSettings) -> pl.DataFrame:
     return curated.filter(pl.col("token_count") > limit) if limit is not None else curated.clear()
 
 
-def _write(name: str, rows: list[Row], folder: Path, split: str) -> None:
+def _open(name: str, folder: Path, split: str, files: ExitStack) -> Callable[[list[Row]], object]:
+    """A file of one split, closed with `files`; the function that writes rows to it."""
     folder.mkdir(parents=True, exist_ok=True)
     if name == "openrlhf":
-        with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        return
-    pq.write_table(pa.Table.from_pylist(rows, schema=ARROW_SCHEMAS[name]), folder / f"{split}.parquet")
+        file = files.enter_context((folder / f"{split}.jsonl").open("w", encoding="utf-8"))
+        return lambda rows: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    schema = ARROW_SCHEMAS[name]
+    writer = files.enter_context(pq.ParquetWriter(folder / f"{split}.parquet", schema))
+    return lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def _card(facts: dict[str, Any], written: dict[str, dict[str, int]], too_long: int, settings: ExportSettings) -> str:

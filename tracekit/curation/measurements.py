@@ -31,6 +31,8 @@ VERSIONS = {"sources": 5, "segment": 1, "measures": 2, "golds": 1, "verify": 2, 
 #: Traces of a row group, which is what a stream holds at once: 16 MB of text at 8 KB each. Left to itself, polars
 #: makes one group of 100,000 and more.
 ROW_GROUP = 2_000
+#: Bytes of responses that the search for duplicates holds at a time.
+TEXT_AT_ONCE = 256_000_000
 #: Problems held against a benchmark at a time, to bound memory.
 PROBLEMS_AT_ONCE = 50_000
 #: Least Jaccard index at which two problems go to the same side of a split where no rule drops near problems.
@@ -274,7 +276,9 @@ def _verdicts(settings: CurateSettings, sources: Path, golds: Path, stages: Stag
 
         def work(batch: pl.DataFrame, name: Any = name) -> pl.DataFrame:
             # Joined batch by batch: a slice of a join reads every row before it, and verifying would be quadratic.
-            golds_here = problems.join(batch.lazy().select("problem_id").unique(), on="problem_id", how="semi").collect()
+            golds_here = problems.join(
+                batch.lazy().select("problem_id").unique(), on="problem_id", how="semi"
+            ).collect()
             with_golds = batch.join(golds_here, on="problem_id", how="left", maintain_order="left")
             return verify_traces(with_golds, name, workers=settings.local_workers)
 
@@ -298,16 +302,20 @@ def _duplicates(settings: CurateSettings, sources: Path, stages: Stages, progres
 
     def make(folder: Path) -> None:
         problems = pl.read_parquet(sources / "problems.parquet", columns=["problem_id", "problem"])
-        progress("duplicates", 0, 2, "problems")
+        progress("duplicates", 0, 1, "problems")
         parts = [_pairs("problem", problems["problem_id"], problems["problem"], None, near_problems, wanted.n)]
         # Switched off, copies are still counted: the funnel tells how many there are.
-        traces = pl.read_parquet(sources / "traces.parquet", columns=["trace_id", "problem_id", "response"])
-        progress("duplicates", 1, 2, "traces")
-        parts.append(
-            _pairs("trace", traces["trace_id"], traces["response"], traces["problem_id"], wanted.traces, wanted.n)
-        )
+        traces = pl.scan_parquet(sources / "traces.parquet").select("trace_id", "problem_id", "response")
+        shares = -(-_characters(sources / "traces.parquet") // TEXT_AT_ONCE)
+        for share in range(shares):  # a problem's traces are in one share, which is held in memory at a time
+            progress("duplicates", 1 + share, 1 + shares, "traces")
+            here = pl.col("problem_id").hash() % shares == share
+            some = (traces if shares == 1 else traces.filter(here)).collect()
+            parts.append(
+                _pairs("trace", some["trace_id"], some["response"], some["problem_id"], wanted.traces, wanted.n)
+            )
         pl.concat(parts).write_parquet(folder / "duplicates.parquet")
-        progress("duplicates", 2, 2, "")
+        progress("duplicates", 1 + shares, 1 + shares, "")
 
     inputs = {"version": VERSIONS["duplicates"], "sources": sources.name, **wanted.model_dump(mode="json")}
     inputs["problems"] = near_problems

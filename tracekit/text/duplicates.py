@@ -64,14 +64,16 @@ def keep_first(rows: int, pairs: pl.DataFrame) -> NDArray[np.int64]:
     """For each row -1 where it is kept, else the kept row it duplicates.
 
     Greedy in row order: a row goes only where a *kept* row is its duplicate, so a chain a~b~c of which a and c
-    differ keeps both ends.
+    differ keeps both ends. A copy (Jaccard index 1) of a row that goes, goes with it: only the first of several copies
+    is held against the others.
     """
     duplicate_of = np.full(rows, -1, np.int64)
-    earlier: dict[int, list[int]] = {}
-    for left, right in pairs.select("left", "right").iter_rows():
-        earlier.setdefault(max(left, right), []).append(min(left, right))
+    earlier: dict[int, list[tuple[int, bool]]] = {}
+    for left, right, jaccard in pairs.select("left", "right", "jaccard").iter_rows():
+        earlier.setdefault(max(left, right), []).append((min(left, right), jaccard == 1.0))
     for row in sorted(earlier):
-        kept = [other for other in earlier[row] if duplicate_of[other] < 0]
+        kept = [other for other, _ in earlier[row] if duplicate_of[other] < 0]
+        kept += [int(duplicate_of[other]) for other, copy in earlier[row] if copy and duplicate_of[other] >= 0]
         if kept:
             duplicate_of[row] = min(kept)
     return duplicate_of
