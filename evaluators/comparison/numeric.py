@@ -169,7 +169,7 @@ def _exact_function(node: Node) -> Rational | None:
 
 # 40 digits, with mpmath.
 
-MAX_WORK = 12_000  # steps of one comparison, about 60 ms; a function of 40 digits counts as ten
+MAX_WORK = 6_000  # steps of one comparison, about 30 ms; a function of 40 digits counts as ten
 _NO_QUADRATURE = frozenset(("integral", "limit", "sum", "product", "floor", "ceil", "sign", "mod", "abs", "max", "min"))
 INTEGRAL_WORK = 60_000  # steps of one integral
 _contexts = threading.local()  # mpmath's precision belongs to its context: one for each thread

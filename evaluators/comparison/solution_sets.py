@@ -323,6 +323,7 @@ def _on_many_lines(a: Node, b: Node, names: list[str]) -> Finding:
     agreed = 0
     whole = True
     for moving in names:
+        fresh_budget()
         for rest in _settings(a, b, [name for name in names if name != moving]):
             found = _on_one_line(a, b, moving, rest)
             if found.same is False:
