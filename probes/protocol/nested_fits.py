@@ -328,7 +328,8 @@ def _ridge_path(
 
         found = cross_validate(grams, targets, splits, grid, score="auc" if binary else "squared_error", choose=pick)
         edge = np.stack([choice.edge for choice in edges], 1) if edges else np.zeros(found.ridges.shape, np.int64)
-        whole = Choice(np.zeros(edge.size, np.int64), edge.ravel())
+        flat = np.stack([choice.flat for choice in edges]) if edges else np.zeros(edge.shape, np.bool_)
+        whole = Choice(np.zeros(edge.size, np.int64), edge.ravel(), flat.ravel())
         further = next_strengths(np.asarray(grid), whole, limits) if limits is not None else []
         if not further:
             at = np.searchsorted(grid, found.ridges)

@@ -32,11 +32,13 @@ class Choice:
     """What was chosen on one path for each of m label vectors.
 
     at: (m,) index into the sorted strengths. edge: (m,) -1 or +1 where the score still rises at the lower or upper
-    end of what was tried, 0 where it has stopped rising on both sides.
+    end of what was tried, 0 where it has stopped rising on both sides. flat: (m,) bool, True where all that was tried
+    scores alike: a path begins flat where every multiplier is at its bound, and may rise later.
     """
 
     at: NDArray[np.int64]
     edge: NDArray[np.int64]
+    flat: NDArray[np.bool_]
 
 
 def choose(scores: Floats, *, simplest_first: bool = True, rise: float = RISE) -> Choice:
@@ -46,7 +48,7 @@ def choose(scores: Floats, *, simplest_first: bool = True, rise: float = RISE) -
     the path only where none has, which is to say where the score still rises there.
     """
     vectors = scores.shape[1]
-    at, edge = np.zeros(vectors, np.int64), np.zeros(vectors, np.int64)
+    at, edge, flat = np.zeros(vectors, np.int64), np.zeros(vectors, np.int64), np.zeros(vectors, np.bool_)
     for k in range(vectors):
         tried = np.flatnonzero(np.isfinite(scores[:, k]))
         if not len(tried):
@@ -55,17 +57,17 @@ def choose(scores: Floats, *, simplest_first: bool = True, rise: float = RISE) -
         inner = near[(near > tried[0]) & (near < tried[-1])]
         pool = inner if len(inner) else near
         at[k] = pool[0] if simplest_first else pool[-1]
-        if not len(inner) and len(tried) > 1:
-            both = len(near) == len(tried)  # flat from end to end: nothing rises
-            edge[k] = 0 if both else -1 if at[k] == tried[0] else 1
-    return Choice(at, edge)
+        flat[k] = len(near) == len(tried)
+        if not len(inner) and len(tried) > 1 and not flat[k]:
+            edge[k] = -1 if at[k] == tried[0] else 1
+    return Choice(at, edge, flat)
 
 
 def next_strengths(strengths: Floats, choice: Choice, limits: Limits) -> list[tuple[float, NDArray[np.int64]]]:
-    """(strength, label vectors) to try next: a decade beyond each end where a score still rises."""
+    """(strength, label vectors) to try next: a decade beyond each end where a score rises or has not yet moved."""
     wanted = []
     for side, value in ((-1, strengths[0] / 10), (1, strengths[-1] * 10)):
-        rising = np.flatnonzero(choice.edge == side)
+        rising = np.flatnonzero((choice.edge == side) | choice.flat)
         if len(rising) and limits.low * 0.999 <= value <= limits.high * 1.001:
             wanted.append((float(value), rising))
     return wanted

@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 
 _STEPS = 12
-#: Penalty of the slopes: keeps the map finite where decisions separate the classes without an error.
-_SLOPE_PENALTY = 1e-2
-_FURTHEST = 30.0  # logits beyond it are cut: a probability of exactly 0 would cost infinitely many bits
+#: Penalty of the slopes of standardised decisions, a normal prior of standard deviation 1/√0.1: keeps the map finite
+#: where decisions separate the classes without an error.
+_SLOPE_PENALTY = 0.1
+_FURTHEST = 30.0  # logits of a fit under way
+
+
+def _surest(count: float) -> float:
+    """The largest logit that n rows support: a chance of 1/(2n). Beyond it one wrong row would cost all the bits."""
+    return float(np.log(max(2 * count - 1, 1.0)))
 
 
 def logistic_maps(inputs: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
@@ -47,19 +53,33 @@ def held_out_bits(inputs: Floats, target: Floats, folds: NDArray[np.int64], weig
     weights: (b, n) multiplicities of the rows that the maps are fitted on.
     """
     positive = target > 0
-    loss = np.empty(inputs.shape[:2])
+    loss, scaled = np.empty(inputs.shape[:2]), _scaled_by_fold(inputs, folds, weights)
     for fold in np.unique(folds):
         test = folds == fold
         fitted = weights * ~test
-        total = np.maximum(fitted.sum(1), 1e-12)[:, None, None]
-        middle = (inputs * fitted[:, :, None]).sum(1, keepdims=True) / total
-        spread = np.sqrt((((inputs - middle) ** 2) * fitted[:, :, None]).sum(1, keepdims=True) / total)
-        scaled = (inputs - middle) / np.where(spread > 1e-12, spread, np.inf)
         beta = logistic_maps(scaled, positive, fitted)
         logits = np.einsum("bnk,bk->bn", scaled[:, test], beta[:, :-1]) + beta[:, -1:]
-        signed = np.clip(np.where(positive[test], logits, -logits), -_FURTHEST, _FURTHEST)
+        most = _surest(float((~test).sum()))
+        signed = np.clip(np.where(positive[test], logits, -logits), -most, most)
         loss[:, test] = np.log1p(np.exp(-signed)) / np.log(2)
     return loss
+
+
+def _scaled_by_fold(inputs: Floats, folds: NDArray[np.int64], weights: Floats) -> Floats:
+    """Decisions of mean 0 and variance 1 in each fold: those of two folds come from two fits and share no scale.
+
+    One fold's ridge may be a thousand times the other's. No label is seen. A decision that is constant becomes 0.
+    """
+    scaled = np.empty(inputs.shape)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        part, weight = inputs[:, inside], weights[:, inside, None]
+        total = np.maximum(weight.sum(1, keepdims=True), 1e-12)
+        middle = (part * weight).sum(1, keepdims=True) / total
+        spread = np.sqrt(((part - middle) ** 2 * weight).sum(1, keepdims=True) / total)
+        size = np.abs(part).max(1, keepdims=True, initial=0.0)
+        scaled[:, inside] = (part - middle) / np.where(spread > 1e-9 * size + 1e-300, spread, np.inf)
+    return scaled
 
 
 def information_above(
@@ -104,7 +124,8 @@ def prequential_bits(gram: Floats, target: Floats, groups: np.ndarray, ridge: fl
         scale = (inside.mean(), max(inside.std(), 1e-12))
         z_in, z_out = (inside - scale[0]) / scale[1], (outside - scale[0]) / scale[1]
         beta = logistic_maps(z_in[None, :, None], positive[seen], np.ones((1, int(seen.sum()))))[0]
-        logits = np.clip(z_out * beta[0] + beta[1], -_FURTHEST, _FURTHEST)
+        most = _surest(float(seen.sum()))
+        logits = np.clip(z_out * beta[0] + beta[1], -most, most)
         saved += float((plain - np.log1p(np.exp(np.where(positive[coded], -logits, logits))) / np.log(2)).sum())
     return saved / len(target)
 

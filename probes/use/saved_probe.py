@@ -108,6 +108,10 @@ def fit_probe(
     z = standardise(x, everything)
     scale = 1 / max(float((z**2).sum(1).mean()), 1e-12)
     weights, bias = least_squares.fit(scale * (z @ z.T), target, ridge)
+    # Calibrated at the final layer and ridge: the folds of the nested fit chose their own, and share no scale.
+    splits = plan.repeats[0]
+    grams = [linear_gram(x, split.train) for split in splits.splits]
+    steady = least_squares.cross_validate(grams, plan.targets, splits, (ridge,)).decisions[0]
     spread = x.std(0)
     folds = plan.repeats[0].outer
     return SavedProbe(
@@ -119,7 +123,7 @@ def fit_probe(
         mean=x.mean(0),
         spread=np.where(spread > 1e-12, spread, np.inf),
         bias=float(bias[0]),
-        calibration=fit_sigmoid(held_out, target > 0, np.ones(len(target))),
+        calibration=fit_sigmoid(steady, target > 0, np.ones(len(target))),
         ridge=ridge,
         auc=float(fold_auc(held_out[None], target[None], folds)[0]),
         bits=_bits(held_out, target, folds),

@@ -89,6 +89,7 @@ def build_app(called: str | None) -> App:
 
     The others carry the overview's line, so that no module of theirs is imported to draw it.
     """
+    called = (called or "").partition(" ")[0]
     app = App(
         name="tracekit",
         help="Curate and verify reasoning traces, train by imitation and RL, probe what changed.",
@@ -103,7 +104,8 @@ def build_app(called: str | None) -> App:
         if parts and command.name == called:
             app.command(_with_parts(command, parts))
             continue
-        line = {} if command.name == called else {"help": command.help}
+        below = f" Also: {', '.join(part.name for part in parts)}." if parts else ""
+        line = {} if command.name == called else {"help": command.help + below}
         app.command(command.target, name=command.name, **line)
     return app
 
@@ -114,7 +116,7 @@ def _with_parts(command: Command, parts: list[Command]) -> App:
     group = App(name=command.name)
     group.default(getattr(importlib.import_module(module), function))
     for part in parts:
-        group.command(part.target, name=part.name.removeprefix(f"{command.name} "), help=part.help)
+        group.command(part.target, name=part.name.removeprefix(f"{command.name} "))
     return group
 
 
