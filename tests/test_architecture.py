@@ -19,7 +19,7 @@ LAYERS = {
     "tracekit.text": ("tracekit.core", "evaluators"),
     "tracekit.reading": ("tracekit.core", "evaluators"),
     "tracekit.curation": ("tracekit.core", "tracekit.text", "tracekit.reading", "evaluators"),
-    "tracekit.collection": ("tracekit.core", "evaluators"),
+    "tracekit.collection": ("tracekit.core", "tracekit.reading", "evaluators"),  # one way to join thought and answer
     "trainer": ("tracekit.core", "tracekit.text", "evaluators"),
     "probes": ("tracekit.core", "tracekit.text", "evaluators"),
     "tracekit.viewer": ("tracekit.core", "tracekit.curation", "tracekit.text", "tracekit.reading", "evaluators"),

@@ -10,9 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tracekit.cli.collect import command_collect
+from tracekit.collection.collect import Collected, CollectSettings
 from tracekit.reading import formats
 from tracekit.reading.formats import LayoutError, source_format
-from tracekit.reading.readers import Part, SourceSettings, read_source
+from tracekit.reading.readers import Part, SourceSettings, read_problems, read_source
+from tracekit.reading.turns import join_thought
 
 PROBLEM, THOUGHT, ANSWER = "What is 6 + 6?", "Six and six are twelve.", "It is \\boxed{12}."
 JOINED = f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}"
@@ -215,6 +218,34 @@ def test_an_empty_sample_among_others_is_counted(tmp_path: Path) -> None:
     found = read([{"problem": "P", "answer": "1", "responses": ["a", "", None]}], tmp_path)
     assert found.traces["response"].to_list() == ["a"]
     assert found.lost["reason"].to_list() == ["2 of 3 responses are empty"]
+
+
+def test_problems_are_collected_from_any_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[pl.DataFrame] = []
+
+    def collected(settings: CollectSettings, problems: pl.DataFrame, **_: Any) -> Collected:
+        asked.append(problems)
+        return Collected(settings.output, 0, 0, 0, 0, 0, 0, 0, 0.0)
+
+    monkeypatch.setattr("tracekit.cli.collect.collect", collected)
+    source = tmp_path / "problems.jsonl"
+    source.write_text(json.dumps({"question": PROBLEM, "answer": "12"}) + "\n", encoding="utf-8")
+    read_problems(source).write_parquet(tmp_path / "problems.parquet")
+    for words in ((source,), (None, f"problems={source}"), (None, f"problems={tmp_path / 'problems.parquet'}")):
+        command_collect(*words, output=tmp_path / "run")
+    assert [problems.select("problem", "gold").rows() for problems in asked] == [[(PROBLEM, "12")]] * 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "joined"),
+    [
+        (f"<think>{THOUGHT}</think>{ANSWER}", f"<think>{THOUGHT}</think>{ANSWER}"),
+        ("<think>else</think>12", f"<think>\n{THOUGHT}\n</think>\n\n<think>else</think>12"),
+        ("", f"<think>\n{THOUGHT}"),
+    ],
+)
+def test_a_thought_is_joined_once_and_never_lost(answer: str, joined: str) -> None:
+    assert join_thought(THOUGHT, answer) == joined
 
 
 def test_a_part_is_mapped_and_the_rest_read_by_name(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +18,8 @@ from tracekit.collection.openai_client import CollectError, Generation, RefusedE
 from tracekit.core.progress import draw_progress
 from tracekit.core.runs import Progress
 from tracekit.core.settings import Settings, load_settings
-from tracekit.core.tables import PROBLEMS, read_table
+from tracekit.reading.files import SUFFIXES
+from tracekit.reading.readers import read_problems
 from trainer.settings import DataSettings, EngineSettings
 
 if TYPE_CHECKING:  # torch is loaded for a teacher in this process alone
@@ -56,7 +58,7 @@ def command_collect(
     Parameters
     ----------
     recipe
-        A TOML file.
+        A recipe in TOML, or a file of problems in any format that `tracekit curate` reads.
     overrides
         Settings laid over it, as key.sub=value.
     output
@@ -64,8 +66,10 @@ def command_collect(
     json
         Print one JSON object: folder, answers, tokens, cost, and requests retried, refused and failed.
     """
+    if recipe is not None and str(recipe).endswith(SUFFIXES):
+        recipe, overrides = None, (f"problems={dumps(str(recipe))}", *overrides)
     settings = load_settings(CommandSettings, *recipe_and_settings(recipe, overrides, "tracekit", output))
-    problems = read_table(settings.problems, PROBLEMS)
+    problems = read_problems(settings.problems)
     with draw_progress() as progress:
         if settings.teacher is None:
             done = collect(settings, problems, progress=progress)

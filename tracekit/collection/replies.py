@@ -15,6 +15,8 @@ from typing import Any, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tracekit.reading.turns import join_thought
+
 #: Tokens of one answer or prompt that we believe; a larger count is nonsense, and no Int32 holds it.
 MOST_TOKENS = 100_000_000
 #: Pieces of the key of so many characters are masked, too: a server may repeat a part of it.
@@ -82,7 +84,7 @@ def read_answer(body: Any) -> Generation:
     usage = completion.usage if isinstance(completion.usage, dict) else {}
     count = token_count(usage.get("completion_tokens"))
     return Generation(
-        response=_whole(f"<think>\n{reasoning}\n</think>\n\n{content}" if reasoning else content),
+        response=_whole(join_thought(reasoning, content)),
         # A split-off thought has lost its tags: its log-probs are of a text that we do not have.
         token_log_probs=None if reasoning else log_probs,
         token_count=count if count is not None else len(log_probs) if log_probs else None,

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from pydantic import Field, model_validator
 
@@ -95,6 +97,24 @@ def read_source(source: SourceSettings, data: Path = Path()) -> Part:
         pl.concat([p.lost for p in parts]),
         {ours: theirs for p in reversed(parts) for ours, theirs in p.read.items()},
     )
+
+
+def read_problems(path: str | Path) -> pl.DataFrame:
+    """Read PROBLEMS from a table of ours, or from problems in any layout that `read_source` reads.
+
+    Raises SourceError or LayoutError.
+    """
+    file = Path(path)
+    if file.suffix == ".parquet" and file.is_file() and _is_own_table(file):
+        return read_table(file, PROBLEMS, "problems")
+    return read_source(SourceSettings(path=str(path))).problems
+
+
+def _is_own_table(file: Path) -> bool:
+    try:
+        return "problem_id" in pq.read_schema(file).names
+    except (pa.ArrowException, OSError):  # damaged: the reader names the place
+        return False
 
 
 def iterate_source(source: SourceSettings, data: Path = Path()) -> Iterator[Part]:
@@ -292,6 +312,7 @@ __all__ = [
     "SourceSettings",
     "iterate_source",
     "read_file",
+    "read_problems",
     "read_source",
     "source_files",
 ]

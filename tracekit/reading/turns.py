@@ -56,12 +56,14 @@ class Turn:
 def join_thought(thought: str, answer: str) -> str:
     """Put a thought before its answer in a think block; the block stays open where there is no answer.
 
-    An answer that has a think block of its own is left as it is.
+    An answer that repeats the thought in a think block of its own is left as it is.
 
     >>> join_thought("I add.", "4")
     '<think>\\nI add.\\n</think>\\n\\n4'
     """
-    if not thought.strip() or split_thinking(answer).thought is not None:
+    if not thought.strip():
+        return answer
+    if split_thinking(answer).thought is not None and " ".join(thought.split()) in " ".join(answer.split()):
         return answer
     return f"<think>\n{thought}\n</think>\n\n{answer}" if answer.strip() else f"<think>\n{thought}"
 

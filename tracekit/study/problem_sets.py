@@ -11,8 +11,7 @@ from pydantic import Field, PositiveInt
 
 from tracekit.core.recipes import find_recipe, shipped_recipes
 from tracekit.core.settings import SettingsError, load_settings
-from tracekit.core.tables import PROBLEMS, read_table
-from tracekit.reading.readers import SourceSettings, read_source
+from tracekit.reading.readers import SourceSettings, read_problems, read_source
 from trainer.evaluate import EvaluateSettings
 
 
@@ -60,10 +59,3 @@ def read_sets(problems: str, overrides: Sequence[str]) -> list[Asked]:
         return [Asked("", read_problems(problems), load_settings(EvaluateSettings, None, overrides))]
     recipe = load_settings(EvaluationRecipe, find_recipe(problems, "tracekit"), overrides)
     return [Asked(one.name or Path(one.path).stem, one.read(recipe.data), recipe.asked(one)) for one in recipe.sets]
-
-
-def read_problems(path: str) -> pl.DataFrame:
-    """PROBLEMS from a table of ours, or from a set in a public layout."""
-    if path.endswith(".parquet") and Path(path).is_file() and "problem_id" in pl.read_parquet_schema(path):
-        return read_table(path, PROBLEMS, "problems")
-    return read_source(SourceSettings(path=path)).problems
