@@ -340,7 +340,17 @@ def open_training(size: Size, device: torch.device, folder: Path, changes: dict[
     if settings.compile:
         compile_layers(model)
     optimizer, tokenizer = make_optimizer(model, settings.optimizer), load_tokenizer(folder / "tokenizer")
-    return Training(settings, settings.output, device, model, tokenizer, optimizer, LoopState(0), scorer)
+    return Training(
+        settings,
+        settings.output,
+        device,
+        model,
+        tokenizer,
+        optimizer,
+        LoopState(0),
+        scorer,
+        (int(tokenizer.eos_token_id),),
+    )
 
 
 SECTIONS: dict[str, Callable[..., None]] = {

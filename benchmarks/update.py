@@ -96,7 +96,17 @@ def open_training(folder: Path) -> Training:
     model, tokenizer = models.load(settings)
     optimizer = make_optimizer(model, settings.optimizer)
     scorer = TokenScorer(model)
-    return Training(settings, folder, torch.device("cpu"), model, tokenizer, optimizer, LoopState(0), scorer)
+    return Training(
+        settings,
+        folder,
+        torch.device("cpu"),
+        model,
+        tokenizer,
+        optimizer,
+        LoopState(0),
+        scorer,
+        (int(tokenizer.eos_token_id),),
+    )
 
 
 def main() -> int:

@@ -14,20 +14,22 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from transformers import PreTrainedTokenizerBase
 
-from evaluators.batch import verify_batch
 from evaluators.metrics import Estimate, majority_at_k, pass_at_k
 from evaluators.rewards import reward_of
 from evaluators.verdict import Outcome, Policy, Verdict
-from tracekit.core.prompts import AS_IT_COMES, PromptSettings, read_prompt_settings
+from tracekit.core.models import generation_ends
+from tracekit.core.prompts import AS_IT_COMES, PromptSettings, decode_responses, read_prompt_settings
 from tracekit.core.runs import Progress, no_progress, start_run
 from tracekit.core.settings import Settings
 from tracekit.core.tables import COMPLETIONS, PROBLEMS, check, read_table, write_table
-from trainer.data.sequences import encode_problems, eos_id
+from trainer.data.problems import Problem
+from trainer.data.sequences import encode_problems, response_ends
 from trainer.loops.checkpoint import FINAL
 from trainer.loops.run_state import resolve_device
 from trainer.modeling.models import load_tokenizer
 from trainer.rollouts.engines.open import engine_of
 from trainer.rollouts.engines.protocol import Engine, Rollout, Sampling
+from trainer.rollouts.rewards import verify_responses
 from trainer.rollouts.rollout import seed_of
 from trainer.settings import ENGINE_CONNECTION, DataSettings, EngineSettings
 
@@ -135,9 +137,10 @@ class Asker:
         tokenizer: PreTrainedTokenizerBase,
         settings: EvaluateSettings,
         prompts: DataSettings,
+        ends: tuple[int, ...],
     ) -> None:
         self.name, self.engine, self.tokenizer, self.settings = name, engine, tokenizer, settings
-        self.prompts = prompts
+        self.prompts, self.ends = prompts, ends
         self.policy = Policy(deadline_seconds=settings.verifier_seconds)
 
     @classmethod
@@ -160,7 +163,9 @@ class Asker:
                 trust_remote_code=settings.trust_remote_code,
                 exchange=exchange,
             )
-        return cls(settings.name or name_of(model), engine, tokenizer, settings, settings.prompts(model))
+        prompts = settings.prompts(model)
+        ends = response_ends(tokenizer, prompts, generation_ends(model))
+        return cls(settings.name or name_of(model), engine, tokenizer, settings, prompts, ends)
 
     def ask_all(self, problems: pl.DataFrame, folder: Path, progress: Progress) -> pl.DataFrame:
         """COMPLETIONS of all problems at all temperatures, part by part; parts that stand in the folder are read."""
@@ -190,21 +195,25 @@ class Asker:
     def ask(self, problems: pl.DataFrame, temperature: float, place: int) -> pl.DataFrame:
         """COMPLETIONS of these problems at one temperature. place: of the first among all, for the seed."""
         settings = self.settings
-        prompts = encode_problems(problems["problem"].to_list(), self.tokenizer, self.prompts).rows
+        prompts = encode_problems(problems["problem"].to_list(), self.tokenizer, self.prompts)
         sampling = Sampling(
             max_tokens=settings.max_tokens,
-            stop_token_ids=(eos_id(self.tokenizer),),
+            stop_token_ids=self.ends,
             temperature=temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
             seed=seed_of(f"evaluate/{settings.seed}/{temperature}/{place}"),
         )
-        rollouts = self.engine.generate([row.token_ids for row in prompts], settings.samples_at(temperature), sampling)
-        responses = self.tokenizer.batch_decode(
-            [rollout.token_ids for own in rollouts for rollout in own], skip_special_tokens=True
+        rollouts = self.engine.generate(
+            [row.token_ids for row in prompts.rows], settings.samples_at(temperature), sampling
         )
-        golds = [gold for gold, own in zip(problems["gold"], rollouts) for _ in own]
-        verdicts = verify_batch(responses, golds, policy=self.policy)
+        responses = decode_responses(self.tokenizer, [rollout.token_ids for own in rollouts for rollout in own])
+        asked = [
+            Problem(row["problem_id"], row["problem"], row["gold"], prompt.token_ids, think_open=think_open)
+            for row, prompt, think_open in zip(problems.iter_rows(named=True), prompts.rows, prompts.think_open)
+        ]
+        answered = [problem for problem, own in zip(asked, rollouts) for _ in own]
+        verdicts = verify_responses(responses, answered, self.policy)
         return self._table(problems, temperature, rollouts, responses, verdicts)
 
     def _table(

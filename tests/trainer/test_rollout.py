@@ -9,7 +9,7 @@ from evaluators.verdict import Outcome, Verdict
 from trainer.data.problems import Problem, ProblemError, Trace, endless_order, load_problems
 from trainer.data.replay import ReplayBuffer
 from trainer.modeling.models import load_tokenizer
-from trainer.rollouts import rollout
+from trainer.rollouts import rewards as verification
 from trainer.rollouts.engines.protocol import Rollout
 from trainer.rollouts.rollout import Group, GroupSampler, Sample, prefix_fraction, training_row, with_advantages
 from trainer.settings import PrefixSettings, ReplaySettings, TrainSettings
@@ -116,7 +116,7 @@ def test_what_the_verifier_cannot_tell_is_no_reward_and_no_part_of_the_mean(toke
     def verdicts(responses, golds, **_):
         return [Verdict(outcomes[response], None, gold, "", "") for response, gold in zip(responses, golds)]
 
-    monkeypatch.setattr(rollout, "verify_batch", verdicts)
+    monkeypatch.setattr(verification, "verify_batch", verdicts)
     rolled, _ = roll_out(tokenizer, [RIGHT, WRONG, WRONG, NOTHING], [problem(tokenizer)], method="grpo")
     rewards = [sample.reward for sample in rolled.groups[0].samples]
     assert rewards == [1.0, 0.0, 0.0, None] * 2

@@ -128,7 +128,9 @@ class InProcess:
         self, problems: Sequence[str], question: Question, seeds: Sequence[int]
     ) -> list[Generation | RefusedError]:
         """One answer a problem, drawn with its own seed; a prompt over its limit is refused."""
-        from trainer.data.sequences import encode_problems, eos_id
+        from tracekit.core.models import generation_ends
+        from tracekit.core.prompts import decode_responses
+        from trainer.data.sequences import encode_problems, response_ends
         from trainer.rollouts.engines.protocol import Sampling
 
         data = DataSettings(
@@ -139,7 +141,7 @@ class InProcess:
         asked = encode_problems(list(problems), self.tokenizer, data)
         sampling = Sampling(
             max_tokens=question.max_tokens,
-            stop_token_ids=(eos_id(self.tokenizer),),
+            stop_token_ids=response_ends(self.tokenizer, data, generation_ends(self.model)),
             temperature=question.temperature,
             top_p=question.top_p,
             top_k=_top_k(question),
@@ -152,7 +154,7 @@ class InProcess:
             asked.origin, prompts, self._engine(question).generate(prompts, 1, sampling)
         ):
             found[place] = Generation(
-                response=str(self.tokenizer.decode(rollout.token_ids, skip_special_tokens=True)),
+                response=decode_responses(self.tokenizer, [rollout.token_ids])[0],
                 token_log_probs=rollout.log_probs if question.log_probs else None,
                 token_count=len(rollout.token_ids),
                 finish_reason=rollout.finish_reason,

@@ -52,6 +52,22 @@ def open_config(name: str | Path, *, trust_remote_code: bool = False) -> Any:
         raise ModelError(f"{name} has no configuration that can be read ({first_line(error)}).") from error
 
 
+def generation_ends(name: str | Path) -> tuple[int, ...]:
+    """Return the ids that end a response by a model's generation_config.json; () where it names none."""
+    from transformers import GenerationConfig
+
+    try:
+        return ends_of(GenerationConfig.from_pretrained(str(name)))
+    except OSError:  # a model without the file
+        return ()
+
+
+def ends_of(generation_config: Any) -> tuple[int, ...]:
+    """Return the ids that end a response by a generation configuration; None has none."""
+    ends = getattr(generation_config, "eos_token_id", None)
+    return () if ends is None else tuple(map(int, ends)) if isinstance(ends, list) else (int(ends),)
+
+
 def open_model(
     name: str | Path,
     *,

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from evaluators.extraction.thinking import find_tags, opens_thinking
+from evaluators.extraction.thinking import CLOSING_TAGS, OPENING_TAGS, find_tags, opens_thinking
 from tracekit.core.chat_templates import Message, TemplateError, render
 from tracekit.core.runs import write_text
 from tracekit.core.settings import Settings, build_settings
@@ -23,6 +23,8 @@ from tracekit.core.settings import Settings, build_settings
 #: Beside a checkpoint's tokenizer: the PromptSettings that its prompts were made with.
 PROMPT_FILE = "prompt_settings.json"
 
+_ANSWER = "4711"  # digits: no template strips or changes them
+_HARMONY_PARTS = ("<|message|>", "<|start|>")
 _LONGEST_TAG = 200  # characters in which a response's first think tag ends
 
 
@@ -126,6 +128,60 @@ def opened_characters(prompt: str, response: str) -> int:
     end = begins + tags[0].end
     gap = prompt[len(bare) :]
     return end + (len(gap) if response.startswith(gap, end) else 0)
+
+
+def turn_end(tokenizer: Any, settings: PromptSettings = AS_IT_COMES) -> int | None:
+    """Return the id that ends a response: the template's end of turn, else the tokenizer's EOS; None without either.
+
+    The end of turn is the first special token that the chat template prints behind an assistant's answer:
+    `<end_of_turn>` for Gemma, `<|end|>` for Phi, whose tokenizers call another token EOS.
+    """
+    eos = None if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
+    if not uses_template(tokenizer, settings):
+        return eos
+    chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        printed = print_chats(tokenizer, [chat], settings, add_generation_prompt=False)[0]
+    except PromptError:  # a template of prompts alone may refuse an assistant's turn
+        return eos
+    _, found, after = printed.rpartition(_ANSWER)
+    special = special_ids(tokenizer)
+    return next((i for i in encode_texts(tokenizer, [after])[0] if i in special), eos) if found else eos
+
+
+def stop_ids(
+    tokenizer: Any, settings: PromptSettings = AS_IT_COMES, generation_ends: Sequence[int] = ()
+) -> tuple[int, ...]:
+    """Return every id that ends a response: the end of turn first, the tokenizer's EOS, those of `generation_ends`.
+
+    generation_ends: the list of the model's generation_config.json (`tracekit.core.models.generation_ends`).
+    """
+    ends = (turn_end(tokenizer, settings), tokenizer.eos_token_id, *generation_ends)
+    return tuple(dict.fromkeys(int(end) for end in ends if end is not None))
+
+
+def decode_responses(tokenizer: Any, responses: Sequence[Sequence[int]]) -> list[str]:
+    """Return the texts of responses without special tokens, those of think tags excepted.
+
+    `[THINK]` and the parts of harmony's channels are special tokens; without them thought and answer are one text.
+    """
+    dropped = {i for i in special_ids(tokenizer) if not _marks_thinking(tokenizer, i)}
+    kept = [[i for i in ids if i not in dropped] for ids in responses]
+    return [str(text) for text in tokenizer.batch_decode(kept, skip_special_tokens=False)]
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Return the ids that decoding with `skip_special_tokens` leaves out."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def _marks_thinking(tokenizer: Any, token: int) -> bool:
+    """Whether a special token is a think tag, or a part of one."""
+    text = str(tokenizer.convert_ids_to_tokens(token))
+    if any(text in tag for tag in (*OPENING_TAGS, *CLOSING_TAGS)):
+        return True
+    return text in _HARMONY_PARTS and tokenizer.convert_tokens_to_ids("<|channel|>") in special_ids(tokenizer)
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

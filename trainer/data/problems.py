@@ -32,13 +32,17 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem: its prompt as tokens, and the traces that CURATED calls correct (not yet verified here)."""
+    """One problem: its prompt as tokens, and the traces that CURATED calls correct (not yet verified here).
+
+    think_open: whether the prompt ends inside a think block that it opened.
+    """
 
     problem_id: str
     text: str
     gold: str
     prompt_ids: Sequence[int]
     traces: tuple[Trace, ...] = ()
+    think_open: bool = False
 
 
 def load_problems(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Problem], Counter[str]]:
@@ -50,10 +54,11 @@ def load_problems(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -
     encoded = encode_problems(table["problem"].to_list(), tokenizer, settings.data)
     traces, skipped = _load_traces(settings, tokenizer)
     problems = []
-    for row, index in zip(encoded.rows, encoded.origin):
+    for row, index, think_open in zip(encoded.rows, encoded.origin, encoded.think_open):
         found = table.row(index, named=True)
         own = traces.get(found["problem_id"], ())
-        problems.append(Problem(found["problem_id"], found["problem"], found["gold"], row.token_ids, tuple(own)))
+        problem = Problem(found["problem_id"], found["problem"], found["gold"], row.token_ids, tuple(own), think_open)
+        problems.append(problem)
     skipped += encoded.skipped
     if not problems:
         raise ProblemError(f"{settings.data.problems} holds no problem within the limits; left out: {dict(skipped)}.")

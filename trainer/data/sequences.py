@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -25,6 +25,7 @@ from tracekit.core.prompts import (
     make_prompts,
     opened_characters,
     print_prompts,
+    stop_ids,
 )
 from trainer.objectives.batch import Batch, Role
 from trainer.settings import DataSettings
@@ -132,20 +133,36 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, problem: str, data: DataSett
 
 
 def responses_ids(
-    tokenizer: PreTrainedTokenizerBase, responses: Sequence[str], printed: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase, responses: Sequence[str], printed: Sequence[str], data: DataSettings
 ) -> list[list[int]]:
-    """Each response's tokens with one EOS at the end.
+    """Each response's tokens with one end of turn behind them.
 
-    printed: the prompts' texts. Where one ends in an opening <think>, its response's own is stripped, once.
+    printed: the prompts' texts. Where one ends in an opening think tag, its response's own is stripped, once.
     """
-    end = eos_id(tokenizer)
+    ends = response_ends(tokenizer, data)
     found = []
     own = [response[opened_characters(prompt, response) :] for response, prompt in zip(responses, printed)]
     for ids in encode_texts(tokenizer, own):
-        while ids and ids[-1] == end:
+        while ids and ids[-1] in ends:
             ids.pop()
-        found.append([*ids, end])
+        found.append([*ids, ends[0]])
     return found
+
+
+def response_ends(
+    tokenizer: PreTrainedTokenizerBase, data: DataSettings, generation_ends: Sequence[int] = ()
+) -> tuple[int, ...]:
+    """The ids that end a response, the one that targets end with first.
+
+    generation_ends: those of the model's generation configuration. Raises SequenceError where there is none at all.
+    """
+    try:
+        ends = stop_ids(tokenizer, data.prompt, generation_ends)
+    except PromptError as error:
+        raise SequenceError(f"data: {error}") from error
+    if not ends:
+        raise SequenceError("the tokenizer has no eos_token; set one, or no response can end.")
+    return ends
 
 
 def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -165,11 +182,15 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Rows made from a table: row i from table row `origin[i]`; what was left out and why, counted."""
+    """Rows made from a table: row i from table row `origin[i]`; what was left out and why, counted.
+
+    think_open: of problems' rows, whether each prompt ends inside a think block that it opened.
+    """
 
     rows: list[Row]
     origin: list[int]
     skipped: Counter[str]
+    think_open: list[bool] = field(default_factory=list)
 
 
 def encode_curated(
@@ -182,7 +203,7 @@ def encode_curated(
     """
     rows, origin, skipped = [], [], Counter[str]()
     printed, prompts = prompts_ids(tokenizer, curated["problem"].to_list(), data)
-    targets = responses_ids(tokenizer, curated["response"].to_list(), printed)
+    targets = responses_ids(tokenizer, curated["response"].to_list(), printed, data)
     named = curated.select("trace_id", "token_log_probs").iter_rows()
     for index, ((trace, written), prompt, target) in enumerate(zip(named, prompts, targets)):
         log_probs = _aligned(written, len(target)) if recorded else None
@@ -199,15 +220,16 @@ def encode_curated(
 
 def encode_problems(problems: Sequence[str], tokenizer: PreTrainedTokenizerBase, data: DataSettings) -> Encoded:
     """A row of the prompt alone for each problem that is within data.prompt_tokens."""
-    rows, origin, skipped = [], [], Counter[str]()
-    for index, (problem, prompt) in enumerate(zip(problems, prompts_ids(tokenizer, problems, data)[1])):
-        reason = over_long(len(prompt), 0, data)
+    rows, origin, skipped, think_open = [], [], Counter[str](), []
+    for index, (problem, prompt) in enumerate(zip(problems, _prompts(tokenizer, problems, data))):
+        reason = over_long(len(prompt.token_ids), 0, data)
         if reason is not None:
             _skip(f"problem {problem[:60]!r}", reason, data, skipped)
             continue
-        rows.append(Row(prompt, len(prompt)))
+        rows.append(Row(prompt.token_ids, len(prompt.token_ids)))
         origin.append(index)
-    return Encoded(rows, origin, skipped)
+        think_open.append(prompt.think_open)
+    return Encoded(rows, origin, skipped, think_open)
 
 
 def encode_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, data: DataSettings) -> Encoded:

@@ -57,7 +57,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     parts = rollout_settings.prompts // min(rollout_settings.mini_batch_prompts, rollout_settings.prompts)
     updates = parts * rollout_settings.epochs  # of a round
     engine = open_engine(settings, model, pad_id(training.tokenizer), training.device)
-    sampler = GroupSampler(settings, training.tokenizer, engine, problems)
+    sampler = GroupSampler(settings, training.tokenizer, engine, problems, training.ends)
     scorer = training.scorer
     scoring = open_scoring(training, scorer, engine, one_update=updates == 1)
     loss_of, cost = policy_loss(settings), model_cost(model)

@@ -18,8 +18,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tracekit.core.models import ends_of
 from tracekit.core.prompts import read_prompt_settings, save_prompt_settings
 from tracekit.core.runs import start_run
+from trainer.data.sequences import response_ends
 from trainer.distributed.fsdp import on_first_rank, shard, whole_model
 from trainer.distributed.ranks import barrier, rank, start_ranks, world_size
 from trainer.loops.checkpoint import (
@@ -48,6 +50,7 @@ logger = logging.getLogger(__name__)
 class Training:
     """A run under way. `model` carries the adapters where there are any; `state` is where the loop begins.
 
+    ends: ids that end a response.
     scorer: the model's, at the temperature that rows are sampled at (1 in supervised loops); sharded with it.
     """
 
@@ -59,6 +62,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     state: LoopState
     scorer: models.TokenScorer
+    ends: tuple[int, ...]
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The dtype that forward passes run in; weights and optimizer stay float32."""
@@ -133,6 +137,10 @@ def begin(settings: TrainSettings) -> Training:
     torch.manual_seed(settings.seed)
     model, tokenizer = models.load(settings)
     warn_other_prompts(settings)
+    ends = response_ends(tokenizer, settings.data, ends_of(model.generation_config))
+    if model.generation_config is not None and ends_of(model.generation_config) != ends:
+        # whoever samples from a checkpoint ends responses as training does
+        model.generation_config.eos_token_id = list(ends)
     trained: nn.Module = model if settings.lora is None else models.with_adapters(model, settings.lora)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -146,7 +154,7 @@ def begin(settings: TrainSettings) -> Training:
     state = LoopState(0) if newest is None else load_checkpoint(newest, optimizer)
     if newest is None and checkpoints(settings.output / CHECKPOINTS):
         logger.warning("no checkpoint of %s is whole: the run starts from the beginning", settings.output)
-    return Training(settings, settings.output, device, trained, tokenizer, optimizer, state, scorer)
+    return Training(settings, settings.output, device, trained, tokenizer, optimizer, state, scorer, ends)
 
 
 def _on_device(model: nn.Module, settings: TrainSettings, device: torch.device) -> models.TokenScorer:

@@ -16,13 +16,14 @@ from itertools import islice
 
 from transformers import PreTrainedTokenizerBase
 
-from evaluators.batch import verify_batch
 from evaluators.rewards import reward_of
 from evaluators.verdict import Policy, Verdict
+from tracekit.core.prompts import decode_responses
 from trainer.data.problems import Problem, Trace
-from trainer.data.sequences import Row, eos_id
+from trainer.data.sequences import Row, response_ends
 from trainer.rollouts.engines.protocol import Engine, Rollout, Sampling
 from trainer.rollouts.groups import Group, Sample, with_advantages, with_roles, written_tokens
+from trainer.rollouts.rewards import verify_responses
 from trainer.settings import PrefixSettings, TrainSettings
 
 
@@ -51,7 +52,7 @@ class GroupSampler:
         stop_token_ids: tuple[int, ...] | None = None,
     ) -> None:
         self.settings, self.tokenizer, self.engine, self.problems = settings, tokenizer, engine, problems
-        self.stop_token_ids = stop_token_ids or (eos_id(tokenizer),)
+        self.stop_token_ids = stop_token_ids or response_ends(tokenizer, settings.data)
         self.policy = Policy(deadline_seconds=settings.rollout.verifier_seconds)
         self._trace_verdicts: dict[str, Verdict] = {}
 
@@ -186,7 +187,7 @@ class GroupSampler:
 
     def _verified(self, problem: Problem) -> list[Trace]:
         unknown = [trace for trace in problem.traces if trace.trace_id not in self._trace_verdicts]
-        verdicts = verify_batch([t.response for t in unknown], [problem.gold] * len(unknown), policy=self.policy)
+        verdicts = verify_responses([t.response for t in unknown], [problem] * len(unknown), self.policy)
         self._trace_verdicts |= {trace.trace_id: verdict for trace, verdict in zip(unknown, verdicts)}
         return [trace for trace in problem.traces if self._trace_verdicts[trace.trace_id].correct]
 
@@ -232,9 +233,9 @@ class GroupSampler:
     ) -> list[Group]:
         """Texts, verdicts and rewards of all rows, the teacher's and the replayed too."""
         flat = [(problem, row) for problem, own in zip(problems, rows) for row in own]
-        texts = self.tokenizer.batch_decode([list(row.token_ids) for _, row in flat], skip_special_tokens=True)
+        texts = decode_responses(self.tokenizer, [row.token_ids for _, row in flat])
         texts = [row.response or text for (_, row), text in zip(flat, texts)]
-        verdicts = verify_batch(texts, [problem.gold for problem, _ in flat], policy=self.policy)
+        verdicts = verify_responses(texts, [problem for problem, _ in flat], self.policy)
         judged = (
             replace(row, response=text, verdict=verdict, reward=reward_of(verdict))
             for (_, row), text, verdict in zip(flat, texts, verdicts)
