@@ -47,7 +47,7 @@ from tracekit.core.settings import build_settings
 from tracekit.core.tables import PROBLEMS, write_table
 from trainer.loops import policy
 from trainer.loops import run_state as training
-from trainer.rollouts import rollout
+from trainer.rollouts import rewards
 from trainer.settings import TrainSettings
 from trainer.train import train
 
@@ -149,7 +149,7 @@ def run_ours(model: Path, case: Case, steps: int, folder: Path) -> Measured:
 
     measured = Measured()
     with (
-        patched(rollout, "verify_batch", verdicts),
+        patched(rewards, "verify_batch", verdicts),
         measured.counting(rollout.GroupSampler, "_sample", "sampling"),
         measured.counting(policy, "accumulate", "forward and backward"),
     ):

@@ -248,7 +248,10 @@ class LossSettings(Settings):
     # constant: Σ tokens ÷ (rows × response_tokens); token_mean: Σ ÷ tokens; sequence_mean: mean of the rows' means
     entropy: float = 0.0  # coefficient of the entropy bonus
     kl: NonNegativeFloat = 0.0  # coefficient of the KL to the starting model
-    kl_kind: Literal["k1", "k2", "k3"] = "k3"
+    kl_in: Literal["loss", "reward"] = "loss"
+    # loss: kl · kl_kind beside each token's surrogate. reward: a sampled row's reward − kl · Σ (log p_old − log p_ref)
+    kl_kind: Literal["k2", "k3"] = "k2"
+    # of the loss term, whose gradient matters: k2's is the reverse KL's, k3's (held at ±10) is not (docs/losses.md)
     sft: NonNegativeFloat = 1.0  # coefficient of the cloned tokens' mean of −log p
     sft_weight: Literal["one", "phi", "entropy"] = "one"
     # of a cloned token, detached; phi: p·(1 − p) (CHORD-φ). entropy: e^(−H), H the row's mean entropy (SRFT)
@@ -366,6 +369,7 @@ class TrainSettings(Settings):
         _check_model(self)
         if not self.stages:
             _check_data(self)
+            _check_dropout(self)
             _check_groups(self)
         else:
             self.stage_settings()
@@ -394,6 +398,11 @@ class TrainSettings(Settings):
     def teacher_beside(self) -> bool:
         """Whether teacher rows stand beside a whole group of sampled rows, not in the place of some."""
         return self.method == "rl_sft" if self.teacher.beside is None else self.teacher.beside
+
+    @property
+    def compares_passes(self) -> bool:
+        """Whether the loss compares log-probs of two passes of one model, so that dropout is off."""
+        return self.method == "dpo" or self.method in POLICY
 
     @property
     def sampled_rows(self) -> int:
@@ -449,6 +458,14 @@ def _check_data(settings: TrainSettings) -> None:
     for name in needs:
         if getattr(settings.data, name) is None:
             raise ValueError(f"method {settings.method} needs data.{name}, the path of a Parquet table.")
+
+
+def _check_dropout(settings: TrainSettings) -> None:
+    if settings.lora is not None and settings.lora.dropout and settings.compares_passes:
+        raise ValueError(
+            f"lora.dropout is {settings.lora.dropout}; method {settings.method} compares the log-probs of two passes, "
+            "which dropout would make differ. Set it to 0."
+        )
 
 
 def _check_groups(settings: TrainSettings) -> None:

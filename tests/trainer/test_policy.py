@@ -26,7 +26,7 @@ from trainer.loops.run_log import Averages
 from trainer.loops.run_state import begin
 from trainer.modeling.models import TokenScorer
 from trainer.objectives.loss_from_settings import policy_loss
-from trainer.rollouts import rollout
+from trainer.rollouts import rewards
 from trainer.rollouts.engines.embedded import EmbeddedEngine
 from trainer.rollouts.log_prob_scoring import open_scoring
 from trainer.rollouts.rollout import GroupSampler, training_row
@@ -223,10 +223,10 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_policy
-from trainer.rollouts import rollout
+from trainer.rollouts import rewards
 from trainer.train import train
 
-rollout.verify_batch = test_policy.scripted_verdicts
+rewards.verify_batch = test_policy.scripted_verdicts
 
 def progress(stage, done, total, note):
     if done == 4:
@@ -243,7 +243,7 @@ def test_a_killed_run_ends_with_the_same_bytes(world_folder, tmp_path, monkeypat
     killed = subprocess.run(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert [path.name for path in (second / "checkpoints").iterdir()] == ["step-000002"]
-    monkeypatch.setattr(rollout, "verify_batch", scripted_verdicts)
+    monkeypatch.setattr(rewards, "verify_batch", scripted_verdicts)
     for folder in (first, second):
         train(exgrpo_settings(world_folder, folder))
     assert (first / "final/model.safetensors").read_bytes() == (second / "final/model.safetensors").read_bytes()

@@ -28,7 +28,7 @@ from trainer.loops.policy import accumulate, totals_of
 from trainer.loops.run_log import Averages
 from trainer.loops.run_state import begin
 from trainer.objectives.loss_from_settings import policy_loss
-from trainer.rollouts import rollout
+from trainer.rollouts import rewards
 from trainer.rollouts.engines.open import open_engine
 from trainer.rollouts.engines.protocol import Sampling
 from trainer.rollouts.rollout import Group, Sample
@@ -116,7 +116,7 @@ def on_each_rank(world, output):
     grpo = settings(world, output / "grpo", "grpo", fsdp=True, steps=2, loss={"kl": 0.1})
     train(grpo)
     (output / f"replay-{rank()}.json").write_text(json.dumps(replayed_rounds()))
-    rollout.verify_batch = scripted_verdicts
+    rewards.verify_batch = scripted_verdicts
     for fsdp in (False, True):
         train(replaying(world, output / f"exgrpo-{fsdp}/whole", fsdp=fsdp))
         killed = replaying(world, output / f"exgrpo-{fsdp}/killed", fsdp=fsdp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,11 +38,14 @@ from trainer.objectives.loss_from_settings import PolicyLoss, Totals, policy_los
 from trainer.planning.flops import model_cost
 from trainer.rollouts.engines.open import open_engine
 from trainer.rollouts.log_prob_scoring import open_scoring
+from trainer.rollouts.rewards import charged_for_kl
 from trainer.rollouts.rollout import GroupSampler
 from trainer.settings import TrainSettings
 
 #: Name of the buffer's table in a checkpoint.
 REPLAY = "replay"
+
+logger = logging.getLogger(__name__)
 
 
 def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
@@ -52,6 +56,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     training = begin(settings)
     problems, skipped = load_problems(settings, training.tokenizer)
     warn_skipped(skipped, "rows")
+    check_round(settings, len(problems))
     rollout_settings, model = settings.rollout, models.plain_model(training.model)
     total = settings.steps or math.ceil(settings.epochs * len(problems) / rollout_settings.prompts)
     parts = rollout_settings.prompts // min(rollout_settings.mini_batch_prompts, rollout_settings.prompts)
@@ -77,12 +82,15 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
             wanted = rollout_settings.prompts // world_size()
             rolled = sampler.roll_out(step, wanted, islice(order, 0, None, world_size()), past, str(rank()))
             place += max_over_ranks(rolled.drawn) * world_size()  # all go on from the same place
+            weights_gone = engine.rest()
         averages.add(round_statistics(rolled.groups))
         averages.add(count_statistics(rolled, len(past), skipped.total()))
         averages.add(sampling_flops(rolled.groups, cost))
 
         with clock.stage("log_probs"):
             rows = scoring.rows(rolled.groups)
+            if settings.loss.kl and settings.loss.kl_in == "reward":
+                rows = charged_for_kl(rolled.groups, rows, settings)
         averages.add(importance_statistics(list(chain.from_iterable(rows)), rollout_settings.importance_cap))
         norms, trained, flops, lr = list[float](), list[Row](), 0, 0.0
         with clock.stage("update"):
@@ -98,7 +106,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
                 norms.append(apply_update(training.optimizer, lr, settings.optimizer.max_grad_norm, step))
         averages.add(update_statistics(trained, flops))
         with clock.stage("weights"):
-            if norms and not engine.live:
+            if not engine.live and (norms or weights_gone):
                 engine.load_weights(full_tensors(model))
 
         means = averages.means()
@@ -124,6 +132,20 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     log.close()
     engine.close()
     return training.finish()
+
+
+def check_round(settings: TrainSettings, problems: int) -> None:
+    """Raise ValueError where ranks cannot share a round's problems; say where a round asks a problem twice."""
+    wanted = settings.rollout.prompts
+    if wanted % world_size():
+        fitting = max(wanted - wanted % world_size(), world_size())
+        raise ValueError(
+            f"rollout.prompts is {wanted}, which {world_size()} processes cannot share evenly; set it to {fitting}."
+        )
+    if wanted > problems:
+        logger.warning(
+            "rollout.prompts is %d and there are %d problems: a round has some of them more than once", wanted, problems
+        )
 
 
 def accumulate(

@@ -162,6 +162,8 @@ def _on_device(model: nn.Module, settings: TrainSettings, device: torch.device) 
     temperature = settings.rollout.temperature if settings.method in POLICY else 1.0
     if not settings.parallel.fsdp:
         model.to(device)
+    if settings.compares_passes:
+        models.without_dropout(model)
     scorer = models.TokenScorer(model, temperature).train()  # tries the head out: before its weight is sharded
     if settings.compile:
         models.compile_layers(models.plain_model(model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import time
 from collections import Counter
@@ -45,6 +46,8 @@ from trainer.settings import TrainSettings
 #: 5 to 71 tokens: a step takes 0.81 of the padded one's time at 96 tokens a packed row, 0.85 at 128, 1.02 at 256.
 PACKED_ROW, SHORTEST_PACKED_ROW = 256, 96
 
+logger = logging.getLogger(__name__)
+
 Statistics = dict[str, tuple[Tensor, Tensor]]
 
 #: A micro-batch, its log-probs and entropies (B, T), and the step's totals → its part of the loss, its statistics.
@@ -76,9 +79,11 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     training = begin(settings)
     examples, skipped = load_examples(training)
     objective = preference_objective(settings) if settings.method == "dpo" else language_objective
-    per_step = settings.batch.rows
+    per_step = rows_a_step(settings, len(examples))
     if per_step < world_size():
-        raise SequenceError(f"batch.rows is {per_step}; {world_size()} ranks need at least one row each.")
+        raise SequenceError(
+            f"a step has {per_step} examples (batch.rows, or all there are); {world_size()} ranks need one each."
+        )
     total = settings.steps or math.ceil(settings.epochs * len(examples) / per_step)
     log = RunLog(training.folder, settings.log, training.state.step, settings.model_dump(mode="json"))
     cost = model_cost(models.plain_model(training.model))
@@ -122,6 +127,17 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
         training.save(LoopState(step + 1))
     log.close()
     return training.finish()
+
+
+def rows_a_step(settings: TrainSettings, examples: int) -> int:
+    """Examples of an optimizer step: `batch.rows`, or all where there are fewer, which is said."""
+    if examples < settings.batch.rows:
+        logger.warning(
+            "batch.rows is %d and there are %d examples: a step takes all of them, each once",
+            settings.batch.rows,
+            examples,
+        )
+    return min(settings.batch.rows, examples)
 
 
 def micro_rows(examples: Sequence[Example], settings: TrainSettings) -> list[list[Row]]:

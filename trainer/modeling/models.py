@@ -181,6 +181,20 @@ def plain_model(model: nn.Module) -> PreTrainedModel:
     return cast(PreTrainedModel, beneath())
 
 
+def without_dropout(model: nn.Module) -> nn.Module:
+    """The same model with every random change of its passes turned off: dropout, layer drop and router noise.
+
+    DPO and policy gradients compare the log-probs of two passes, which noise would make differ with no update between.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if isinstance(value, float) and any(word in name for word in ("dropout", "layerdrop", "jitter", "pdrop")):
+                setattr(module, name, 0.0)
+    return model
+
+
 def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     """The blocks that transformers names as not to be split. Raises ModelError where it names none."""
     names = set(getattr(model, "_no_split_modules", None) or ())

@@ -58,7 +58,11 @@ class PolicyLoss:
     @property
     def needs_every_row(self) -> bool:
         """Whether a row of zero advantage still has a gradient, by entropy or KL."""
-        return self.settings.entropy != 0 or self.settings.kl != 0
+        return self.settings.entropy != 0 or self._kl_in_loss
+
+    @property
+    def _kl_in_loss(self) -> bool:
+        return self.settings.kl != 0 and self.settings.kl_in == "loss"
 
     def __call__(
         self, batch: Batch, log_prob: Tensor, entropy: Tensor, totals: Totals
@@ -83,7 +87,7 @@ class PolicyLoss:
             token_loss = token_loss * batch.weight
         if batch.entropy_exponent is not None:
             token_loss = token_loss * losses.entropy_factor(entropy, mask, batch.entropy_exponent)
-        if self.settings.kl:
+        if self._kl_in_loss:
             assert batch.ref_log_prob is not None, "kl > 0 needs ref_log_prob"
             token_kl = self.kl(log_prob, batch.ref_log_prob)
             token_loss = token_loss + self.settings.kl * token_kl
@@ -144,7 +148,7 @@ def policy_loss(settings: TrainSettings) -> PolicyLoss:
         teacher_ratio=_teacher_ratio(settings.teacher),
         replay_ratio=shape(replay_shape),
         weights=reduction(settings.loss),
-        kl={"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": losses.kl_k3}[settings.loss.kl_kind],
+        kl={"k2": losses.kl_k2, "k3": losses.kl_k3_clamped}[settings.loss.kl_kind],
         settings=settings.loss,
         distill=settings.distill,
         top_entropy=settings.teacher.top_entropy,

@@ -134,8 +134,10 @@ def kl_k3(log_prob: Tensor, ref_log_prob: Tensor) -> Tensor:
 
 
 def kl_k3_clamped(log_prob: Tensor, ref_log_prob: Tensor, bound: float = 10.0) -> Tensor:
-    """k3 held inside ±bound: verl's `low_var_kl`."""
-    return kl_k3(log_prob, ref_log_prob).clamp(-bound, bound)
+    """k3 held inside ±bound: verl's `low_var_kl`. The log-ratio is held at ±20 before its exponential, so that neither
+    value nor gradient overflows."""
+    log_ratio = (ref_log_prob - log_prob).clamp(-20.0, 20.0)
+    return (log_ratio.exp() - log_ratio - 1).clamp(-bound, bound)
 
 
 def cross_entropy(log_prob: Tensor) -> Tensor:

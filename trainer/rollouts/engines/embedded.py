@@ -87,6 +87,10 @@ class EmbeddedEngine:
                 if own[name].data_ptr() != tensor.data_ptr():
                     own[name].copy_(tensor)
 
+    def rest(self) -> bool:
+        """Keep the weights: they are the trainer's own, or its copy."""
+        return False
+
     def close(self) -> None:
         """Nothing to free: the model belongs to the trainer."""
 

@@ -61,6 +61,10 @@ class Engine(Protocol):
         """Take new weights: (name as in the Hugging Face state dict, full tensor) pairs, all of them."""
         ...
 
+    def rest(self) -> bool:
+        """Give memory back until the next round. True where the weights are gone: load them before `generate`."""
+        ...
+
     def close(self) -> None:
         """Free what the engine holds: processes, device memory, sockets."""
         ...

@@ -27,7 +27,7 @@ class VllmEngine:
 
     model: a Hugging Face folder or hub name that the engine is built from; `load_weights` replaces its weights.
     dtype: "float32" or "bfloat16". memory_fraction: of the device's memory, weights and cache together. eager: no
-    compilation, no CUDA graphs. sleep: give weights and cache back between rollouts (GPUs alone). max_length: longest
+    compilation, no CUDA graphs. sleep: let `rest` give weights and cache back (GPUs alone). max_length: longest
     prompt and completion together.
     config_changes: keys of the model's configuration that are not as its folder has them.
     """
@@ -53,8 +53,8 @@ class VllmEngine:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         from vllm import LLM
 
-        self._sleeps = sleep and torch.cuda.is_available()
-        self._asleep = False
+        self._sleeps = sleep and has_gpu()
+        self._asleep: tuple[str, ...] = ()  # parts whose memory is given back
         self._llm = LLM(
             model=str(model),
             dtype=dtype,
@@ -75,7 +75,9 @@ class VllmEngine:
         """`n` rollouts for each prompt, in the order of `prompts`."""
         from vllm import SamplingParams
 
-        self._wake()
+        if "weights" in self._asleep:
+            raise ValueError("the engine rests and its weights are gone; call load_weights before generate.")
+        self._wake("kv_cache")
         each = [
             SamplingParams(
                 n=n,
@@ -96,22 +98,31 @@ class VllmEngine:
         return [[_rollout(o) for o in sorted(output.outputs, key=lambda o: o.index)] for output in outputs]
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Take new weights, and forget what the cache computed with the old ones."""
-        self._wake()
+        """Take new weights, and forget what the cache computed with the old ones; the cache sleeps on until used."""
+        self._wake("weights")
         self._llm.collective_rpc(RELOAD, kwargs={"weights_iterator": iter(weights)})
         self._llm.reset_prefix_cache()
-        if self._sleeps:
-            self._llm.sleep(level=1)
-            self._asleep = True
+
+    def rest(self) -> bool:
+        """Give the memory of weights and cache back; an update needs it, and makes the weights old anyway."""
+        if self._sleeps and not self._asleep:
+            self._llm.sleep(level=2)  # level 1 would keep a copy of the weights in host memory
+            self._asleep = ("weights", "kv_cache")
+        return "weights" in self._asleep
 
     def close(self) -> None:
         """Shut the engine down."""
         self._llm.llm_engine.engine_core.shutdown()
 
-    def _wake(self) -> None:
-        if self._asleep:
-            self._llm.wake_up()
-            self._asleep = False
+    def _wake(self, part: str) -> None:
+        if part in self._asleep:
+            self._llm.wake_up(tags=[part])
+            self._asleep = tuple(other for other in self._asleep if other != part)
+
+
+def has_gpu() -> bool:
+    """Whether vLLM can sleep here: it gives back device memory alone."""
+    return torch.cuda.is_available()
 
 
 def _rollout(output: Any) -> Rollout:

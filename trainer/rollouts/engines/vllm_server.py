@@ -151,6 +151,10 @@ class VllmServerEngine:
                     "VLLM_SERVER_DEV_MODE=1 that it takes the weights of any model of the same architecture."
                 )
 
+    def rest(self) -> bool:
+        """Keep the weights: the server has its own memory."""
+        return False
+
     def close(self) -> None:
         """Close the connections; the servers go on, and may be met by another trainer."""
         if self._group is not None:
