@@ -47,7 +47,7 @@ from tracekit.core.settings import build_settings
 from tracekit.core.tables import PROBLEMS, write_table
 from trainer.loops import policy
 from trainer.loops import run_state as training
-from trainer.rollouts import rewards
+from trainer.rollouts import rewards, rollout
 from trainer.settings import TrainSettings
 from trainer.train import train
 

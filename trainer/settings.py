@@ -152,6 +152,20 @@ class EngineSettings(Settings):
 ENGINE_CONNECTION = ("engine.urls", "engine.weights", "engine.memory_fraction", "engine.eager", "engine.sleep")
 
 
+#: Settings on which no result depends: a run goes on with others, wherever its folder and its tables lie now (what
+#: the tables hold is compared by digest).
+NEUTRAL = (
+    *ENGINE_CONNECTION,
+    "log",
+    "checkpoint",
+    "threads",
+    "output",
+    "data.text",
+    "data.curated",
+    "data.problems",
+)
+
+
 class ShapeSettings(Settings):
     """Shaping f of a ratio or probability x.
 
@@ -250,8 +264,9 @@ class LossSettings(Settings):
     kl: NonNegativeFloat = 0.0  # coefficient of the KL to the starting model
     kl_in: Literal["loss", "reward"] = "loss"
     # loss: kl · kl_kind beside each token's surrogate. reward: a sampled row's reward − kl · Σ (log p_old − log p_ref)
-    kl_kind: Literal["k2", "k3"] = "k2"
-    # of the loss term, whose gradient matters: k2's is the reverse KL's, k3's (held at ±10) is not (docs/losses.md)
+    kl_kind: Literal["k1", "k2", "k3"] = "k2"
+    # of the loss term, whose gradient matters: k2's is the reverse KL's, k3's (held at ±10) is not, and the mean of
+    # k1's is 0 (docs/losses.md)
     sft: NonNegativeFloat = 1.0  # coefficient of the cloned tokens' mean of −log p
     sft_weight: Literal["one", "phi", "entropy"] = "one"
     # of a cloned token, detached; phi: p·(1 − p) (CHORD-φ). entropy: e^(−H), H the row's mean entropy (SRFT)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+from tracekit.core.folders import lock_folder
 from tracekit.core.runs import Progress, no_progress
 from trainer.settings import Method, TrainSettings
 
@@ -32,18 +33,18 @@ def train(settings: TrainSettings, *, progress: Progress = no_progress) -> Path:
     Raises RunError where the output folder holds a run of other settings, and SettingsError, TableError,
     ModelError or SequenceError, all ValueErrors, where an input cannot be used.
     """
-    from trainer.loops.checkpoint import FINAL, damage  # here: `import trainer.objectives` stays light
-    from trainer.loops.run_state import open_run
+    from trainer.distributed.ranks import rank, start_ranks  # here: `import trainer.objectives` stays light
+    from trainer.loops.checkpoint import FINAL
+    from trainer.loops.run_state import finished, open_run, resolve_device
 
     if settings.stages:
         return [train(stage, progress=progress) for stage in settings.stage_settings()][-1]
-    open_run(settings)
-    final = settings.output / FINAL
-    if final.exists():
-        fault = damage(final)
-        if fault is None:
-            return final
-        warnings.warn(f"{final} is damaged and made again: {fault}", stacklevel=2)
-    module, _, name = LOOPS[settings.method].partition(":")
-    loop: Callable[[TrainSettings, Progress], Path] = getattr(importlib.import_module(module), name)
-    return loop(settings, progress)
+    start_ranks(resolve_device(settings.device))
+    with lock_folder(settings.output, "train") if rank() == 0 else nullcontext():
+        if rank() == 0:
+            open_run(settings)
+        if finished(settings):
+            return settings.output / FINAL
+        module, _, name = LOOPS[settings.method].partition(":")
+        loop: Callable[[TrainSettings, Progress], Path] = getattr(importlib.import_module(module), name)
+        return loop(settings, progress)

@@ -107,7 +107,7 @@ def checkpoints(folder: Path) -> list[Path]:
     """The step-N folders, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_step)
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=step_of)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -126,8 +126,11 @@ def damage(path: Path) -> str | None:
         digests = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         return f"{MANIFEST} cannot be read ({error})"
-    if not isinstance(digests, dict):
-        return f"{MANIFEST} is no table of digests"
+    if not isinstance(digests, dict) or not any(name.endswith(".safetensors") for name in digests):
+        return f"{MANIFEST} names no weights"
+    unknown = {path.name for path in path.glob("*.safetensors")} - digests.keys()
+    if unknown:
+        return f"{min(unknown)} is not in {MANIFEST}"
     for name, digest in digests.items():
         file = path / name
         if not file.is_file():
@@ -219,7 +222,8 @@ def restore_weights(model: nn.Module, path: Path) -> None:
         )
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step of a checkpoint folder's name."""
     found = _NAME.fullmatch(path.name)
     assert found is not None
     return int(found[1])

@@ -131,7 +131,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
             training.save(loop_state(step + 1, place, replay))
     log.close()
     engine.close()
-    return training.finish()
+    return training.finish(loop_state(total, place, replay))
 
 
 def check_round(settings: TrainSettings, problems: int) -> None:

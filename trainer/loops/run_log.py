@@ -11,6 +11,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from tracekit.core.models import first_line
+from tracekit.core.runs import RunError
 from tracekit.core.tables import write_table
 from trainer.distributed.ranks import rank, sum_over_ranks, union_over_ranks
 from trainer.settings import LogSettings
@@ -114,7 +116,12 @@ def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
 def _rows_until(path: Path, step: int) -> pl.DataFrame:
     if not path.exists():
         return _frame([])
-    return pl.read_parquet(path).filter(pl.col("step") <= step)
+    try:
+        return pl.read_parquet(path).filter(pl.col("step") <= step)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise RunError(
+            f"{path} is damaged ({first_line(error)}); delete it to go on without the metrics of {step} steps."
+        ) from error
 
 
 def _trackers(names: tuple[str, ...], folder: Path, config: dict[str, Any]) -> list[Any]:

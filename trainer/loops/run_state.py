@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,25 +22,28 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tracekit.core.models import ends_of
 from tracekit.core.prompts import read_prompt_settings, save_prompt_settings
-from tracekit.core.runs import start_run
+from tracekit.core.runs import RUN_FILE, start_run, write_text
 from trainer.data.sequences import response_ends
 from trainer.distributed.fsdp import on_first_rank, shard, whole_model
-from trainer.distributed.ranks import barrier, rank, start_ranks, world_size
+from trainer.distributed.ranks import barrier, max_over_ranks, rank, start_ranks, world_size
 from trainer.loops.checkpoint import (
     FINAL,
+    STATE,
     LoopState,
     checkpoints,
+    damage,
     load_checkpoint,
     newest_checkpoint,
     optimizer_tensors,
     publish,
     restore_weights,
     save_checkpoint,
+    step_of,
 )
 from trainer.loops.optimization import make_optimizer
 from trainer.modeling import models
 from trainer.modeling.memory import keep_freed_memory
-from trainer.settings import ENGINE_CONNECTION, POLICY, TrainSettings
+from trainer.settings import NEUTRAL, POLICY, TrainSettings
 
 CHECKPOINTS = "checkpoints"
 MODELS = "models"
@@ -78,23 +83,29 @@ class Training:
         if not self.saves_at(state.step):
             return
         settings = self.settings.checkpoint
-        for_good, to_resume = state.step in settings.models_at, state.step % settings.every == 0
-        model = whole_model(self.model, self.settings.lora)
-        if for_good and model is not None and rank() == 0:
-            self._publish_model(model, self.folder / MODELS / f"step-{state.step:06d}")
-        if to_resume:
-            optimizer = on_first_rank(optimizer_tensors(self.optimizer))
+        if state.step in settings.models_at:
+            model = whole_model(self.model, self.settings.lora)
             if model is not None and rank() == 0:
-                save_model = partial(self._save_for_resume, model)
-                save_checkpoint(self.folder / CHECKPOINTS, state, save_model, optimizer, settings.keep)
+                self._publish_model(model, self.folder / MODELS / f"step-{state.step:06d}")
+        if state.step % settings.every == 0:
+            self._save_checkpoint(state)
         barrier()
 
-    def finish(self) -> Path:
-        """Write `final/`, adapters merged; returns it."""
+    def _save_checkpoint(self, state: LoopState) -> None:
+        model = whole_model(self.model, self.settings.lora)
+        optimizer = on_first_rank(optimizer_tensors(self.optimizer))
+        if model is not None and rank() == 0:
+            save_model, keep = partial(self._save_for_resume, model), self.settings.checkpoint.keep
+            save_checkpoint(self.folder / CHECKPOINTS, state, save_model, optimizer, keep)
+
+    def finish(self, state: LoopState) -> Path:
+        """Write `final/`, adapters merged, and a last checkpoint to extend a long run from; returns `final/`."""
+        if state.step > self.settings.checkpoint.every and state.step % self.settings.checkpoint.every:
+            self._save_checkpoint(state)
         target = self.folder / FINAL
         model = whole_model(self.model, self.settings.lora)
         if model is not None and rank() == 0:
-            self._publish_model(model, target)
+            self._publish_model(model, target, _length(self.settings))
         barrier()
         return target
 
@@ -107,18 +118,79 @@ class Training:
         self.tokenizer.save_pretrained(folder)
         save_prompt_settings(self.settings.data.prompt, folder)
 
-    def _publish_model(self, model: nn.Module, target: Path) -> None:
+    def _publish_model(self, model: nn.Module, target: Path, length: dict[str, Any] | None = None) -> None:
         beside = target.with_name(f".{target.name}.partial")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         save_merged(model, beside)
         self._save_tokenizer(beside)
+        if length is not None:
+            (beside / STATE).write_text(json.dumps(length) + "\n", encoding="utf-8")
         publish(beside, target)
 
 
 def open_run(settings: TrainSettings) -> None:
-    """Make `output` the folder of this run, or confirm that it is. Raises RunError where it holds another run."""
-    start_run(settings.output, settings, seed=settings.seed, inputs=_digests(settings), may_differ=ENGINE_CONNECTION)
+    """Make `output` the folder of this run, or confirm that it is. Raises RunError where it holds another run.
+
+    A run may be extended: more `steps` or `epochs` than before, where the learning rate does not depend on them.
+    """
+    may_differ, path = set(NEUTRAL), settings.output / RUN_FILE
+    found = _recorded(path)
+    if found is not None:
+        may_differ |= _moved(found, settings)
+        may_differ |= {"steps", "epochs"} if _extends(found, settings) else set()
+    start_run(settings.output, settings, seed=settings.seed, inputs=_digests(settings), may_differ=may_differ)
+    if found is not None and {"steps", "epochs"} <= may_differ:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["settings"] |= {"steps": settings.steps, "epochs": settings.epochs}
+        write_text(path, json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _recorded(path: Path) -> dict[str, Any] | None:
+    """The settings in a run file; None where there is none, or none that can be read: `start_run` tells."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, dict) and "output" in found else None
+
+
+def _moved(found: dict[str, Any], settings: TrainSettings) -> set[str]:
+    """`model` where it is the stage before this one and lies where it lay, seen from the run's folder."""
+    before, now = str(found.get("model")), str(settings.model)
+    seen = [os.path.relpath(model, output) for model, output in ((before, found["output"]), (now, settings.output))]
+    return {"model"} if seen[0] == seen[1] and seen[0].startswith("..") and Path(now).name == FINAL else set()
+
+
+def _extends(found: dict[str, Any], settings: TrainSettings) -> bool:
+    """Whether the settings ask for more of the same run."""
+    if settings.optimizer.schedule != "constant":
+        return False  # the learning rate of the steps done was that of a shorter run
+    if settings.steps is None or found.get("steps") is None:
+        return settings.steps is None and found.get("steps") is None and settings.epochs > found.get("epochs", 0)
+    return settings.steps > int(found["steps"])
+
+
+def finished(settings: TrainSettings) -> bool:
+    """Whether `final/` is whole and of as many steps as the settings ask for; the first rank looks."""
+    whole = False
+    final = settings.output / FINAL
+    if rank() == 0 and final.exists():
+        fault = damage(final)
+        if fault is not None:
+            warnings.warn(f"{final} is damaged and made again: {fault}", stacklevel=3)
+        whole = fault is None and _length_of(final) in (None, _length(settings))
+    return bool(max_over_ranks(int(whole)))
+
+
+def _length(settings: TrainSettings) -> dict[str, Any]:
+    return {"steps": settings.steps, "epochs": settings.epochs}
+
+
+def _length_of(final: Path) -> dict[str, Any] | None:
+    """The steps and epochs that a final folder was trained for; None in a folder that does not say."""
+    path = final / STATE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def begin(settings: TrainSettings) -> Training:
@@ -146,7 +218,7 @@ def begin(settings: TrainSettings) -> Training:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if settings.lora is not None:
             model.enable_input_require_grads()  # frozen embeddings would cut the checkpointed graph
-    newest = newest_checkpoint(settings.output / CHECKPOINTS)
+    newest = _newest(settings.output / CHECKPOINTS)
     if newest is not None:
         restore_weights(trained, newest)
     scorer = _on_device(trained, settings, device)
@@ -155,6 +227,13 @@ def begin(settings: TrainSettings) -> Training:
     if newest is None and checkpoints(settings.output / CHECKPOINTS):
         logger.warning("no checkpoint of %s is whole: the run starts from the beginning", settings.output)
     return Training(settings, settings.output, device, trained, tokenizer, optimizer, state, scorer, ends)
+
+
+def _newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint: the first rank reads every file of it, the others are told its step."""
+    found = newest_checkpoint(folder) if rank() == 0 else None
+    step = max_over_ranks(-1 if found is None else step_of(found))
+    return None if step < 0 else next(path for path in checkpoints(folder) if step_of(path) == step)
 
 
 def _on_device(model: nn.Module, settings: TrainSettings, device: torch.device) -> models.TokenScorer:

@@ -126,7 +126,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
             log.flush()
         training.save(LoopState(step + 1))
     log.close()
-    return training.finish()
+    return training.finish(LoopState(total))
 
 
 def rows_a_step(settings: TrainSettings, examples: int) -> int:
