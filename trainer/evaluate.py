@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import torch
@@ -62,6 +62,7 @@ class EvaluateSettings(Settings):
     problems_per_part: PositiveInt = 128  # problems between two writes: what a kill costs
     verifier_seconds: PositiveFloat = 2.0
     device: str = "auto"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"  # of the embedded engine
     dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
     threads: PositiveInt | None = None
     trust_remote_code: bool = False
@@ -162,6 +163,7 @@ class Asker:
                 device=resolve_device(settings.device),
                 trust_remote_code=settings.trust_remote_code,
                 exchange=exchange,
+                attention=settings.attention,
             )
         prompts = settings.prompts(model)
         ends = response_ends(tokenizer, prompts, generation_ends(model))

@@ -9,11 +9,21 @@ import polars as pl
 import pytest
 import torch
 from test_responses import letters
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GptOssConfig,
+    Lfm2Config,
+    Llama4TextConfig,
+    OPTConfig,
+)
 
 from tracekit.core.tables import CURATED, PROBLEMS
 from trainer.data.problems import Problem
 from trainer.data.sequences import Row
+from trainer.evaluate import EvaluateSettings, evaluate_model
 from trainer.loops import policy
 from trainer.loops.policy import check_round
 from trainer.objectives import losses
@@ -219,3 +229,70 @@ def test_prompts_that_ranks_cannot_share_are_refused_and_a_problem_asked_twice_i
     monkeypatch.setattr(policy, "world_size", lambda: 2)
     with pytest.raises(ValueError, match=r"rollout\.prompts is 5, which 2 processes"):
         check_round(settings, problems=5)
+
+
+@pytest.mark.parametrize("layers", [["conv", "full_attention"], ["full_attention", "full_attention"]])
+def test_short_rows_are_packed_only_where_documents_do_not_see_each_other(tables, tmp_path, caplog, layers):
+    tokenizer = letters((), eos_token="<eos>", pad_token="<eos>")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    config = Lfm2Config(**sizes, num_attention_heads=2, num_key_value_heads=2, layer_types=layers)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    leaks = "conv" in layers
+    final = train(recipe("sft", tmp_path / "model", tables, tmp_path / "run", steps=1))
+    assert ("documents of a packed row see each other" in caplog.text) == leaks
+    curated = pl.read_parquet(tables / "curated.parquet").filter(pl.col("correct"))
+    losses_alone = []
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    for problem, response in curated.select("problem", "response").iter_rows():
+        ids = torch.tensor([tokenizer(problem + response + "<eos>")["input_ids"]])
+        log_probs = model(ids).logits.log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None])[len(problem) - 1 :]
+        losses_alone.append(-log_probs)
+    assert metrics(final)["loss"][0] == pytest.approx(torch.cat(losses_alone).mean().item(), abs=1e-5)
+
+
+def test_packing_that_the_recipe_asks_for_is_refused_for_a_model_that_mixes_documents(tables, tmp_path):
+    tokenizer = letters((), eos_token="<eos>", pad_token="<eos>")
+    config = OPTConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, ffn_dim=32,
+        word_embed_proj_dim=32, max_position_embeddings=64,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    pl.DataFrame({"text": ["1+1", "2+2"]}).write_parquet(tmp_path / "text.parquet")
+    data = {"text": tmp_path / "text.parquet", "pack_tokens": 16}
+    with pytest.raises(ValueError, match=r"pack_tokens .* OPTForCausalLM"):
+        train(recipe("cpt", tmp_path / "model", tables, tmp_path / "run", data=data))
+
+
+def test_a_published_data_set_given_to_train_names_curate(gpt2, tables, tmp_path):
+    pl.DataFrame({"prompt": ["1+1"], "target": ["2"], "reward_model": ["x"]}).write_parquet(tmp_path / "openr1.parquet")
+    data = {"problems": tables / "problems.parquet", "curated": tmp_path / "openr1.parquet"}
+    for method in ("sft", "luffy"):
+        with pytest.raises(ValueError, match="tracekit curate data="):
+            train(recipe(method, gpt2, tables, tmp_path / method, data=data))
+
+
+@pytest.mark.parametrize("name", ["llama4", "gpt_oss", "bloom"])
+def test_models_without_a_usual_attention_or_prefix_train_or_name_the_setting(tables, tmp_path, name):
+    tokenizer = letters((), eos_token="<eos>", pad_token="<eos>")
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    grouped = {"num_key_value_heads": 1, "intermediate_size": 32, "num_local_experts": 4, "head_dim": 16}
+    config = {
+        "llama4": lambda: Llama4TextConfig(**sizes, **grouped, intermediate_size_mlp=32),
+        "gpt_oss": lambda: GptOssConfig(**sizes, **grouped, num_experts_per_tok=2),
+        "bloom": lambda: BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=2),
+    }[name]()
+    AutoModelForCausalLM.from_config(config, attn_implementation="eager").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    if name != "llama4":
+        with pytest.raises(ValueError, match="attention=eager"):
+            train(recipe("sft", tmp_path / "model", tables, tmp_path / "refused", steps=1))
+    for method in ("sft", "dpo", "luffy"):
+        final = train(recipe(method, tmp_path / "model", tables, tmp_path / method, steps=1, attention="eager"))
+        assert metrics(final)["gradient_norm"][0] > 0
+    settings = EvaluateSettings(temperatures=(0.0,), max_tokens=4, attention="eager")
+    problems = pl.read_parquet(tables / "problems.parquet")
+    assert len(evaluate_model(final, problems, settings, tmp_path / "evaluation")) == 3

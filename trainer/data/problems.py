@@ -11,8 +11,8 @@ from itertools import islice
 import polars as pl
 from transformers import PreTrainedTokenizerBase
 
-from tracekit.core.tables import CURATED, PROBLEMS, read_table
-from trainer.data.sequences import encode_curated, encode_problems
+from tracekit.core.tables import CURATED, PROBLEMS
+from trainer.data.sequences import encode_curated, encode_problems, read_input
 from trainer.settings import TrainSettings
 
 
@@ -48,7 +48,7 @@ class Problem:
 def load_problems(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Problem], Counter[str]]:
     """The problems of `data.problems`, and what was left out and why. Raises ProblemError where none is left."""
     assert settings.data.problems is not None  # TrainSettings holds this for every policy method
-    table = read_table(settings.data.problems, PROBLEMS, "problems").unique(
+    table = read_input(settings.data.problems, PROBLEMS, "problems").unique(
         "problem_id", keep="first", maintain_order=True
     )
     encoded = encode_problems(table["problem"].to_list(), tokenizer, settings.data)
@@ -76,7 +76,7 @@ def _load_traces(
     traces: dict[str, list[Trace]] = {}
     if not settings.needs_traces or settings.data.curated is None:
         return traces, Counter()
-    curated = read_table(settings.data.curated, CURATED, "curated").filter(pl.col("correct"))
+    curated = read_input(settings.data.curated, CURATED, "curated").filter(pl.col("correct"))
     recorded = settings.teacher.probability == "recorded"
     encoded = encode_curated(curated, tokenizer, settings.data, recorded=recorded)
     for row, index in zip(encoded.rows, encoded.origin):

@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -27,6 +28,7 @@ from tracekit.core.prompts import (
     print_prompts,
     stop_ids,
 )
+from tracekit.core.tables import Schema, TableError, read_table
 from trainer.objectives.batch import Batch, Role
 from trainer.settings import DataSettings
 
@@ -178,6 +180,19 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 # Tables → rows
+
+
+def read_input(path: Path, schema: Schema, name: str) -> pl.DataFrame:
+    """Read a table of `[data]`. Raises TableError, which names `tracekit curate` for a published data set."""
+    try:
+        return read_table(path, schema, name)
+    except TableError as error:
+        if not path.is_file() or "no column problem_id" not in str(error):
+            raise
+        raise TableError(
+            f"data.{name} is {path}, a data set as it is published and no {name} table. Make problems.parquet and "
+            f"curated.parquet from it: tracekit curate data={path}. ({error})"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from trainer.data.sequences import (
     micro_batches,
     pad_id,
     preference_pairs,
+    read_input,
     without_padding,
 )
 from trainer.distributed.fsdp import empty_pass, in_step
@@ -37,7 +38,7 @@ from trainer.loops.optimization import apply_update, learning_rate, trained_para
 from trainer.loops.run_log import Averages, RunLog
 from trainer.loops.run_state import Training, autocast, begin, warn_skipped
 from trainer.modeling import models
-from trainer.modeling.models import TokenScorer
+from trainer.modeling.models import TokenScorer, packs_exactly
 from trainer.objectives import losses
 from trainer.planning.flops import model_cost
 from trainer.settings import TrainSettings
@@ -78,6 +79,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     """Train to the end, from the newest checkpoint where there is one; returns the folder `final/`."""
     training = begin(settings)
     examples, skipped = load_examples(training)
+    packing = may_pack(training, examples)
     objective = preference_objective(settings) if settings.method == "dpo" else language_objective
     per_step = rows_a_step(settings, len(examples))
     if per_step < world_size():
@@ -93,7 +95,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
         totals = Totals(len(chosen), sum(row.scored_tokens for example in chosen for row in example.rows))
         averages = Averages()
         mine = chosen[rank() :: world_size()]
-        for rows in in_step(micro_rows(mine, settings), training.scorer):
+        for rows in in_step(micro_rows(mine, settings, packing=packing), training.scorer):
             if rows is None:
                 empty_pass(training.scorer, training.device)
                 continue
@@ -140,9 +142,30 @@ def rows_a_step(settings: TrainSettings, examples: int) -> int:
     return min(settings.batch.rows, examples)
 
 
-def micro_rows(examples: Sequence[Example], settings: TrainSettings) -> list[list[Row]]:
+def may_pack(training: Training, examples: Sequence[Example]) -> bool:
+    """Whether rows are laid into one another's padding: short ones of a model whose documents do not see each other.
+
+    Raises SequenceError where `data.pack_tokens` asks for it and the model mixes documents.
+    """
+    settings = training.settings
+    if settings.method == "dpo":
+        return False
+    joined = any(len(row.documents) > 1 for example in examples for row in example.rows)
+    short = max(len(row.token_ids) for example in examples for row in example.rows) <= PACKED_ROW
+    if not (joined or short) or packs_exactly(training.scorer, training.device):
+        return short
+    name = type(models.plain_model(training.model)).__name__
+    if joined:
+        raise SequenceError(
+            f"data.pack_tokens is set, and {name} lets the documents of a packed row see each other; take it out."
+        )
+    logger.warning("%s lets the documents of a packed row see each other: rows are padded, not packed", name)
+    return False
+
+
+def micro_rows(examples: Sequence[Example], settings: TrainSettings, *, packing: bool = True) -> list[list[Row]]:
     """The rows of each forward pass. Short ones are laid into one another's padding, where a mask is cheap."""
-    if settings.method != "dpo":
+    if packing and settings.method != "dpo":
         longest = max((len(example.rows[0].token_ids) for example in examples), default=0)
         if longest <= PACKED_ROW:
             packed = without_padding([example.rows[0] for example in examples], max(longest, SHORTEST_PACKED_ROW))
@@ -187,7 +210,7 @@ def load_examples(training: Training) -> tuple[list[Example], Counter[str]]:
         encoded = encode_text(_texts(settings), tokenizer, settings.data)
         examples = [Example((row,)) for row in encoded.rows]
     else:
-        curated = read_table(_path(settings.data.curated), CURATED, "curated")
+        curated = read_input(_path(settings.data.curated), CURATED, "curated")
         if settings.method == "sft":
             curated = curated.filter(pl.col("correct"))
         encoded = encode_curated(curated, tokenizer, settings.data)

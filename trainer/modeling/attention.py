@@ -18,6 +18,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+#: Layer types whose state is keys and values alone.
+ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+
 #: Name of this attention in transformers' registry.
 ROWS = "sdpa_of_rows"
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trainer.modeling.attention import ROWS, slides
+from trainer.modeling.attention import ATTENTION_LAYERS, ROWS, slides
 from trainer.modeling.models import uncompiled
 from trainer.rollouts.engines.kv_cache import PreallocatedCache
 from trainer.rollouts.engines.protocol import Rollout, Sampling
@@ -30,9 +30,6 @@ from trainer.rollouts.engines.sampling import choose
 
 #: Finished rows leave the batch once they are this share of it. Measured on one CPU thread: flat from 0.005 to 0.04.
 COMPACTION_SHARE = 0.02
-
-#: Layer types whose state is keys and values alone.
-ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 class EngineError(ValueError):

@@ -64,6 +64,7 @@ def engine_of(
     device: torch.device,
     trust_remote_code: bool,
     exchange: Path,
+    attention: str = "sdpa",
 ) -> Engine:
     """An engine that holds the weights of a model folder or hub name.
 
@@ -85,7 +86,7 @@ def engine_of(
         return server
     from trainer.rollouts.engines.embedded import EmbeddedEngine
 
-    loaded = load_model(model, trust_remote_code=trust_remote_code)
+    loaded = load_model(model, attention=attention, trust_remote_code=trust_remote_code)
     check_match(loaded, tokenizer, str(model))
     loaded = cast(PreTrainedModel, nn.Module.to(loaded, device, _dtype(dtype)))
     return EmbeddedEngine(loaded, rows=settings.rows, pad_token_id=pad_id(tokenizer))
