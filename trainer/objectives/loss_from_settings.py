@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -148,7 +149,9 @@ def policy_loss(settings: TrainSettings) -> PolicyLoss:
         teacher_ratio=_teacher_ratio(settings.teacher),
         replay_ratio=shape(replay_shape),
         weights=reduction(settings.loss),
-        kl={"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": losses.kl_k3_clamped}[settings.loss.kl_kind],
+        kl={"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": partial(losses.kl_k3_clamped, bound=math.inf)}[
+            settings.loss.kl_kind
+        ],
         settings=settings.loss,
         distill=settings.distill,
         top_entropy=settings.teacher.top_entropy,
