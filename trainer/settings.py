@@ -265,8 +265,8 @@ class LossSettings(Settings):
     kl_in: Literal["loss", "reward"] = "loss"
     # loss: kl · kl_kind beside each token's surrogate. reward: a sampled row's reward − kl · Σ (log p_old − log p_ref)
     kl_kind: Literal["k1", "k2", "k3"] = "k2"
-    # of the loss term, whose gradient matters: k2's is the reverse KL's, k3's (its log-ratio held at ±20) is not, and the mean of
-    # k1's is 0 (docs/losses.md)
+    # of the loss term, whose gradient matters: k2's is the reverse KL's, k3's (its log-ratio held at ±20) is not, and
+    # the mean of k1's is 0 (docs/losses.md)
     sft: NonNegativeFloat = 1.0  # coefficient of the cloned tokens' mean of −log p
     sft_weight: Literal["one", "phi", "entropy"] = "one"
     # of a cloned token, detached; phi: p·(1 − p) (CHORD-φ). entropy: e^(−H), H the row's mean entropy (SRFT)

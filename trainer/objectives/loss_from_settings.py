@@ -140,6 +140,14 @@ class PolicyLoss:
         return {name: (torch.where(mask, value, 0.0).sum(), mask.sum()) for name, (value, mask) in found.items()}
 
 
+#: KL of a token by `loss.kl_kind`; k3's log-ratio is held at ±20, so that it never overflows.
+KL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "k1": losses.kl_k1,
+    "k2": losses.kl_k2,
+    "k3": partial(losses.kl_k3_clamped, bound=math.inf),
+}
+
+
 def policy_loss(settings: TrainSettings) -> PolicyLoss:
     """The loss that a policy method's settings describe."""
     replay_shape = ShapeSettings(kind="gamma") if settings.replay is None else settings.replay.shape
@@ -149,9 +157,7 @@ def policy_loss(settings: TrainSettings) -> PolicyLoss:
         teacher_ratio=_teacher_ratio(settings.teacher),
         replay_ratio=shape(replay_shape),
         weights=reduction(settings.loss),
-        kl={"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": partial(losses.kl_k3_clamped, bound=math.inf)}[
-            settings.loss.kl_kind
-        ],
+        kl=KL[settings.loss.kl_kind],
         settings=settings.loss,
         distill=settings.distill,
         top_entropy=settings.teacher.top_entropy,
