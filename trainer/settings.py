@@ -154,16 +154,7 @@ ENGINE_CONNECTION = ("engine.urls", "engine.weights", "engine.memory_fraction", 
 
 #: Settings on which no result depends: a run goes on with others, wherever its folder and its tables lie now (what
 #: the tables hold is compared by digest).
-NEUTRAL = (
-    *ENGINE_CONNECTION,
-    "log",
-    "checkpoint",
-    "threads",
-    "output",
-    "data.text",
-    "data.curated",
-    "data.problems",
-)
+NEUTRAL = (*ENGINE_CONNECTION, "log", "checkpoint", "threads", "output", "data.text", "data.curated", "data.problems")
 
 
 class ShapeSettings(Settings):
