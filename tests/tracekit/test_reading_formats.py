@@ -255,6 +255,14 @@ def test_a_part_is_mapped_and_the_rest_read_by_name(tmp_path: Path) -> None:
     assert found.traces["response"].to_list() == [JOINED, f"<think>\n{THOUGHT}\n</think>\n\n13"]
 
 
+def test_a_null_that_is_mapped_is_an_empty_response_and_no_text(tmp_path: Path) -> None:
+    rows = [{"question": "P", "answer": "1", "said": "a"}, {"question": "Q", "answer": None, "said": None}]
+    found = read(rows, tmp_path, map={"response": "said", "gold": "answer"})
+    assert found.traces["response"].to_list() == ["a"]
+    assert found.problems["gold"].to_list() == ["1", ""]
+    assert found.lost.rows() == [("data.jsonl:2", "the response is empty")]
+
+
 @pytest.fixture
 def registered() -> Iterator[None]:
     before = list(formats.LAYOUTS)

@@ -27,7 +27,7 @@ from tracekit.text.shingles import Hashes
 from tracekit.text.tokens import count_tokens, tokenizer_digest
 
 #: Raised when a stage's code changes what it writes: older folders of that stage are then made anew.
-VERSIONS = {"sources": 5, "segment": 1, "measures": 2, "golds": 1, "verify": 2, "duplicates": 2, "contamination": 3}
+VERSIONS = {"sources": 6, "segment": 1, "measures": 2, "golds": 1, "verify": 2, "duplicates": 2, "contamination": 3}
 #: Traces of a row group, which is what a stream holds at once: 16 MB of text at 8 KB each. Left to itself, polars
 #: makes one group of 100,000 and more.
 ROW_GROUP = 2_000

@@ -37,7 +37,7 @@ def values_at(row: Mapping[str, Any], path: str) -> list[Any]:
     ['4', '5']
     """
     if path in row:  # a column may itself have a dot in its name
-        return [row[path]]
+        return [] if row[path] is None else [row[path]]
     found: list[Any] = [row]
     for part in _PART.finditer(path):
         found = [inner for value in found for inner in _step(value, part)]
