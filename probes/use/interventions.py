@@ -87,7 +87,8 @@ def editing(model: torch.nn.Module, layer: int, edit: Edit) -> Iterator[None]:
     import torch
 
     blocks = decoder_blocks(model)
-    device, parts = next(model.parameters()).device, {}
+    device = next(model.parameters()).device
+    parts: dict[str, torch.Tensor] = {}
 
     def apply(hidden: torch.Tensor) -> torch.Tensor:
         if not parts:

@@ -179,8 +179,10 @@ def load_probe(folder: str | Path) -> SavedProbe:
     record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
     if record.pop("format", None) != _FORMAT:
         raise StatesError(f"{folder}/{_RECORD} is of another format than {_FORMAT}; fit the probe again.")
-    pairs = {k: tuple(record.pop(k)) for k in ("classes", "calibration")}
-    return SavedProbe(**record, **pairs, **load_file(folder / _TENSORS))
+    fields: dict[str, Any] = {**record, **load_file(folder / _TENSORS)}
+    for name in ("classes", "calibration"):
+        fields[name] = tuple(fields[name])
+    return SavedProbe(**fields)
 
 
 def apply_probe(probe: SavedProbe, states: States, *, any_model: bool = False) -> pl.DataFrame:
