@@ -159,7 +159,7 @@ def test_a_server_that_moved_is_no_other_evaluation(model, problems, tmp_path):
 def test_an_engine_that_is_not_installed_is_said_with_its_extra(model, problems, tmp_path):
     with pytest.raises(ImportError) as error:
         evaluate_model(model, problems, with_engine(kind="vllm"), tmp_path)
-    assert explain(error.value).endswith("needs vllm, which is not installed: pip install 'reasoning-tracekit[vllm]'.")
+    assert "needs vllm, which is not installed: pip install 'reasoning-tracekit[vllm]'" in explain(error.value)
 
 
 def test_a_server_that_is_not_there_is_said(model, problems, tmp_path):
