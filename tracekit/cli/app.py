@@ -85,7 +85,7 @@ COMMANDS = (
 
 
 def build_app(called: str | None) -> App:
-    """The command line. called: the command that is asked for; its help is its own docstring.
+    """The command line. called: the command in use; its help is its own docstring.
 
     The others carry the overview's line, so that no module of theirs is imported to draw it.
     """
