@@ -9,15 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tracekit.cli.rows import has_column, read_rows, write_rows
 from tracekit.cli.verify import (
     GOLD_COLUMNS,
     PROMPT_COLUMNS,
-    _first_column,
-    _last_message,
-    _read,
-    _values,
-    _write,
+    beside,
+    first_column,
     progress_bar,
+    texts_of,
 )
 
 
@@ -67,15 +66,15 @@ def command_attack_reward(
     """
     from evaluators.service.attacks import attack_golds
 
-    table = _read(file)
-    gold = gold or _first_column(table, GOLD_COLUMNS, file, "gold")
-    prompt = prompt or next((name for name in PROMPT_COLUMNS if name in table.columns and name != gold), None)
-    prompts = None if prompt is None else [str(_last_message(value) or "") for value in _values(table, prompt, file)]
+    rows = read_rows([file])
+    gold = gold or first_column(rows, GOLD_COLUMNS, "gold")
+    prompt = prompt or next((name for name in PROMPT_COLUMNS if has_column(rows, name) and name != gold), None)
+    prompts = None if prompt is None else [str(value or "") for value in texts_of(rows, prompt)]
     with progress_bar("attack") as progress:
-        report = attack_golds(_values(table, gold, file), prompts, progress=progress)
-    output = output or file.with_name(f"{file.stem}.attacks{file.suffix}")
+        report = attack_golds(texts_of(rows, gold), prompts, progress=progress)
+    output = output or beside(file, "attacks") or Path("attacks.jsonl")
     if report.examples:
-        _write([asdict(found) for found in report.examples], output)
+        write_rows([asdict(found) for found in report.examples], output)
     shown = Table("attack", "tried", "rows that pay", "examples", title=f"{report.rows} golds")
     for name, tried in report.tried.items():
         paying = [found for found in report.examples if found.attack == name]

@@ -75,15 +75,15 @@ def command_verify(
         Print one JSON object: rows, outcomes, accuracy, and where the verdicts are.
     """
     rows = read_rows(files)
-    response = response or _first_column(rows, RESPONSE_COLUMNS, "response")
-    gold = gold or _first_column(rows, tuple(c for c in GOLD_COLUMNS if c != response), "gold")
+    response = response or first_column(rows, RESPONSE_COLUMNS, "response")
+    gold = gold or first_column(rows, tuple(c for c in GOLD_COLUMNS if c != response), "gold")
     prompt = prompt or next((name for name in PROMPT_COLUMNS if has_column(rows, name) and name != response), None)
     policy = Policy(require_box=require_box, symbolic=symbolic, deadline_seconds=deadline_seconds)
-    responses, golds = _values(rows, response), _values(rows, gold)
-    prompts = None if prompt is None else _values(rows, prompt)
+    responses, golds = texts_of(rows, response), texts_of(rows, gold)
+    prompts = None if prompt is None else texts_of(rows, prompt)
     with progress_bar("verify") as progress, warnings.catch_warnings(record=True) as raised:
         verdicts = verify_batch(responses, golds, policy=policy, workers=workers, progress=progress, prompts=prompts)
-    target = output or _beside(files[0], "verdicts")
+    target = output or beside(files[0], "verdicts")
     if target is not None:
         write_rows([_record(row, verdict) for row, verdict in enumerate(verdicts)], target)
     accuracy = _accuracy(verdicts)
@@ -128,12 +128,12 @@ def command_audit_gold(
         How many findings of each fault are shown.
     """
     rows = read_rows([file])
-    gold = gold or _first_column(rows, GOLD_COLUMNS, "gold")
+    gold = gold or first_column(rows, GOLD_COLUMNS, "gold")
     prompt = prompt or next((name for name in PROMPT_COLUMNS if has_column(rows, name) and name != gold), None)
-    prompts = None if prompt is None else _values(rows, prompt)
+    prompts = None if prompt is None else texts_of(rows, prompt)
     with progress_bar("audit") as progress:
-        audit = audit_golds(_values(rows, gold), prompts, constant_share=constant_share, progress=progress)
-    output = output or _beside(file, "audit") or Path("audit.jsonl")
+        audit = audit_golds(texts_of(rows, gold), prompts, constant_share=constant_share, progress=progress)
+    output = output or beside(file, "audit") or Path("audit.jsonl")
     if audit.findings:
         write_rows([asdict(finding) for finding in audit.findings], output)
     _print_audit(audit, output, examples)
@@ -152,7 +152,7 @@ def progress_bar(stage: str) -> Iterator[Progress]:
         yield report
 
 
-def _beside(file: Path, name: str) -> Path | None:
+def beside(file: Path, name: str) -> Path | None:
     """FILE.name.jsonl or .parquet beside a file; None for standard input."""
     if is_standard_input(file):
         return None
@@ -161,7 +161,8 @@ def _beside(file: Path, name: str) -> Path | None:
     return file.with_name(f"{stem.rpartition('.')[0] or stem}.{name}{ending}")
 
 
-def _first_column(rows: Sequence[dict[str, Any]], names: tuple[str, ...], what: str) -> str:
+def first_column(rows: Sequence[dict[str, Any]], names: tuple[str, ...], what: str) -> str:
+    """The first of these columns that the rows have. Raises ValueError."""
     found = next((name for name in names if has_column(rows, name)), None)
     if found is None:
         raise ValueError(
@@ -170,7 +171,8 @@ def _first_column(rows: Sequence[dict[str, Any]], names: tuple[str, ...], what: 
     return found
 
 
-def _values(rows: Sequence[dict[str, Any]], column: str) -> list[Any]:
+def texts_of(rows: Sequence[dict[str, Any]], column: str) -> list[Any]:
+    """A column's values; of a conversation, the text of its last message."""
     return [_last_message(value) for value in values_of(rows, column)]
 
 
