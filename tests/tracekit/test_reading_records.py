@@ -212,8 +212,9 @@ def test_golds_of_mixed_types_and_conversations_of_mixed_contents_are_read(tmp_p
         ("pretty.json", json.dumps([LAYOUTS["capitals"][0]], indent=2).encode()),
         ("one.json", json.dumps(LAYOUTS["capitals"][0], indent=2).encode()),
         ("log.json", json.dumps({"eval": {}, "samples": [LAYOUTS["inspect"][0]]}).encode()),
-        ("rows.csv.gz", gzip.compress(b'problem,answer,response\n"What is 8 \xc3\x97 7?",56,x\n')),
+        ("rows.csv.gz", gzip.compress(b'problem,answer,response\n"What is 8 \xc3\x97 7?",56,x\n', mtime=0)),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_file_is_read_in_any_spelling(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)

@@ -166,7 +166,7 @@ class LuffyTrainer(GRPOTrainer):  # type: ignore[misc]
             return None
         prompt = row["prompt"]
         printed = printed_prompt(self._tokenizer, prompt, self.chat_template_kwargs)
-        (ids,) = responses_ids(self._tokenizer, [text], [printed])
+        (ids,) = responses_ids(self._tokenizer, [text], [printed], self.recipe.data)
         return ids if len(ids) <= self.max_completion_length else None
 
     def _roles(self, taught: Tensor, rows: int) -> dict[str, Tensor]:

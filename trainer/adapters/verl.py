@@ -31,7 +31,7 @@ from trainer.adapters.rows import RecipeError, load_recipe, printed_prompt
 from trainer.data.sequences import responses_ids
 from trainer.objectives import losses
 from trainer.objectives.loss_from_settings import policy_loss
-from trainer.settings import TrainSettings
+from trainer.settings import DataSettings, TrainSettings
 
 #: Stands for the old log-prob of a token that a teacher wrote: no log-prob is above 0.
 TEACHER = 1.0
@@ -93,7 +93,7 @@ def trace_ids(tokenizer: Any, prompt: Any, target: Any, limit: int, template_arg
         return []
     text = target if isinstance(target, str) else target[-1]["content"]
     printed = printed_prompt(tokenizer, prompt, template_arguments)
-    (ids,) = responses_ids(tokenizer, [text], [printed])
+    (ids,) = responses_ids(tokenizer, [text], [printed], DataSettings())
     return ids if len(ids) <= limit else []
 
 
