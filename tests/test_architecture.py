@@ -126,3 +126,62 @@ def test_every_settings_record_and_table_is_documented() -> None:
         assert f"## {table}" in page, f"docs/data.md does not describe {table}"
         for column in schema:
             assert f"`{column}`" in page, f"docs/data.md does not describe {table}.{column}"
+
+
+def module_imports() -> dict[str, set[str]]:
+    """Module → the modules of ours that it imports, deferred imports counted, those for type checkers alone not."""
+    known = dict(modules())
+    graph: dict[str, set[str]] = {}
+    for module, path in known.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = []
+        found = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= inner & known.keys() or {node.module}  # a module of a package, or names of a module
+        # the packages' own names are loaded lazily
+        graph[module] = {name for name in found if name in known and name not in PACKAGES} - {module}
+    return graph
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Strongly connected components of more than one module (Tarjan 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        stack.append(module)
+        for other in graph[module]:
+            if other not in index:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], index[other])
+        if low[module] == index[module]:
+            component = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(component) > 1:
+                found.append(sorted(component))
+
+    for module in graph:
+        if module not in index:
+            visit(module)
+    return found
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert cycles(module_imports()) == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_keeps_few_modules_in_its_top_folder(package: str) -> None:
+    assert len([path for path in (ROOT / package).glob("*.py") if path.name != "__init__.py"]) <= 9

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import NamedTuple
 
+from evaluators.comparison.intervals import MINUS_INFINITY, Piece, is_infinite, meet, merge
 from evaluators.comparison.matrices import matrix_value
 from evaluators.parsing.tree import EMPTY_SET, INFINITY, Node, Unreadable, contains, negate, symbols
 
 MAX_CHOICES = 64
 MAX_WIDTH = 16  # components of a tuple that is added or multiplied
-MINUS_INFINITY = negate(INFINITY)
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _REAL_LINE = frozenset(("R", "Re"))
 UNKNOWN = Node("sym", (), "?")
 COLLECTIONS = frozenset(
     ("list", "tuple", "set", "interval", "union", "inter", "minus", "matrix", "row", "builder", "cases")
 )
-
-
-class Piece(NamedTuple):
-    """A stretch of the real line; a point where low is high and both are closed."""
-
-    low: Node
-    high: Node
-    low_closed: bool
-    high_closed: bool
 
 
 def expand_plus_minus(node: Node) -> tuple[Node, ...]:
@@ -69,13 +59,6 @@ def is_variable(node: Node) -> bool:
             part.op == "sym" and (part.value.isupper() or part.value[:3] == "vec") for part in inside
         )  # |S| = 4 counts
     return node.op == "sym" or (node.op == "fn" and str(node.value).endswith("()"))
-
-
-def is_infinite(node: Node) -> int:
-    """1 for infinity, -1 for minus infinity, else 0."""
-    if node == INFINITY:
-        return 1
-    return -1 if node == MINUS_INFINITY else 0
 
 
 def pieces(node: Node) -> tuple[str, list[Piece]] | None:
@@ -134,8 +117,6 @@ def _met(parts: list[tuple[str, list[Piece]] | None]) -> tuple[str, list[Piece]]
     names = {part[0] for part in parts if part is not None}
     if any(part is None for part in parts) or len(names) != 1:
         return None
-    from evaluators.comparison.intervals import meet
-
     first, *rest = [part[1] for part in parts if part is not None]
     for other in rest:
         met = meet(first, other)
@@ -147,8 +128,6 @@ def _met(parts: list[tuple[str, list[Piece]] | None]) -> tuple[str, list[Piece]]
 
 def _apart(parts: list[Piece]) -> bool:
     """Whether stretches have gaps between them: overlapping alternatives are a hedge, no set."""
-    from evaluators.comparison.intervals import merge
-
     merged = merge(parts)
     return merged is None or len(merged) == len(parts)
 

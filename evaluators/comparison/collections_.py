@@ -8,13 +8,12 @@ from evaluators.comparison.canonical import (
     COLLECTIONS,
     components,
     elements,
-    is_infinite,
     pieces,
     rows,
     unnamed,
     vector,
 )
-from evaluators.comparison.intervals import merge
+from evaluators.comparison.intervals import is_infinite, merge
 from evaluators.comparison.ladder import Ladder
 from evaluators.comparison.numeric import value_at
 from evaluators.comparison.quantities import together

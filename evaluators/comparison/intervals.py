@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from functools import cmp_to_key
-from typing import Any
+from typing import Any, NamedTuple
 
-from evaluators.comparison.canonical import Piece, is_infinite
 from evaluators.comparison.numeric import DIGITS, exact, value_at
-from evaluators.parsing.tree import Node, Unreadable
+from evaluators.parsing.tree import INFINITY, Node, Unreadable, negate
 
 _NEAR = 1e-30
+
+MINUS_INFINITY = negate(INFINITY)
+
+
+class Piece(NamedTuple):
+    """A stretch of the real line; a point where low is high and both are closed."""
+
+    low: Node
+    high: Node
+    low_closed: bool
+    high_closed: bool
+
+
+def is_infinite(node: Node) -> int:
+    """1 for infinity, -1 for minus infinity, else 0."""
+    if node == INFINITY:
+        return 1
+    return -1 if node == MINUS_INFINITY else 0
 
 
 def real(node: Node) -> Any:

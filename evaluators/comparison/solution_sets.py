@@ -12,8 +12,9 @@ from fractions import Fraction
 from itertools import islice, product
 from typing import Any, NamedTuple
 
-from evaluators.comparison.canonical import elements, expand_plus_minus, is_infinite, is_variable
+from evaluators.comparison.canonical import elements, expand_plus_minus, is_variable
 from evaluators.comparison.float_roots import float_roots
+from evaluators.comparison.intervals import is_infinite
 from evaluators.comparison.linear_systems import linear_rows, reduced, solutions
 from evaluators.comparison.numeric import Undefined, fresh_budget, value_at
 from evaluators.comparison.polynomials import ROOT_DIGITS, between, branch, squarefree, zeros

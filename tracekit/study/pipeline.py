@@ -7,11 +7,12 @@ from collections.abc import Callable
 from tracekit.core.runs import Progress
 from tracekit.study.jobs import Job
 from tracekit.study.paths import measures_folder, model_folder, states_folder
-from tracekit.study.rungs import perform_rung_job, rung_jobs
+from tracekit.study.rungs import rung_jobs
 from tracekit.study.settings import BASE, StudySettings
 from tracekit.study.steps.evaluation import evaluate_run
 from tracekit.study.steps.generated_data import make_pairs, roll_out
 from tracekit.study.steps.probing import probe_runs, probing_sources, probing_traces
+from tracekit.study.steps.rung_runs import perform_rung_job
 from tracekit.study.steps.training import train_arm, train_base
 from tracekit.study.tasks import task_of
 from tracekit.study.tasks.embedded import EmbeddedWorld

@@ -11,10 +11,9 @@ run of RL its curve, results/RUN.parquet: what is published, and what the analys
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tracekit.core.runs import Progress
 from tracekit.study.jobs import Job
 from tracekit.study.settings import BASE, Arm, StudySettings
 
@@ -72,20 +71,3 @@ def rung_jobs(settings: StudySettings) -> list[Job]:
         needs = f"skill-{run.seed}" if run.arm == BASE else f"run-{start_of(settings, run).name}"
         keyed.append((key, Job(f"run-{run.name}", "train", (needs,))))
     return first + [job for _, job in sorted(keyed, key=lambda pair: pair[0])]
-
-
-def perform_rung_job(settings: StudySettings, job: Job, progress: Progress) -> None:
-    """Do one job. Done again after a kill it goes on from its own files."""
-    from tracekit.study.steps import rung_runs
-
-    kind, _, name = job.name.partition("-")
-    if kind == "world":
-        rung_runs.make_world(settings, progress)
-    elif kind == "skill":
-        rung_runs.make_skill_base(settings, int(name), progress)
-    else:
-        run = next(run for run in runs_of(settings) if run.name == name)
-        do: Callable[[StudySettings, Run, Progress], None] = (
-            rung_runs.make_rung if run.arm == BASE else rung_runs.train_and_measure
-        )
-        do(settings, run, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tracekit.core.runs import Progress, commit, write_text
 from tracekit.core.settings import build_settings, lay_over
 from tracekit.core.tables import CURATED, PROBLEMS, TRACES, conform, read_table, write_table
 from tracekit.study.analysis.time_to_solve import time_to_solve
-from tracekit.study.rungs import Run, phase_of, start_of
+from tracekit.study.jobs import Job
+from tracekit.study.rungs import Run, phase_of, runs_of, start_of
 from tracekit.study.settings import BASE, StudySettings
 from tracekit.study.tasks.chains import make_problems
 from tracekit.study.tasks.corpus import corpus_table, write_tokenizer
@@ -287,3 +289,16 @@ def _vote(samples: pl.DataFrame) -> float:
     top = counted.filter(pl.col("votes") == pl.col("votes").max().over("problem_id"))
     right = float(top.group_by("problem_id").agg(pl.col("reward").mean())["reward"].sum())
     return right / samples["problem_id"].n_unique()
+
+
+def perform_rung_job(settings: StudySettings, job: Job, progress: Progress) -> None:
+    """Do one job. Done again after a kill it goes on from its own files."""
+    kind, _, name = job.name.partition("-")
+    if kind == "world":
+        make_world(settings, progress)
+    elif kind == "skill":
+        make_skill_base(settings, int(name), progress)
+    else:
+        run = next(run for run in runs_of(settings) if run.name == name)
+        do: Callable[[StudySettings, Run, Progress], None] = make_rung if run.arm == BASE else train_and_measure
+        do(settings, run, progress)
