@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import fields
 from typing import Any
 
@@ -16,6 +17,9 @@ __all__ = ["Fit", "decisions", "solve_batch", "solve_to_the_end"]
 _ADMM_ROWS = 1000
 _ADMM_BOX = 5.0  # × mean diagonal
 _ADMM_PROBLEMS = 50  # that share one factorisation
+
+#: Steps of libsvm on one problem: states that span decades may never close the gap, and a fit must end.
+LIBSVM_STEPS = 1_000_000
 
 
 def solve_batch(
@@ -79,11 +83,15 @@ def solve_to_the_end(
 
 def _by_libsvm(gram: Floats, label: Floats, box: Floats, tolerance: float) -> dict[str, Any]:
     """One problem solved by scikit-learn's libsvm on the same Gram matrix, as the fields of a Fit."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import SVC
 
     rows = np.flatnonzero(box > 0)
     kernel = np.ascontiguousarray(gram[np.ix_(rows, rows)], dtype=np.float64)
-    svc = SVC(C=1.0, kernel="precomputed", tol=tolerance).fit(kernel, label[rows], sample_weight=box[rows])
+    svc = SVC(C=1.0, kernel="precomputed", tol=tolerance, max_iter=LIBSVM_STEPS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the gap below says how far it came
+        svc.fit(kernel, label[rows], sample_weight=box[rows])
     alpha = np.zeros(len(box))
     alpha[rows[svc.support_]] = svc.dual_coef_[0]
     residual = label[rows] - alpha[rows] @ kernel

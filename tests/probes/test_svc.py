@@ -146,8 +146,8 @@ def test_probabilities_are_calibrated_on_rows_that_the_fit_did_not_see(count):
 
 def test_unscaled_states_are_solved_as_libsvm_solves_them():
     x, y = classes(2)
-    x = x * np.logspace(0, 4, x.shape[1])
-    ours, theirs = KernelSVC(kernel="linear").fit(x, y), SVC(kernel="linear").fit(x, y)
+    x = x * np.logspace(0, 2, x.shape[1])
+    ours, theirs = KernelSVC(kernel="linear").fit(x, y), SVC(kernel="linear", max_iter=1_000_000).fit(x, y)
     assert ours.score(x, y) == pytest.approx(theirs.score(x, y), abs=0.01)
 
 
