@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# Not run here: verl trains on GPUs. Its key names are those of 2026; compare them with your version.
 # GRPO in verl with our reward; verl's own environment, with reasoning-tracekit installed in it.
 #   examples/verl.sh MODEL TRAIN.parquet VALIDATION.parquet     (written by: tracekit export RUN verl)
 set -euo pipefail
