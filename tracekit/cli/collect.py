@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from rich.console import Console
 
 from tracekit.cli.arguments import print_json, recipe_and_settings
@@ -29,19 +29,25 @@ if TYPE_CHECKING:  # torch is loaded for a teacher in this process alone
 class TeacherSettings(Settings):
     """A teacher in this process, in place of a server."""
 
-    model: str | None = None  # a Hugging Face folder or hub name; None: question.model
-    engine: EngineSettings = EngineSettings()  # engine = "vllm" is short for engine.kind
-    batch: PositiveInt = 64  # answers asked for at once, then written: what a kill costs
-    prompt_tokens: PositiveInt = 1024  # longest prompt; a longer one is refused and counted
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = "auto"  # of the embedded engine
-    trust_remote_code: bool = False
+    model: str | None = Field(None, description="a Hugging Face folder or hub name; None: question.model")
+    engine: EngineSettings = Field(
+        EngineSettings(), description='the generation engine; engine = "vllm" is short for engine.kind'
+    )
+    batch: PositiveInt = Field(
+        64, description="responses generated between two writes to disk: the most that a kill can cost"
+    )
+    prompt_tokens: PositiveInt = Field(
+        1024, description="greatest length of a prompt in tokens; a longer one is refused and counted"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the weights")
+    device: str = Field("auto", description="device of the embedded engine")
+    trust_remote_code: bool = Field(False, description="run code that the model folder contains")
 
 
 class CommandSettings(CollectSettings):
     """A collection, and the teacher where it is no server."""
 
-    teacher: TeacherSettings | None = None
+    teacher: TeacherSettings | None = Field(None, description="a model in this process; None: the server answers")
 
 
 def command_collect(

@@ -52,38 +52,39 @@ DOWN_AFTER = 10
 
 
 class Question(Settings):
-    """What is asked, and so what an answer depends on. It cannot change within one collection.
+    """The request: what an answer depends on. It cannot change within one collection."""
 
-    model: as the server names it; it becomes the traces' author. system_prompt: "" sends none. seed: the k-th
-    sample of a problem is drawn with its own seed, made of this one, the problem and k. log_probs: keep the
-    teacher's log-probs. extra: further fields of the request, as {top_k = 20}.
-    """
-
-    model: str = "teacher"
-    system_prompt: str = ""
-    temperature: float = Field(0.6, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    max_tokens: int = Field(16384, ge=1)
-    seed: int = 0
-    log_probs: bool = True
-    extra: dict[str, Any] = {}
+    model: str = Field("teacher", description="the model's name on the server; it becomes the traces' author")
+    system_prompt: str = Field("", description="first message; empty: none")
+    temperature: float = Field(0.6, ge=0, description="sampling temperature")
+    top_p: float = Field(
+        0.95, gt=0, le=1, description="nucleus sampling: least total probability of the tokens that are sampled from"
+    )
+    max_tokens: int = Field(16384, ge=1, description="greatest length of an answer in tokens")
+    seed: int = Field(0, description="the k-th sample of a problem has a seed made of this one, the problem's id and k")
+    log_probs: bool = Field(True, description="keep the teacher's log-probabilities")
+    extra: dict[str, Any] = Field(default_factory=dict, description="further fields of the request, as { top_k = 20 }")
 
 
 class CollectSettings(Settings):
-    """A collection.
+    """Settings of a collection."""
 
-    problems: a PROBLEMS table. output: the folder that takes problems, traces and answers (.parquet) and the
-    request ledger. samples: answers a problem; raise it and run again for more. price_in, price_out: of a million
-    tokens, in any one currency; they make the cost that progress shows.
-    """
-
-    problems: Path = Path("problems.parquet")
-    output: Path = Path("runs/collection")
-    samples: int = Field(1, ge=1)
-    question: Question = Question()
-    server: Server = Server()
-    price_in: float = Field(0.0, ge=0)
-    price_out: float = Field(0.0, ge=0)
+    problems: Path = Field(
+        Path("problems.parquet"), description="a PROBLEMS table, or problems in any layout that `curate` reads"
+    )
+    output: Path = Field(
+        Path("runs/collection"),
+        description="folder of problems, traces and answers (.parquet) and of the request ledger",
+    )
+    samples: int = Field(1, ge=1, description="answers a problem; a run can be continued with a greater number")
+    question: Question = Field(Question(), description="the request")
+    server: Server = Field(Server(), description="the server and how it is called")
+    price_in: float = Field(
+        0.0,
+        ge=0,
+        description="price of a million input tokens, in any one currency; used for the cost that progress shows",
+    )
+    price_out: float = Field(0.0, ge=0, description="price of a million output tokens, in the same currency")
 
 
 class Generate(Protocol):

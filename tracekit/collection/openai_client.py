@@ -47,24 +47,24 @@ class ExhaustedError(Exception):
 
 
 class Server(Settings):
-    """Where the teacher answers, and how patiently it is asked.
+    """The teacher's server and the limits of a request.
 
-    base_url: up to and with the version, as in http://127.0.0.1:8000/v1. key_variable: the environment variable
-    that holds the key; unset, no key is sent. concurrency: requests in flight. retries: further tries after the
-    first. timeout: seconds for one try, from the request to the answer's last byte. longest_reply: bytes of one answer,
-    unpacked. backoff, longest_backoff: seconds; the k-th wait is drawn from
-    [0, min(longest_backoff, backoff · 2^k)] and is never shorter than the server's
-    Retry-After, of which no more than longest_backoff is waited.
+    Before the k-th retry the client waits a time drawn from [0, min(longest_backoff, backoff · 2^k)], or the server's
+    Retry-After where that is longer, of which no more than longest_backoff is waited.
     """
 
-    base_url: str = "http://127.0.0.1:8000/v1"
-    key_variable: str = "OPENAI_API_KEY"
-    concurrency: int = 64
-    retries: int = 8
-    timeout: float = Field(3600.0, gt=0)
-    longest_reply: int = Field(64_000_000, gt=0)
-    backoff: float = 0.5
-    longest_backoff: float = 60.0
+    base_url: str = Field(
+        "http://127.0.0.1:8000/v1", description="address up to and including the version, as http://127.0.0.1:8000/v1"
+    )
+    key_variable: str = Field(
+        "OPENAI_API_KEY", description="environment variable that holds the key; where it is not set, no key is sent"
+    )
+    concurrency: int = Field(64, ge=1, description="requests in flight")
+    retries: int = Field(8, ge=0, description="further tries after the first")
+    timeout: float = Field(3600.0, gt=0, description="seconds for one try, from the request to the answer's last byte")
+    longest_reply: int = Field(64_000_000, gt=0, description="greatest size of one answer in bytes, decompressed")
+    backoff: float = Field(0.5, ge=0, description="seconds before the first retry; doubles with each")
+    longest_backoff: float = Field(60.0, ge=0, description="greatest wait before a retry, in seconds")
 
 
 @dataclass(frozen=True, slots=True)

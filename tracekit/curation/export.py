@@ -17,6 +17,7 @@ from typing import Any, Literal
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from tracekit.core.folders import replace_folder
 from tracekit.core.runs import write_text
@@ -26,18 +27,19 @@ Format = Literal["luffy", "verl", "trl-sft", "trl-prompt-completion", "trl-grpo"
 
 
 class ExportSettings(Settings):
-    """What is written to RUN/export, one folder a format, one file a split.
+    """What is written to RUN/export: one folder a format, one file a split."""
 
-    max_target_tokens: longer responses stay out of the formats that train on them, counted in the card;
-        None keeps them whole.
-    system_prompt: first message of every prompt; none where empty.
-    ability: verl's column of that name.
-    """
-
-    formats: tuple[Format, ...] = ("luffy",)
-    max_target_tokens: int | None = None
-    system_prompt: str = ""
-    ability: str = "math"
+    formats: tuple[Format, ...] = Field(("luffy",), description="formats to write")
+    max_target_tokens: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "longer responses are left out of the formats that train on them, and counted in the card; None: "
+            "none is left out"
+        ),
+    )
+    system_prompt: str = Field("", description="first message of every prompt; empty: none")
+    ability: str = Field("math", description="value of verl's column `ability`")
 
 
 Row = dict[str, Any]

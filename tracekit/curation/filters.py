@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import polars as pl
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tracekit.core.settings import Settings
 from tracekit.core.tables import LEDGER
@@ -32,45 +32,68 @@ class Switchable(Settings):
 
 
 class FilterSettings(Switchable):
-    """Thresholds; "off" switches a rule off.
+    """Thresholds of the filters; "off" switches a rule off."""
 
-    outcomes: verification outcomes that stay.
-    min_tokens, max_tokens: of the response, in the recipe's tokens.
-    truncated: False drops responses that break off.
-    think: "closed" wants a think block that ends, "absent" none.
-    think_faults: False drops responses whose think tags are not one block with an answer after it, and those without
-        a block by an author who nearly always writes one.
-    max_repeated_lines: share of the lines with 10 letters or digits that stand in the response before, in [0, 1].
-    max_repeated_characters: the same by characters: share of those lines' text that stands in the response before.
-    max_tail_repeats: how often the last 40 characters may occur; more is a loop.
-    max_loop_repeats: how often the response's end may repeat one period, of any length, up to its last character.
-    max_foreign_share: share of characters in scripts that are neither Latin nor Greek nor the problem's, in [0, 1].
-    max_language_switches: changes between Latin and such a script.
-    min_steps, max_steps: steps of the response.
-    max_wrong_calculations: steps whose written arithmetic is wrong.
-    min_pass_rate, max_pass_rate: share of correct among the problem's samples, in [0, 1].
-    min_answer_position: where the response's final answer is first announced, as a share of the response; less is an
-        answer leaked before its reasoning. Responses of under 400 characters are not asked.
-    """
-
-    outcomes: tuple[str, ...] | None = ("correct",)
-    min_tokens: int | None = None
-    max_tokens: int | None = None
-    truncated: bool | None = False
-    think: Literal["closed", "absent"] | None = None
-    think_faults: bool | None = False
-    max_repeated_lines: float | None = 0.3
-    max_repeated_characters: float | None = 0.3
-    max_tail_repeats: int | None = 4
-    max_loop_repeats: float | None = 2.5
-    max_foreign_share: float | None = 0.05
-    max_language_switches: int | None = None
-    min_steps: int | None = None
-    max_steps: int | None = None
-    max_wrong_calculations: int | None = None
-    min_pass_rate: float | None = None
-    max_pass_rate: float | None = None
-    min_answer_position: float | None = 0.05
+    outcomes: tuple[str, ...] | None = Field(("correct",), description="verification outcomes that are kept")
+    min_tokens: int | None = Field(None, description="least length of the response, in tokens of `tokenizer`")
+    max_tokens: int | None = Field(None, description="greatest length of the response, in tokens of `tokenizer`")
+    truncated: bool | None = Field(False, description="false: drop responses that break off")
+    think: Literal["closed", "absent"] | None = Field(
+        None, description='"closed": require a think block that ends; "absent": require that there is none'
+    )
+    think_faults: bool | None = Field(
+        False,
+        description=(
+            "false: drop responses whose think tags are not one block followed by an answer, and responses "
+            "without a block by an author who nearly always writes one"
+        ),
+    )
+    max_repeated_lines: float | None = Field(
+        0.3,
+        description=(
+            "greatest share in [0, 1] of lines with at least 10 letters or digits that occurred earlier in the response"
+        ),
+    )
+    max_repeated_characters: float | None = Field(
+        0.3,
+        description="greatest share in [0, 1] of the characters of such lines that occurred earlier in the response",
+    )
+    max_tail_repeats: int | None = Field(
+        4, description="greatest number of occurrences of the last 40 characters; more is a loop"
+    )
+    max_loop_repeats: float | None = Field(
+        2.5,
+        description=(
+            "greatest number of periods, of any length, that the response's end repeats up to its last character"
+        ),
+    )
+    max_foreign_share: float | None = Field(
+        0.05,
+        description=(
+            "greatest share in [0, 1] of characters in a script that is neither Latin nor Greek nor the problem's"
+        ),
+    )
+    max_language_switches: int | None = Field(
+        None, description="greatest number of changes between Latin and such a script"
+    )
+    min_steps: int | None = Field(None, description="least number of steps")
+    max_steps: int | None = Field(None, description="greatest number of steps")
+    max_wrong_calculations: int | None = Field(
+        None, description="greatest number of steps whose written arithmetic is wrong"
+    )
+    min_pass_rate: float | None = Field(
+        None, description="least share in [0, 1] of correct responses among the problem's samples"
+    )
+    max_pass_rate: float | None = Field(
+        None, description="greatest share in [0, 1] of correct responses among the problem's samples"
+    )
+    min_answer_position: float | None = Field(
+        0.05,
+        description=(
+            "least position in [0, 1] at which the final answer is first stated, as a share of the response; "
+            "an earlier answer was not reasoned for. Responses of under 400 characters are kept"
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,28 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from tracekit.core.settings import Settings
 from tracekit.text.shingles import ngrams, normalise, words
 
 
 class SelectSettings(Settings):
-    """policy: "all"; "first"; "shortest"; "varied" (the k least alike); "length_power" (k drawn without
-    replacement, with odds proportional to token_count ** power).
+    """Which of a problem's remaining traces are kept."""
 
-    k: traces a problem for "varied" and "length_power".
-    power: positive favours long traces, negative short ones, 0 draws evenly.
-    pairs: DPO pairs a problem: a kept trace against a wrong one; 0 for none.
-    """
-
-    policy: Literal["all", "first", "shortest", "varied", "length_power"] = "all"
-    k: int = 4
-    power: float = 1.0
-    pairs: int = 0
+    policy: Literal["all", "first", "shortest", "varied", "length_power"] = Field(
+        "all",
+        description=(
+            '"all"; "first"; "shortest"; "varied": the k least similar; "length_power": k drawn without '
+            "replacement with odds proportional to token_count ** power"
+        ),
+    )
+    k: int = Field(4, ge=1, description='traces a problem, of "varied" and "length_power"')
+    power: float = Field(
+        1.0,
+        description='exponent of "length_power": positive favours long traces, negative short ones; 0 draws uniformly',
+    )
+    pairs: int = Field(0, ge=0, description="DPO pairs a problem, each of a kept trace and a wrong one; 0: none")
 
 
 def select(traces: pl.DataFrame, settings: SelectSettings, *, seed: int = 0) -> pl.Series:

@@ -16,65 +16,92 @@ from tracekit.reading.readers import SourceSettings
 
 
 class DuplicateSettings(Switchable):
-    """Duplicates by the Jaccard index of word n-grams. 1.0 drops exact copies alone; "off" drops none.
+    """Thresholds of duplicates, as the Jaccard index of word n-grams in [0, 1].
 
-    problems: threshold between problem texts, over the whole set.
-    traces: threshold between responses to one problem. Off by default: of eight samples to one problem several are
-        alike because the teacher is sure of itself, and a set without them is no longer the teacher's.
-    n: words of a shingle.
+    1.0 drops exact copies alone; "off" drops none.
     """
 
-    problems: float | None = 0.9
-    traces: float | None = None
-    n: int = 5
+    problems: float | None = Field(
+        0.9, description="least similarity in [0, 1] of two problem texts that are duplicates, over the whole set"
+    )
+    traces: float | None = Field(
+        None,
+        description=(
+            "least similarity in [0, 1] of two responses to one problem that are duplicates; off by default, "
+            "since a teacher that is sure of itself writes similar responses"
+        ),
+    )
+    n: int = Field(5, ge=1, description="words of a shingle")
 
 
 class ContaminationSettings(Switchable):
-    """Benchmarks that no curated problem may share n words in a row with, nor be near to.
+    """Benchmarks that the curated problems must not overlap with."""
 
-    near: least Jaccard index of word 5-grams to a benchmark row that counts as near; "off" looks for none.
-    template_share: n-grams that occur in more than this share of the set's prompts, and in at least five of them,
-        are a prompt template and do not count; "off" counts every n-gram.
-    """
-
-    benchmarks: tuple[SourceSettings, ...] = ()
-    n: int = 8
-    near: float | None = 0.8
-    template_share: float | None = 0.01
+    benchmarks: tuple[SourceSettings, ...] = Field(
+        (),
+        description=(
+            "sources of benchmark problems; a problem that shares n words in a row with one of them is dropped"
+        ),
+    )
+    n: int = Field(8, ge=1, description="words in a row that count as overlap")
+    near: float | None = Field(
+        0.8,
+        description=(
+            "least Jaccard index in [0, 1] of word 5-grams with a benchmark problem that counts as near; "
+            '"off": no such test'
+        ),
+    )
+    template_share: float | None = Field(
+        0.01,
+        description=(
+            "n-grams in more than this share of the set's prompts, and in at least five of them, belong to a "
+            'prompt template and do not count; "off": every n-gram counts'
+        ),
+    )
 
 
 class CurateSettings(Settings):
-    """A recipe.
+    """Settings of a curation."""
 
-    output: the run folder. stages: where measured stages are kept, to be shared between runs; output/stages
-    where not given. data: the folder that relative source paths begin at. seed: of draws and of the split.
-    tokenizer: a folder or file with tokenizer.json, or a hub name; without one, tokens are words.
-    audit_golds: drop problems whose gold cannot be verified, before anything is held against it.
-    pass_rate_author: whose samples the pass rate counts; everybody's where empty.
-    workers: processes that segment and verify; 0: one a core.
-    engine: "ray" shares the batches of these stages out over a Ray cluster; the results are the same.
-    validation: share of problems held back, duplicates of one problem on one side.
-    wait: seconds to wait for another curation that holds the run folder or the stages' folder; 0: do not wait.
-    """
-
-    output: Path = Path("runs/curation")
-    stages: Path | None = None
-    data: Path = Path()
-    seed: int = 0
-    sources: tuple[SourceSettings, ...] = Field(default=(), min_length=0)
-    workers: int = 0
-    engine: Literal["local", "ray"] = "local"
-    tokenizer: str | None = None
-    audit_golds: bool = True
-    verify: VerifySettings = VerifySettings()
-    filters: FilterSettings = FilterSettings()
-    pass_rate_author: str = ""
-    duplicates: DuplicateSettings = DuplicateSettings()
-    contamination: ContaminationSettings = ContaminationSettings()
-    select: SelectSettings = SelectSettings()
-    validation: float = 0.0
-    export: ExportSettings = ExportSettings()
-    wait: float = Field(3600.0, ge=0)
+    output: Path = Field(Path("runs/curation"), description="the run folder")
+    stages: Path | None = Field(
+        None, description="folder of measured stages, which several runs may share; None: output/stages"
+    )
+    data: Path = Field(Path(), description="folder that relative paths of sources start from")
+    seed: int = Field(0, description="seed of draws and of the split")
+    sources: tuple[SourceSettings, ...] = Field(default=(), min_length=0, description="what is curated")
+    workers: int = Field(0, ge=0, description="processes that segment and verify; 0: one a core")
+    engine: Literal["local", "ray"] = Field(
+        "local",
+        description='"ray" distributes the batches of these stages over a Ray cluster; the results are the same',
+    )
+    tokenizer: str | None = Field(
+        None, description="folder or file with a tokenizer.json, or a hub name; None: tokens are words"
+    )
+    audit_golds: bool = Field(
+        True,
+        description="drop problems whose reference answer cannot be verified, before any response is compared with it",
+    )
+    verify: VerifySettings = Field(VerifySettings(), description="how responses are verified")
+    filters: FilterSettings = Field(FilterSettings(), description="thresholds of the filters")
+    pass_rate_author: str = Field("", description="author whose samples the pass rate counts; empty: all authors")
+    duplicates: DuplicateSettings = Field(DuplicateSettings(), description="thresholds of duplicates")
+    contamination: ContaminationSettings = Field(ContaminationSettings(), description="benchmarks to keep out")
+    select: SelectSettings = Field(SelectSettings(), description="which of the remaining traces of a problem are kept")
+    validation: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of problems held out for validation, in [0, 1); duplicates of one problem stay on one side",
+    )
+    export: ExportSettings = Field(ExportSettings(), description="formats to write")
+    wait: float = Field(
+        3600.0,
+        ge=0,
+        description=(
+            "seconds to wait for another curation that holds the run folder or the folder of stages; 0: do not wait"
+        ),
+    )
 
     @property
     def local_workers(self) -> int:

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Literal
 
 import polars as pl
+from pydantic import Field
 
 from tracekit.core.runs import Progress, no_progress
 from tracekit.core.settings import Settings
@@ -25,14 +26,13 @@ class VerifierError(ValueError):
 
 
 class VerifySettings(Settings):
-    """verifier decides; `also` gives second opinions for the table of disagreements.
+    """How responses are verified."""
 
-    batch: traces verified between two writes to disk: what a kill can cost.
-    """
-
-    verifier: Verifier = "evaluators"
-    also: tuple[Verifier, ...] = ()
-    batch: int = 10_000
+    verifier: Verifier = Field("evaluators", description="the verifier that decides")
+    also: tuple[Verifier, ...] = Field((), description="further verifiers, for the table of disagreements")
+    batch: int = Field(
+        10_000, ge=1, description="traces verified between two writes to disk: the most that a kill can cost"
+    )
 
 
 def verify_traces(

@@ -35,28 +35,34 @@ LOST: Schema = {"row_id": pl.String, "reason": pl.String}
 
 
 class SourceSettings(Settings):
-    """One source of problems and traces.
+    """One source of problems and traces."""
 
-    path: a file, a folder of shards, a folder of problems.parquet and traces.parquet, or a hub name.
-    name: what PROBLEMS.source says; the file's or folder's name where empty.
-    split: PROBLEMS.split; of a hub name or a folder whose files are named for splits, also which one is read.
-    config: a hub data set's configuration.
-    layout: one of tracekit.reading.formats.LAYOUTS; found by its columns where empty.
-    map: our column → theirs, for a layout nobody knows.
-    author: TRACES.author where no column says it.
-    licence: for the card of what is exported.
-    bad_share: lines of a JSONL file that may be unreadable, as a share; they are counted in the ledger.
-    """
-
-    path: str
-    name: str = ""
-    split: str = "train"
-    config: str | None = None
-    layout: str = ""
-    map: dict[str, str] = Field(default_factory=dict)
-    author: str = ""
-    licence: str = ""
-    bad_share: float = Field(0.05, ge=0, le=1)
+    path: str = Field(
+        description="a file, a folder of shards, a folder of problems.parquet and traces.parquet, or a hub name"
+    )
+    name: str = Field("", description="the value of PROBLEMS.source; empty: the name of the file or folder")
+    split: str = Field(
+        "train",
+        description=(
+            "the value of PROBLEMS.split; of a hub name or a folder whose files are named for splits also the"
+            " split that is read"
+        ),
+    )
+    config: str | None = Field(None, description="configuration of a hub data set")
+    layout: str = Field("", description="a name of tracekit.reading.formats.LAYOUTS; empty: recognised by its columns")
+    map: dict[str, str] = Field(
+        default_factory=dict, description="our column = theirs, for a layout that is not recognised"
+    )
+    author: str = Field("", description="the value of TRACES.author where no column holds it")
+    licence: str = Field("", description="licence, for the card of exported data")
+    bad_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description=(
+            "greatest share in [0, 1] of a JSONL file's lines that may be unreadable; they are counted in the ledger"
+        ),
+    )
 
     @model_validator(mode="before")
     @classmethod
