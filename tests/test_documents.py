@@ -12,29 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.models import save_tiny_model
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "examples"))
 
-
-def trace_of(a: int, b: int) -> dict[str, str]:
-    """A trace of two steps, checked in one of two ways."""
-    check = f"{a + b} - {b} = {a}" if a % 2 else f"{b} + {a} = {a + b}"
-    return {
-        "question": f"A shelf holds {a} red and {b} blue books. How many books are on it in all?",
-        "answer": str(a + b),
-        "generation": f"<think>\nThere are {a} red books and {b} blue ones.\n\nSo {a} + {b} = {a + b}.\n\n"
-        f"I check it: {check}.\n</think>\n\nThe shelf holds \\boxed{{{a + b}}} books.",
-    }
+import tiny_inputs
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What README supposes: a file of traces and a model folder."""
     folder = tmp_path_factory.mktemp("user")
-    save_tiny_model(folder / "model")
-    rows = [trace_of(a, b) for a in range(11, 31) for b in (7, 12)]
-    (folder / "traces.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    tiny_inputs.write_traces(folder / "traces.jsonl")
+    tiny_inputs.write_model(folder / "model")
     return folder
 
 
