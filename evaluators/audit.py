@@ -67,12 +67,36 @@ def audit_golds(
     constant_share: float = 0.1,
     progress: Progress | None = None,
 ) -> Audit:
-    """Look at every gold, and at its prompt where prompts are given.
+    r"""List the golds that cannot be verified or that could be scored without solving the problem.
 
-    constant_share: in (0, 1]; a constant answer that solves at least this share of the rows, and two of them, is a
-        fault of each row it solves.
-    progress: called as progress("audit", done, total, note) after every distinct gold.
-    Raises ValueError where prompts and golds differ in number.
+    Parameters
+    ----------
+    golds : sequence
+        Reference answers.
+    prompts : sequence of str, optional
+        The question of each gold.
+    policy : Policy, optional
+        What counts as equal.
+    constant_share : float
+        In (0, 1]. A constant answer that solves at least this share of the rows, and two of them, is a fault of each.
+    progress : callable, optional
+        Called as progress("audit", done, total, note) after every distinct gold.
+
+    Returns
+    -------
+    Audit
+        One finding a faulty row.
+
+    Raises
+    ------
+    ValueError
+        Where prompts and golds differ in number.
+
+    Examples
+    --------
+    >>> from evaluators import audit_golds
+    >>> [finding.row for finding in audit_golds(["12", "", r"\frac{1}{3}"]).findings]
+    [1]
     """
     if prompts is not None and len(prompts) != len(golds):
         raise ValueError(f"found {len(prompts)} prompts and {len(golds)} golds; give one prompt a gold")

@@ -49,18 +49,45 @@ def verify_batch(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Verdict]:
-    """One verdict a pair, in the order given.
+    r"""Verify many responses; verdicts come in the order given.
 
-    responses, golds: of equal length; anything that is not text gets the outcome `verify` gives it.
-    prompts: the question of each pair, as `verify` takes it.
-    think_open: whether the prompts opened a think block; None: as the end of each prompt says.
-    workers: interpreters to share the work; 0 or 1: none, verify in this process. None: begin in this process, and
-        share the rest among one a core where it would take more than WORTH_SECONDS.
-    progress: called as progress("verify", done, total, note) on the calling thread, at most ten times a second.
+    A worker that dies is replaced and its case tried once more; a case that ends two workers is a TIMEOUT.
 
-    A worker that dies is replaced and its case tried once more; a case that ends two workers gets TIMEOUT.
-    Golds that cannot be read are named once, with their rows, in an UnparsedGoldWarning.
-    Raises ValueError where the lengths differ.
+    Parameters
+    ----------
+    responses, golds : sequence
+        Of equal length, as `verify` takes them.
+    prompts : sequence of str or None, optional
+        The question of each pair.
+    think_open : bool, optional
+        Whether the prompts opened a think block. None: decided from the end of each prompt.
+    policy : Policy, optional
+        What counts as equal.
+    workers : int, optional
+        Processes; 0 or 1: this process alone. None: begin in this process, and share the rest among one a core where it
+        would take longer than WORTH_SECONDS.
+    progress : callable, optional
+        Called as progress("verify", done, total, note) on the calling thread, at most ten times a second.
+
+    Returns
+    -------
+    list of Verdict
+
+    Raises
+    ------
+    ValueError
+        Where the lengths differ.
+
+    Warns
+    -----
+    UnparsedGoldWarning
+        Once for the golds that cannot be read, with their rows.
+
+    Examples
+    --------
+    >>> from evaluators import verify_batch
+    >>> [verdict.correct for verdict in verify_batch([r"\boxed{1/2}", "The answer is 3."], ["0.5", "4"])]
+    [True, False]
     """
     if len(responses) != len(golds):
         raise ValueError(f"found {len(responses)} responses and {len(golds)} golds; give one gold a response")

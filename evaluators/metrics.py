@@ -51,10 +51,37 @@ def pass_at_k(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Estimate:
-    """Unbiased pass@k, 1 - C(n - c, k) / C(n, k), averaged over problems (Chen et al. 2021, arXiv:2107.03374, eq. 1).
+    """Estimate pass@k, 1 - C(n - c, k) / C(n, k) averaged over problems (Chen et al. 2021, arXiv:2107.03374, eq. 1).
 
-    verdicts: one sequence of n >= k verdicts a problem, of which c are CORRECT.
-    Raises ValueError where k < 1 or a problem has fewer than k verdicts.
+    Parameters
+    ----------
+    verdicts : sequence of sequences of Verdict
+        n >= k samples a problem, of which c are CORRECT. TIMEOUT and UNPARSED_GOLD are left out and counted.
+    k : int
+        Samples drawn, at least 1.
+    confidence : float
+        Level of the bootstrap interval over problems, in (0, 1).
+    resamples : int
+        Bootstrap resamples.
+    seed : int
+        Seed of the resamples.
+
+    Returns
+    -------
+    Estimate
+        Value and interval in [0, 1], and the counts of what was left out.
+
+    Raises
+    ------
+    ValueError
+        Where k < 1 or a problem has fewer than k verdicts.
+
+    Examples
+    --------
+    >>> from evaluators import pass_at_k, verify
+    >>> samples = [verify(answer, "4") for answer in ("4", "5", "4", "6")]
+    >>> round(pass_at_k([samples], 2).value, 4)
+    0.8333
     """
 
     def solved(samples: Sequence[Verdict]) -> float:
@@ -72,11 +99,42 @@ def majority_at_k(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Estimate:
-    """maj@k: how often the answer that most of k samples give is CORRECT, averaged over problems.
+    r"""Estimate how often the most frequent answer of k samples is CORRECT, averaged over problems.
 
-    Equivalent answers vote together (`group_equivalent`). A tie earns the share of its groups that are CORRECT; a
-    response without an answer does not vote. Where k < n the vote is averaged over VOTE_DRAWS subsets drawn with
-    `seed`. Raises ValueError where k < 1 or a problem has fewer than k verdicts.
+    Equivalent answers vote together. A tie earns the share of its groups that are CORRECT; a response without an answer
+    does not vote. Where k < n the vote is averaged over VOTE_DRAWS subsets.
+
+    Parameters
+    ----------
+    verdicts : sequence of sequences of Verdict
+        n >= k samples a problem.
+    k : int
+        Samples that vote, at least 1.
+    policy : Policy, optional
+        What counts as equal between answers.
+    confidence : float
+        Level of the bootstrap interval over problems, in (0, 1).
+    resamples : int
+        Bootstrap resamples.
+    seed : int
+        Seed of resamples and subsets.
+
+    Returns
+    -------
+    Estimate
+        Value and interval in [0, 1], and the counts of what was left out.
+
+    Raises
+    ------
+    ValueError
+        Where k < 1 or a problem has fewer than k verdicts.
+
+    Examples
+    --------
+    >>> from evaluators import majority_at_k, verify
+    >>> samples = [verify(answer, "0.5") for answer in ("0.5", r"\boxed{\frac12}", "3")]
+    >>> majority_at_k([samples], 3).value
+    1.0
     """
     import numpy as np  # an extra: the base install verifies without it
 

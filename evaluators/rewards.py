@@ -113,12 +113,38 @@ def accuracy_reward(
     on_unparsed_gold: OnUnparsedGold = "skip",
     **columns: Any,
 ) -> list[float | None]:
-    """TRL: 1.0, 0.0 or None a completion, by its verdict against the column `solution`.
+    r"""Reward the completions whose answer equals the column `solution`; a TRL reward function.
 
-    prompts, completions: texts, or conversations whose last user or assistant message is meant.
-    think_open: whether the chat template opened a think block behind the prompts. None: as the prompts' texts end;
-        conversations do not show what a template adds, so give it there.
-    Warns (UnparsedGoldWarning) of golds that cannot be read.
+    Parameters
+    ----------
+    prompts, completions : sequence of str or of conversations
+        Of a conversation the last user or assistant message is read.
+    solution : sequence
+        One gold a completion, as `verify` takes it.
+    policy : Policy, optional
+        What counts as equal.
+    think_open : bool, optional
+        Whether the chat template opened a think block behind the prompts. None: decided from the end of the prompts'
+        texts; a conversation does not show what its template adds.
+    on_unparsed_gold : {"skip", "raise", "zero"}
+        What a gold that cannot be read gives: None, an UnparsedGold error, or 0.0.
+
+    Returns
+    -------
+    list of float or None
+        1.0 for CORRECT; 0.0 for WRONG, RESTATED, NO_ANSWER and UNPARSED_PREDICTION; None, which TRL leaves out of its
+        means, for TIMEOUT and UNPARSED_GOLD.
+
+    Warns
+    -----
+    UnparsedGoldWarning
+        Once for the golds that cannot be read, with their rows.
+
+    Examples
+    --------
+    >>> from evaluators import accuracy_reward
+    >>> accuracy_reward(["1 + 1 = ?"] * 2, [r"\boxed{2}", r"\boxed{3}"], solution=["2", "2"])
+    [1.0, 0.0]
     """
     verdicts = verify_batch(
         [text_of(completion) for completion in completions],
@@ -138,9 +164,25 @@ def accuracy_reward(
 def format_reward(
     prompts: Sequence[Any] | None = None, completions: Sequence[Any] = (), **columns: Any
 ) -> list[float | None]:
-    """TRL: 1.0 where a completion is one think block and then an answer, else 0.0.
+    """Reward completions that are one think block followed by an answer; a TRL reward function.
 
-    The opening tag may stand in the prompt, as the templates of several models put it there.
+    The opening tag may stand in the prompt, where the templates of several models put it.
+
+    Parameters
+    ----------
+    prompts, completions : sequence of str or of conversations
+        Prompts are not read.
+
+    Returns
+    -------
+    list of float
+        1.0 or 0.0 a completion.
+
+    Examples
+    --------
+    >>> from evaluators import format_reward
+    >>> format_reward(completions=["<think>2 + 2 = 4</think>It is 4.", "It is 4."])
+    [1.0, 0.0]
     """
     return [1.0 if _thinks_then_answers(text_of(completion)) else 0.0 for completion in completions]
 
@@ -158,10 +200,25 @@ def _thinks_then_answers(text: str) -> bool:
 
 
 def length_reward(soft_limit: int, hard_limit: int) -> Reward:
-    """TRL: 0.0 up to `soft_limit` tokens, then linearly down to -1.0 at `hard_limit` (DAPO, arXiv:2503.14476, eq. 13).
+    """Make a TRL reward function that penalises long completions (DAPO, arXiv:2503.14476, eq. 13).
 
-    Counts `completion_ids` where the trainer passes them, else characters of the text.
-    Raises ValueError unless 0 <= soft_limit < hard_limit.
+    The reward is 0.0 up to `soft_limit`, falls linearly, and is -1.0 from `hard_limit` on.
+
+    Parameters
+    ----------
+    soft_limit, hard_limit : int
+        In tokens where the trainer passes `completion_ids`, else in characters.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 <= soft_limit < hard_limit.
+
+    Examples
+    --------
+    >>> from evaluators import length_reward
+    >>> length_reward(2, 4)(completions=["ab", "abc", "abcdefg"])
+    [0.0, -0.5, -1.0]
     """
     if not 0 <= soft_limit < hard_limit:
         raise ValueError(f"found limits {soft_limit} and {hard_limit}; expected 0 <= soft_limit < hard_limit")
@@ -180,9 +237,27 @@ def length_reward(soft_limit: int, hard_limit: int) -> Reward:
 
 
 def repetition_reward(words: int = 8, worst: float = -1.0) -> Reward:
-    """TRL: `worst` times the share of repeated n-grams of `words` words; 0.0 where none repeats.
+    """Make a TRL reward function that penalises repeated n-grams of words.
 
-    The share is 1 - distinct / all, in [0, 1). Raises ValueError where words < 1 or worst > 0.
+    The reward is `worst` times 1 - distinct / all n-grams, a share in [0, 1).
+
+    Parameters
+    ----------
+    words : int
+        Words of an n-gram, at least 1.
+    worst : float
+        The limit of the reward, at most 0.
+
+    Raises
+    ------
+    ValueError
+        Where words < 1 or worst > 0.
+
+    Examples
+    --------
+    >>> from evaluators import repetition_reward
+    >>> repetition_reward(words=2)(completions=["a b a b a b"])
+    [-0.6]
     """
     if words < 1 or worst > 0:
         raise ValueError(f"found words={words}, worst={worst}; expected words >= 1 and worst <= 0")
@@ -205,9 +280,29 @@ def repeated_share(text: str, words: int) -> float:
 
 
 def combined_reward(*rewards: tuple[Reward, float]) -> Reward:
-    """TRL: the weighted sum of rewards; None where any of them is None, since a part of a sum is another sum.
+    """Make a TRL reward function that is a weighted sum of others.
 
-    rewards: pairs (reward, weight). Raises ValueError for none.
+    Parameters
+    ----------
+    *rewards : tuple of (reward, float)
+        TRL reward functions with their weights.
+
+    Returns
+    -------
+    callable
+        Its value is None where any part is None: the sum of the other parts would be another quantity.
+
+    Raises
+    ------
+    ValueError
+        Where no reward is given.
+
+    Examples
+    --------
+    >>> from evaluators import accuracy_reward, combined_reward, format_reward
+    >>> reward = combined_reward((accuracy_reward, 1.0), (format_reward, 0.2))
+    >>> reward(prompts=["1 + 1 = ?"], completions=["<think>Sum.</think>2"], solution=["2"])
+    [1.2]
     """
     if not rewards:
         raise ValueError("found no reward; give pairs (reward, weight)")

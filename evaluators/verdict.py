@@ -7,7 +7,14 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How a verification ended. "Don't know" has its own names and is never WRONG."""
+    """How a verification ended. Values that mean "not known" are never WRONG.
+
+    Examples
+    --------
+    >>> from evaluators import Outcome, verify
+    >>> verify("I could not solve it.", "4").outcome is Outcome.NO_ANSWER
+    True
+    """
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -20,23 +27,40 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What counts as the same answer where mathematics alone does not say.
+    r"""What counts as the same answer where mathematics alone does not decide.
 
-    unit_on_one_side: `5` and `5 cm` agree. Two units must always agree, converted where they measure the same.
-    percent_as_number: `50` and `50 %` agree, as does `1/2`, which a percentage always equals.
-    significant_digits: a decimal stands for an exact value where it is right to the digits it shows, and it shows
-        at least this many significant ones. Two decimals agree where the coarser is the finer one rounded and shows
-        two digits more than this. Exact values are compared exactly.
-    join_boxes: several boxes in one sentence or list are one tuple or set; boxes apart always mean the last.
-    require_box: only `\\boxed{}` and `\\fbox{}` answer; otherwise "the answer is", `####` and the like do too.
-    answer_in_open_think: a response whose `<think>` is never closed may still answer inside it.
-    ignore_case: text answers are compared case-insensitively.
-    symbolic: what the cheaper tiers leave open goes to sympy in a worker process; False leaves it undecided.
-    deadline_seconds: CPU time of one comparison's symbolic parts together, in their worker; past it the verdict is
-        TIMEOUT. Waiting for a worker is not counted: a verdict does not depend on the machine's load.
+    An order matters in tuples and not in sets, lists or roots; an equation `x = a` answers `a`; a base-n number is its
+    value: these are no choices.
 
-    Fixed and not a choice: an order matters in tuples and not in sets, lists or roots; an equation `x = a` answers
-    `a`; a base-n number is its value.
+    Attributes
+    ----------
+    unit_on_one_side : bool
+        `5` and `5 cm` agree. Two units must always agree, converted where they measure the same quantity.
+    percent_as_number : bool
+        `50` and `50 %` agree, as does `1/2`, which a percentage always equals.
+    significant_digits : int
+        A decimal stands for an exact value where it is right to the digits it shows, and it shows at least this many
+        significant ones. Two decimals agree where the coarser is the finer one rounded and shows two digits more than
+        this. Exact values are compared exactly.
+    join_boxes : bool
+        Several boxes in one sentence or list are one tuple or set; boxes apart always mean the last.
+    require_box : bool
+        Only `\boxed{}` and `\fbox{}` answer; otherwise "the answer is", `####` and the like do too.
+    answer_in_open_think : bool
+        A response whose think block is never closed may still answer inside it.
+    ignore_case : bool
+        Text answers are compared case-insensitively.
+    symbolic : bool
+        What the cheaper tiers leave open goes to sympy in a worker process; False leaves it undecided.
+    deadline_seconds : float
+        CPU seconds of one comparison's symbolic parts together, in their worker; beyond it the verdict is TIMEOUT.
+        Waiting for a worker is not counted, so that a verdict does not depend on the machine's load.
+
+    Examples
+    --------
+    >>> from evaluators import Policy, verify
+    >>> verify("The answer is 5.", "5", policy=Policy(require_box=True)).outcome
+    <Outcome.NO_ANSWER: 'no_answer'>
     """
 
     unit_on_one_side: bool = True
@@ -52,16 +76,32 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The record of one verification.
+    r"""The record of one verification.
 
-    outcome: what was decided.
-    prediction: the answer as extracted from the response, None where there is none.
-    gold: the gold as given.
-    method: the tier that decided: "extract", "text", "rational", "structure", "numeric", "symbolic".
-    reason: one sentence that a person understands.
-    seconds: wall time of this verification.
-    witness: for WRONG, what proves it: a point that lies in one answer and not in the other, or two values that
-        differ. Without a witness the outcome is UNPARSED_PREDICTION: the comparison is undecided.
+    Attributes
+    ----------
+    outcome : Outcome
+        What was decided.
+    prediction : str or None
+        The answer as extracted from the response.
+    gold : str
+        The gold as given.
+    method : str
+        The tier that decided: "extract", "text", "rational", "structure", "numeric" or "symbolic".
+    reason : str
+        One sentence for people.
+    seconds : float
+        Wall time of this verification.
+    witness : str or None
+        For WRONG, what proves it: a point that lies in one answer and not in the other, or two values that differ.
+        Without a witness the outcome is UNPARSED_PREDICTION: the comparison is undecided.
+
+    Examples
+    --------
+    >>> from evaluators import verify
+    >>> verdict = verify(r"\boxed{3}", "4")
+    >>> verdict.correct, verdict.prediction, verdict.outcome
+    (False, '3', <Outcome.WRONG: 'wrong'>)
     """
 
     outcome: Outcome

@@ -41,19 +41,39 @@ _MAX_SHOWN = 200  # characters of an answer repeated in a reason
 def verify(
     response: Any, gold: Any, *, policy: Policy = DEFAULT, prompt: str | None = None, think_open: bool | None = None
 ) -> Verdict:
-    """Whether a response's final answer is the gold. Never raises, whatever the response says.
+    r"""Decide whether a response's final answer equals the gold.
 
-    response: model output, with or without a think block (`<think>` and the other notations of
-        `evaluators.extraction.thinking`); numbers and bytes are read as text.
-    gold: the answer, or a solution with the answer in a box or behind `####`; a list of golds, or one as JSON text,
-        accepts any of them.
-    prompt: the question as the model saw it, where it is known. An answer that has the gold's value and is a part of
-        the question, or keeps the question's form and not the gold's, is then RESTATED.
-    think_open: whether the prompt opened a think block. The response then thinks until the block's closing tag, and
-        has no answer where that never comes. None: as the end of `prompt` says.
+    Parameters
+    ----------
+    response : str, bytes or number
+        Model output, with or without a think block (`<think>` and the other notations of
+        `evaluators.extraction.thinking`). Anything else is NO_ANSWER.
+    gold : str, number or list
+        The reference answer, or a solution with the answer in a box or behind `####`. A list, also as JSON text, gives
+        several acceptable golds.
+    policy : Policy
+        What counts as equal where mathematics alone does not say.
+    prompt : str, optional
+        The question as the model saw it. An answer that has the gold's value and is a part of the question, or keeps
+        the question's form and not the gold's, is then RESTATED.
+    think_open : bool, optional
+        Whether the prompt opened a think block: the response then thinks until the closing tag, and has no answer where
+        there is none. None: decided from the end of `prompt`.
 
-    >>> verify(r"So $x = \\boxed{\\tfrac12}$.", "0.5").correct
+    Returns
+    -------
+    Verdict
+        Never an exception, whatever the response contains.
+
+    Examples
+    --------
+    >>> from evaluators import verify
+    >>> verify(r"So $x = \boxed{\tfrac12}$.", "0.5").correct
     True
+    >>> verify(r"\boxed{x > 2}", r"(1, \infty)").witness is not None
+    True
+    >>> verify(r"\boxed{\sqrt{242}}", r"11\sqrt2", prompt=r"Simplify $\sqrt{242}$.").outcome
+    <Outcome.RESTATED: 'restated'>
     """
     started = perf_counter()
     if think_open is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib
 import inspect
 import re
 import subprocess
 import sys
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,40 @@ def test_an_exported_function_or_class_is_documented(package: str, name: str) ->
     found = getattr(importlib.import_module(package), name)
     if callable(found) or inspect.ismodule(found):
         assert inspect.getdoc(found), f"{package}.{name} has no docstring"
+
+
+#: Packages whose every public function and class has parameters or attributes and a running example.
+WITH_EXAMPLES = ("evaluators", "tracekit")
+SETTINGS = ("CollectSettings", "CurateSettings", "SourceSettings", "StudySettings", "EvaluateSettings", "TrainSettings")
+
+
+@pytest.fixture(scope="module")
+def folder_with_traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the examples read: traces.jsonl."""
+    folder = tmp_path_factory.mktemp("examples")
+    sys.path.insert(0, str(ROOT / "examples"))
+    importlib.import_module("tiny_inputs").write_traces(folder / "traces.jsonl")
+    return folder
+
+
+@pytest.mark.parametrize(("package", "name"), [pair for pair in NAMES if pair[0] in WITH_EXAMPLES])
+def test_the_example_of_a_public_name_runs(
+    package: str, name: str, folder_with_traces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = getattr(importlib.import_module(package), name)
+    if not (inspect.isclass(found) or inspect.isfunction(found)):
+        return
+    text = inspect.getdoc(found) or ""
+    examples = [test for test in doctest.DocTestFinder(recurse=False).find(found, name, globs={}) if test.examples]
+    if (package, name) == ("tracekit", "export"):
+        return
+    assert examples, f"{package}.{name} has no example"
+    if name not in SETTINGS and not (inspect.isclass(found) and issubclass(found, Enum)):
+        assert "Parameters\n---" in text or "Attributes\n---" in text, f"{package}.{name} names no parameters"
+    monkeypatch.chdir(folder_with_traces)
+    for example in examples:
+        report: list[str] = []
+        assert doctest.DocTestRunner(verbose=False).run(example, out=report.append).failed == 0, "".join(report)
 
 
 @pytest.mark.parametrize("package", PACKAGES)

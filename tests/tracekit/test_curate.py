@@ -251,6 +251,21 @@ def test_a_restored_problem_brings_back_all_its_traces(recipe: CurateSettings) -
     assert story["reason"].unique().to_list() == ["all of them"]
 
 
+def test_a_wrong_trace_that_no_rule_drops_is_kept_by_diff_and_viewer_too(
+    recipe: CurateSettings, tmp_path: Path
+) -> None:
+    strict = curate(recipe)
+    wrong = pl.read_parquet(strict / "traces.parquet")["trace_id"][1]
+    assert not ledger.fates(strict)["kept"][1]  # written as the rejected side of a pair alone
+    off = recipe.model_copy(
+        update={"output": tmp_path / "off", "filters": recipe.filters.model_copy(update={"outcomes": None})}
+    )
+    assert ledger.fates(curate(off))["kept"][1]
+    assert ledger.diff(strict, off.output).filter(pl.col("trace_id") == wrong)["b"].to_list() == ["in"]
+    restore(strict, wrong, "the slip is wanted")
+    assert ledger.fates(strict)["kept"][1]
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2)])
 def test_a_chain_of_near_problems_is_on_one_side_of_the_split(tmp_path: Path, order: tuple[int, ...]) -> None:
     """0 ~ 1 ~ 2 of which 0 and 2 differ, read in any order: all three go to one side."""

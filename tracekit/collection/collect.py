@@ -67,7 +67,14 @@ class Question(Settings):
 
 
 class CollectSettings(Settings):
-    """Settings of a collection."""
+    """Settings of a collection; docs/settings.md lists each field.
+
+    Examples
+    --------
+    >>> from tracekit import CollectSettings
+    >>> CollectSettings(samples=4).question.temperature
+    0.6
+    """
 
     problems: Path = Field(
         Path("problems.parquet"), description="a PROBLEMS table, or problems in any layout that `curate` reads"
@@ -126,11 +133,43 @@ def collect(
     inputs: dict[str, str] | None = None,
     progress: Progress = no_progress,
 ) -> Collected:
-    """Ask for what is missing of `samples` answers to each of `problems` (PROBLEMS), and write the tables.
+    """Request what is missing of `settings.samples` answers to each problem, and write the tables.
 
-    generate: an engine in process, asked `batch` answers at a time; the server of the settings where not given.
-    inputs: what else answers depend on, name → digest: an engine's model. It cannot change within one collection.
-    Raises CollectError where the server cannot be used; what was answered until then is kept.
+    Parameters
+    ----------
+    settings : CollectSettings
+        The request, the server, and the folder.
+    problems : polars.DataFrame
+        PROBLEMS.
+    generate : callable, optional
+        An engine in this process, called with `batch` problems at a time; None: the server of the settings.
+    batch : int
+        Problems of one call of `generate`.
+    inputs : dict, optional
+        Name → digest of whatever else an answer depends on, such as an engine's model. It cannot change within one
+        collection.
+    progress : callable, optional
+        Called as progress(stage, done, total, note).
+
+    Returns
+    -------
+    Collected
+        Counts of answers, refusals, failures and tokens, and the cost.
+
+    Raises
+    ------
+    CollectError
+        Where the server cannot be used; what was answered until then is kept.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from tracekit import PROBLEMS, CollectSettings, collect
+    >>> row = {"problem_id": "p1", "problem": "1 + 1 = ?", "gold": "2", "source": "mine", "split": "train", "kind": ""}
+    >>> problems = pl.DataFrame([{**row, "level": None}], schema=PROBLEMS)
+    >>> settings = CollectSettings(output="runs/asked", server={"base_url": "http://127.0.0.1:8000/v1"})
+    >>> collect(settings, problems).answers  # doctest: +SKIP
+    1
     """
     problems = check(problems, PROBLEMS, "problems")
     folder = start_run(settings.output, settings.question, seed=settings.question.seed, inputs=inputs)

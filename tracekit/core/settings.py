@@ -27,11 +27,33 @@ class Settings(BaseModel):
 
 
 def load_settings(kind: type[SettingsT], recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> SettingsT:
-    """Read `recipe` (TOML; None for the defaults), lay `key.sub=value` overrides over it, validate.
+    """Read a recipe, apply overrides, and validate.
 
-    A recipe with `extends = "luffy"` is laid over luffy.toml of its own folder, or over the file that it names.
-    Values of overrides are TOML values; what is no TOML value is taken as a string
-    (`method=luffy` and `method="luffy"` are the same). Raises SettingsError.
+    Parameters
+    ----------
+    kind : type
+        The settings class, such as CurateSettings.
+    recipe : str or Path, optional
+        A TOML file; None: the defaults. With `extends = "luffy"` it is laid over luffy.toml of its own folder, or over
+        the file that it names.
+    overrides : sequence of str
+        `key.sub=value` with a TOML value; what is no TOML value is a string (`method=luffy` is `method="luffy"`).
+
+    Returns
+    -------
+    Settings
+        A frozen record of class `kind`.
+
+    Raises
+    ------
+    SettingsError
+        In one line: the file, the key, what was found and what is expected; an unknown key names the nearest known one.
+
+    Examples
+    --------
+    >>> from tracekit import CurateSettings, load_settings
+    >>> load_settings(CurateSettings, overrides=["filters.max_tokens=4096", "seed=3"]).filters.max_tokens
+    4096
     """
     tree = read_recipe(recipe) if recipe is not None else {}
     for override in overrides:

@@ -176,7 +176,34 @@ def empty(schema: Schema) -> pl.DataFrame:
 
 
 def read_table(path: str | Path, schema: Schema, name: str | None = None) -> pl.DataFrame:
-    """Read a Parquet table and check it. Raises TableError where the file is absent, damaged or of another schema."""
+    """Read a Parquet table and check it against its schema.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    schema : Schema
+        Column → type, such as TRACES; docs/data.md describes each table.
+    name : str, optional
+        The table's name in messages; None: that of the file.
+
+    Returns
+    -------
+    polars.DataFrame
+
+    Raises
+    ------
+    TableError
+        Where the file is absent, damaged or of another schema.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from tracekit import STEPS, read_table, write_table
+    >>> path = write_table(pl.DataFrame(schema=STEPS), "steps.parquet", STEPS)
+    >>> read_table(path, STEPS).height
+    0
+    """
     path = Path(path)
     name = name or path.stem
     if not path.is_file():
@@ -191,7 +218,36 @@ def read_table(path: str | Path, schema: Schema, name: str | None = None) -> pl.
 
 
 def write_table(frame: pl.DataFrame, path: str | Path, schema: Schema | None = None) -> Path:
-    """Write Parquet beside `path`, then rename: a reader sees the old table or the new one, never a part."""
+    """Write a Parquet table; a reader finds the old file or the new one, never a part.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        The table.
+    path : str or Path
+        The file; its folder is made where it is absent.
+    schema : Schema, optional
+        Checked before anything is written.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    TableError
+        Where the table is of another schema.
+    OSError
+        Where the disk is full; the message names the folder.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from tracekit import STEPS, write_table
+    >>> write_table(pl.DataFrame(schema=STEPS), "steps.parquet", STEPS).name
+    'steps.parquet'
+    """
     path = Path(path)
     if schema is not None:
         frame = check(frame, schema, path.stem)

@@ -36,9 +36,36 @@ class CurationError(ValueError):
 
 
 def curate(settings: CurateSettings, *, progress: Progress = no_progress) -> Path:
-    """Make the run folder `settings.output`, or bring it up to date; returns it.
+    """Make the run folder `settings.output`, or bring it up to date.
 
-    Killed at any point, the same call goes on from the last whole stage and ends with the same bytes.
+    After a kill at any moment the same call continues from the last whole stage and ends with the same bytes.
+
+    Parameters
+    ----------
+    settings : CurateSettings
+        A recipe; `load_settings` reads one.
+    progress : callable, optional
+        Called as progress(stage, done, total, note).
+
+    Returns
+    -------
+    Path
+        The run folder: curated.parquet, problems.parquet, traces.parquet, ledger.parquet, and `export/`.
+
+    Raises
+    ------
+    CurationError
+        Where the recipe cannot be run.
+    SourceError, LayoutError
+        Where a source is absent, damaged, or of an unknown format.
+
+    Examples
+    --------
+    >>> from tracekit import CURATED, CurateSettings, curate, load_settings, read_table
+    >>> source = 'sources=[{path="traces.jsonl", map={problem="question", gold="answer", response="generation"}}]'
+    >>> run = curate(load_settings(CurateSettings, overrides=[source, "output=runs/docs"]))
+    >>> read_table(run / "curated.parquet", CURATED).height
+    38
     """
     if not settings.sources:
         raise CurationError("the recipe names no source; add [[sources]] with path = … .")
@@ -103,7 +130,42 @@ def restored(run: Path) -> dict[str, str]:
 
 
 def restore(run: Path, row_id: str, reason: str, *, progress: Progress = no_progress) -> Path:
-    """Take a trace, or a problem with its traces, back in, and curate again. The ledger says why."""
+    """Bring a dropped trace, or a problem with its traces, back in, and curate again.
+
+    Parameters
+    ----------
+    run : Path
+        A run folder of `curate`.
+    row_id : str
+        A trace's or a problem's id, or a prefix of one id alone.
+    reason : str
+        Written into the ledger.
+    progress : callable, optional
+        Called as progress(stage, done, total, note).
+
+    Returns
+    -------
+    Path
+        The run folder.
+
+    Raises
+    ------
+    CurationError
+        Where the folder is no run of `curate`.
+    LedgerError
+        Where no row, or more than one, has such an id.
+
+    Examples
+    --------
+    >>> from tracekit import CURATED, LEDGER, CurateSettings, curate, load_settings, read_table, restore
+    >>> source = 'sources=[{path="traces.jsonl", map={problem="question", gold="answer", response="generation"}}]'
+    >>> run = curate(load_settings(CurateSettings, overrides=[source, "output=runs/restored"]))
+    >>> ledger = read_table(run / "ledger.parquet", LEDGER)
+    >>> dropped = ledger.filter(ledger["verdict"] == "drop")["row_id"][0]
+    >>> _ = restore(run, dropped, "a slip in the box, the reasoning is right")
+    >>> read_table(run / "curated.parquet", CURATED).height
+    39
+    """
     settings = settings_of(run)
     trace, problem = find(run, row_id)
     row_id = trace or problem

@@ -52,7 +52,34 @@ def dropped(decisions: pl.DataFrame) -> pl.Series:
 
 
 def why(run: Path, row_id: str) -> pl.DataFrame:
-    """Every decision about a trace and its problem, in the order they were made. A unique prefix of an id will do."""
+    """Return every decision about a trace and its problem, in the order they were made.
+
+    Parameters
+    ----------
+    run : Path
+        A run folder of `curate`.
+    row_id : str
+        A trace's or a problem's id, or a prefix of one id alone.
+
+    Returns
+    -------
+    polars.DataFrame
+        LEDGER: one row a decision, with rule, threshold, measured value, verdict and reason.
+
+    Raises
+    ------
+    LedgerError
+        Where the folder holds no ledger, or no row, or more than one, has such an id.
+
+    Examples
+    --------
+    >>> from tracekit import CURATED, CurateSettings, curate, load_settings, read_table, why
+    >>> source = 'sources=[{path="traces.jsonl", map={problem="question", gold="answer", response="generation"}}]'
+    >>> run = curate(load_settings(CurateSettings, overrides=[source, "output=runs/docs"]))
+    >>> trace = read_table(run / "curated.parquet", CURATED)["trace_id"][0]
+    >>> set(why(run, trace)["verdict"])
+    {'keep'}
+    """
     trace, problem = find(run, row_id)
     ids = [i for i in (trace, problem) if i is not None]
     return read_table(run / "ledger.parquet", LEDGER).filter(pl.col("row_id").is_in(ids))
@@ -61,8 +88,9 @@ def why(run: Path, row_id: str) -> pl.DataFrame:
 def fates(run: Path) -> pl.DataFrame:
     """trace_id, problem_id, kept, and for what is out the stage, rule and reason of the first drop."""
     traces = pl.read_parquet(run / "traces.parquet", columns=["trace_id", "problem_id"])
-    curated = pl.read_parquet(run / "curated.parquet", columns=["trace_id", "correct"])
-    kept = curated.filter(pl.col("correct").fill_null(True))["trace_id"]  # the rejected side of a pair is not kept
+    curated = pl.read_parquet(run / "curated.parquet", columns=["trace_id"])["trace_id"]
+    rejected = pl.read_parquet(run / "pairs.parquet", columns=["rejected"])["rejected"]
+    kept = curated.filter(~curated.is_in(rejected.implode()))  # the rejected side of a pair is written and not kept
     drops = read_table(run / "ledger.parquet", LEDGER).filter(pl.col("verdict") == DROP)
     first = drops.unique("row_id", keep="first", maintain_order=True)
     first = first.select("row_id", "stage", "rule", "measured", "reason")
@@ -77,7 +105,34 @@ def fates(run: Path) -> pl.DataFrame:
 
 
 def diff(run_a: Path, run_b: Path) -> pl.DataFrame:
-    """Traces that are in one run's curated set and not in the other's, with the reason; "absent" where unread."""
+    """Return the traces that are in one run's curated set and not in the other's.
+
+    Parameters
+    ----------
+    run_a, run_b : Path
+        Run folders of `curate`.
+
+    Returns
+    -------
+    polars.DataFrame
+        trace_id, problem_id, and in the columns a and b "in", "out: REASON (STAGE)", or "absent" where the run did not
+        read the trace.
+
+    Raises
+    ------
+    TableError
+        Where a folder holds no finished curation.
+
+    Examples
+    --------
+    >>> from tracekit import CurateSettings, curate, diff, load_settings
+    >>> source = 'sources=[{path="traces.jsonl", map={problem="question", gold="answer", response="generation"}}]'
+    >>> loose = ["output=runs/loose", "filters.outcomes=off"]
+    >>> a = curate(load_settings(CurateSettings, overrides=[source, "output=runs/docs"]))
+    >>> b = curate(load_settings(CurateSettings, overrides=[source, *loose]))
+    >>> diff(a, b)["a"].to_list()
+    ['out: not verified as correct (filter)', 'out: not verified as correct (filter)']
+    """
     a, b = fates(run_a), fates(run_b)
     both = a.join(b, on="trace_id", how="full", suffix="_b", coalesce=True, maintain_order="left_right")
     changed = both.filter(pl.col("kept").fill_null(False) != pl.col("kept_b").fill_null(False))

@@ -61,7 +61,14 @@ class ContaminationSettings(Switchable):
 
 
 class CurateSettings(Settings):
-    """Settings of a curation."""
+    """Settings of a curation; docs/settings.md lists each field.
+
+    Examples
+    --------
+    >>> from tracekit import CurateSettings, SourceSettings
+    >>> CurateSettings(sources=(SourceSettings(path="traces.jsonl"),), seed=1).filters.outcomes
+    ('correct',)
+    """
 
     output: Path = Field(Path("runs/curation"), description="the run folder")
     stages: Path | None = Field(

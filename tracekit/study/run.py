@@ -28,11 +28,37 @@ INSTALL_SECONDS = "TRACEKIT_INSTALL_SECONDS"  # set by `make study`
 
 
 def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> dict[str, Any]:
-    """Do every job that is not done yet, write the report, and return what result.json holds.
+    """Do every job of a study that is not done yet, and write the report.
 
-    Killed at any point, the same call goes on. A finished study may grow: with more seeds, more arms, or arms on more
-    seeds, only what is new is run. Raises RunError where the folder holds a study of other settings, and JobError
-    where a job failed.
+    After a kill the same call continues. A finished study may grow: with more seeds, more arms, or arms on more seeds
+    only what is new is run.
+
+    Parameters
+    ----------
+    settings : StudySettings
+        A recipe; `load_settings` reads one.
+    progress : callable, optional
+        Called as progress(stage, done, total, note).
+
+    Returns
+    -------
+    dict
+        The content of result.json.
+
+    Raises
+    ------
+    RunError
+        Where the folder holds a study of other settings.
+    JobError
+        Where a job failed; its log is named.
+    RegistrationError
+        Where the recipe's registration is of another study.
+
+    Examples
+    --------
+    >>> from tracekit import StudySettings, load_settings, run_study
+    >>> settings = load_settings(StudySettings, overrides=["seeds=[0, 1]"])
+    >>> result = run_study(settings)  # doctest: +SKIP
     """
     check_study(settings)
     recorded = settings.model_copy(update={"workers": 1, "output": Path()})  # neither decides a number

@@ -172,7 +172,14 @@ def _recipe(name: str) -> dict[str, Any]:
 
 
 class StudySettings(Settings):
-    """A whole study."""
+    """Settings of a whole study; docs/settings.md lists each field.
+
+    Examples
+    --------
+    >>> from tracekit import StudySettings
+    >>> StudySettings(seeds=[0, 1]).seeds
+    (0, 1)
+    """
 
     output: Path = Path("runs/study")
     title: str = "Does imitation or RL change what is linearly separable? And what does LUFFY buy?"

@@ -28,9 +28,28 @@ MATCHES: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 def contaminated(problems: pl.Series, benchmark: pl.Series, n: int = 8) -> pl.DataFrame:
-    """Pairs (problem, benchmark row) that share an n-gram of words → MATCHES, ordered by both.
+    """Find the problems that share n words in a row with a benchmark.
 
-    problems, benchmark: texts. A benchmark text of fewer than n words matches a problem that is the same words.
+    Parameters
+    ----------
+    problems, benchmark : polars.Series of String
+        Texts. A benchmark text of fewer than n words matches a problem that is the same words.
+    n : int
+        Words in a row.
+
+    Returns
+    -------
+    polars.DataFrame
+        MATCHES: the rows of problem and benchmark, the number of shared n-grams and one of them.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from tracekit import contaminated
+    >>> found = contaminated(pl.Series(["What is the sum of 2 and 3, in all?", "Name a prime."]),
+    ...                      pl.Series(["Tell me: what is the sum of 2 and 3, in words?"]), n=5)
+    >>> found["problem"].to_list()
+    [0]
     """
     problems, benchmark = normalise(problems), normalise(benchmark)
     left, right = words(problems), words(benchmark)

@@ -46,10 +46,31 @@ def exact_duplicates(texts: pl.Series, groups: pl.Series | None = None) -> pl.Da
 def near_duplicates(
     texts: pl.Series, *, threshold: float = 0.8, n: int = 5, groups: pl.Series | None = None
 ) -> pl.DataFrame:
-    """Pairs of texts whose sets of lower-cased word n-grams have a Jaccard index of at least `threshold` → PAIRS.
+    """Find the pairs of texts whose word n-grams overlap, by MinHash and then exactly.
 
-    threshold: in (0, 1]; recall is made for 0.7 and above.
-    groups: where given, only texts of the same group are paired (a problem's traces, say).
+    Parameters
+    ----------
+    texts : polars.Series of String
+        The texts.
+    threshold : float
+        Least Jaccard index of a pair, in (0, 1]. Recall is measured for 0.7 and above.
+    n : int
+        Words of an n-gram; case is ignored.
+    groups : polars.Series, optional
+        Only texts of one group are paired, such as the traces of one problem.
+
+    Returns
+    -------
+    polars.DataFrame
+        PAIRS: left, right (row numbers, left < right) and jaccard, sorted.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from tracekit import near_duplicates
+    >>> texts = pl.Series(["one two three four five six seven", "one two three four five six seven", "eight nine"])
+    >>> near_duplicates(texts, n=3).rows()
+    [(0, 1, 1.0)]
     """
     sets = _shingle_sets(texts, n)
     signatures = _signatures(sets)

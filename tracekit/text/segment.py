@@ -90,11 +90,27 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: `response[start:end]`, its kind (tables.STEP_KINDS), and what its arithmetic says.
+    """One step of a response.
 
-    correct: False where a written calculation is wrong, True where all that can be checked are right,
-        None where none can be checked.
-    operator, value: of the step's last readable calculation.
+    Attributes
+    ----------
+    start, end : int
+        Characters: the step is `response[start:end]`.
+    kind : str
+        A name of STEP_KINDS.
+    correct : bool or None
+        False where a written calculation is wrong, True where all that can be checked are right, None where none can be
+        checked.
+    operator : str or None
+        Of the last readable calculation.
+    value : float or None
+        The result of the last readable calculation.
+
+    Examples
+    --------
+    >>> from tracekit import Step
+    >>> Step(0, 9, "calculate", True, "+", 5.0).value
+    5.0
     """
 
     start: int
@@ -114,7 +130,24 @@ def split_response(response: str, opened: bool = False) -> Parts:
 
 
 def segment(response: str) -> list[Step]:
-    """The response's steps in order: paragraphs, or lines where it has no blank line, displays kept whole."""
+    r"""Cut a response into steps: paragraphs, or lines where it has no blank line; a displayed formula is not cut.
+
+    Parameters
+    ----------
+    response : str
+        With or without a think block.
+
+    Returns
+    -------
+    list of Step
+        In the order of the text.
+
+    Examples
+    --------
+    >>> from tracekit import segment
+    >>> [(step.correct, step.value) for step in segment("First 2 + 3 = 5.\n\nThen 5 * 4 = 21.")]
+    [(True, 5.0), (False, 21.0)]
+    """
     spans = _spans(response)
     return [Step(start, end, *found) for (start, end), found in zip(spans, _judged(response, spans), strict=True)]
 

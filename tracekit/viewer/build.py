@@ -29,10 +29,41 @@ SHARD_CHARACTERS, SHARD_ROWS = 1_000_000, 512
 
 
 def build_view(*runs: str | Path, out: str | Path | None = None, progress: Progress = no_progress) -> Path:
-    """Write the page of one or more run folders to `out` (RUN/view where not given); returns its index.html.
+    """Write the page of one or more run folders.
 
-    Runs that are shown together share their problems, so a student's rollouts stand beside the teacher's trace.
-    A folder that holds anything but an earlier page is never replaced. Raises ViewError, FolderError or TableError.
+    Runs that are shown together share their problems, so that a student's rollouts stand beside the teacher's trace.
+
+    Parameters
+    ----------
+    *runs : str or Path
+        Folders of `curate`, `train` or `evaluate`.
+    out : str or Path, optional
+        Folder of the page; None: RUN/view of the first run. A folder that holds anything but an earlier page is never
+        replaced.
+    progress : callable, optional
+        Called as progress(stage, done, total, note).
+
+    Returns
+    -------
+    Path
+        The page's index.html.
+
+    Raises
+    ------
+    ViewError
+        Where a folder holds no run.
+    FolderError
+        Where `out` holds other files.
+    TableError
+        Where a table of a run is damaged.
+
+    Examples
+    --------
+    >>> from tracekit import CurateSettings, build_view, curate, load_settings
+    >>> source = 'sources=[{path="traces.jsonl", map={problem="question", gold="answer", response="generation"}}]'
+    >>> run = curate(load_settings(CurateSettings, overrides=[source, "output=runs/docs"]))
+    >>> build_view(run).name
+    'index.html'
     """
     if not runs:
         raise ViewError("no run to show; name a run folder.")
