@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 
-from probes.protocol.estimands import ESTIMANDS, Estimand, Fitted, Rows, auc, over_draws, value
+from probes.protocol.estimands import Estimand, Fitted, Rows, auc, choose_estimands, over_draws, value
 from probes.protocol.features import Feature, FeatureError, Labels, label_rows
 from probes.protocol.nested_fits import (
     RIDGES,
@@ -283,8 +283,9 @@ def probe_of(plan: FeaturePlan, settings: ProtocolSettings) -> Probe:
 
 @dataclass(frozen=True)
 class Fits:
-    """One kind of fit on every repeat: grams[repeat][outer split], and what was fitted on them."""
+    """One kind of fit on every repeat: how, grams[repeat][outer split], and what was fitted on them."""
 
+    probe: Probe
     grams: Sequence[Sequence[Floats]]
     nested: Sequence[NestedFit]
 
@@ -300,16 +301,14 @@ def measure_cell(
 ) -> Cell:
     """Fit everything on the states (n, width) of one cell."""
     probe, grams = probe_of(plan, settings), _linear_grams(states, plan)
+    wanted = _measurable(choose_estimands(settings.estimands, settings.estimand), plan)
     fits: dict[Fitted, Fits] = {"linear": _fit(probe, grams, plan)}
     if in_band:
-        curved = _fit(probe, grams, plan, settings.gammas)
-        # One gamma a split for the draws: that of its first target.
-        widths = [[rbf_gram(g, width[0]) for g, width in zip(grams[0], curved.nested[0].gammas)]]
-        fits["rbf"] = Fits(widths, curved.nested)
-        fits["with_surface"] = _fit(probe, _beside(grams, surface, plan), plan)
+        for kind in {e.of for e in wanted.values()} - {"linear"}:
+            fits |= _further_fit(kind, fits["linear"], plan, settings, surface)
     observed, permuted, control = _permuted_aucs(grams[0], plan)
     cell = _linear_cell(fits["linear"], plan, key)
-    statistics, draws = _estimate(fits, plan, probe, ESTIMANDS, refitted=in_band)
+    statistics, draws = _estimate(fits, plan, wanted, refitted=in_band)
     return replace(
         cell,
         least_squares_auc=observed,
@@ -324,11 +323,30 @@ def measure_cell(
 
 def measure_linear(states: Floats, plan: FeaturePlan, settings: ProtocolSettings, key: CellKey) -> Cell:
     """The linear SVM alone, refitted on every draw: a cell of the band on a source that carries no main claim."""
-    probe = probe_of(plan, settings)
-    fits: dict[Fitted, Fits] = {"linear": _fit(probe, _linear_grams(states, plan), plan)}
-    primary = {settings.estimand: ESTIMANDS[settings.estimand], "delta": ESTIMANDS["delta"]}
-    statistics, draws = _estimate(fits, plan, probe, primary, refitted=True)
+    fits: dict[Fitted, Fits] = {"linear": _fit(probe_of(plan, settings), _linear_grams(states, plan), plan)}
+    statistics, draws = _estimate(
+        fits, plan, _measurable(choose_estimands(("delta",), settings.estimand), plan), refitted=True
+    )
     return replace(_linear_cell(fits["linear"], plan, key), statistics=statistics, draws=draws)
+
+
+def _measurable(estimands: Mapping[str, Estimand], plan: FeaturePlan) -> dict[str, Estimand]:
+    return {name: e for name, e in estimands.items() if plan.binary or not e.binary}
+
+
+def _further_fit(
+    kind: Fitted, linear: Fits, plan: FeaturePlan, settings: ProtocolSettings, surface: Floats
+) -> dict[Fitted, Fits]:
+    """The fit of one kind beside the linear one; {} where it would be the linear one again."""
+    probe, grams = linear.probe, linear.grams
+    if kind == "rbf":
+        curved = _fit(probe, grams, plan, settings.gammas)
+        # One gamma a split for the draws: that of its first target.
+        widths = [[rbf_gram(g, width[0]) for g, width in zip(grams[0], curved.nested[0].gammas)]]
+        return {kind: Fits(probe, widths, curved.nested)}
+    if kind == "with_surface":
+        return {kind: _fit(probe, _beside(grams, surface, plan), plan)}
+    return {} if isinstance(probe, LeastSquares) else {kind: _fit(LeastSquares(), grams, plan)}
 
 
 def held_out_decisions(states: Floats, plan: FeaturePlan) -> Floats:
@@ -354,7 +372,7 @@ def _beside(grams: Sequence[Sequence[Floats]], surface: Floats, plan: FeaturePla
 
 
 def _fit(probe: Probe, grams: Sequence[Sequence[Floats]], plan: FeaturePlan, gammas: Sequence[float] = ()) -> Fits:
-    return Fits(grams, [probe.fit(g, plan.targets, splits, gammas) for g, splits in zip(grams, plan.repeats)])
+    return Fits(probe, grams, [probe.fit(g, plan.targets, splits, gammas) for g, splits in zip(grams, plan.repeats)])
 
 
 def _linear_cell(fits: Fits, plan: FeaturePlan, key: CellKey) -> Cell:
@@ -385,23 +403,18 @@ def _linear_cell(fits: Fits, plan: FeaturePlan, key: CellKey) -> Cell:
 def _estimate(
     fits: Mapping[Fitted, Fits],
     plan: FeaturePlan,
-    probe: Probe,
     estimands: Mapping[str, Estimand],
     *,
     refitted: bool,
 ) -> tuple[dict[str, float], dict[str, Floats]]:
     """(value of every estimand whose fits there are, its bootstrap draws). AUCs are means over repeats."""
-    able = {
-        name: e
-        for name, e in estimands.items()
-        if {e.of, e.less or e.of} <= fits.keys() and (plan.binary or not e.binary)
-    }
+    able = {name: e for name, e in estimands.items() if {e.of, e.less or e.of} <= fits.keys()}
     statistics, draws = {}, {}
     scores: dict[Fitted, Floats] = {}
     if refitted:
         needed = {kind for e in able.values() for kind in (e.of, e.less) if kind is not None}
         scores = {
-            kind: probe.refit(
+            kind: fits[kind].probe.refit(
                 fits[kind].grams[0], plan.targets, plan.repeats[0], fits[kind].nested[0].costs, plan.draws
             )
             for kind in sorted(needed)

@@ -6,7 +6,7 @@ a draw that draw's. `register` adds another, from a user's own file too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from probes.statistics.auc import fold_auc
 from probes.statistics.information import information_above
 
 Floats = NDArray[np.floating]
-Fitted = Literal["linear", "rbf", "with_surface"]
+Fitted = Literal["linear", "least_squares", "rbf", "with_surface"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,15 @@ def register(estimand: Estimand) -> Estimand:
         raise ValueError(f"estimand {estimand.name} is registered already; choose another name.")
     ESTIMANDS[estimand.name] = estimand
     return estimand
+
+
+def choose_estimands(names: Sequence[str] | None, primary: str) -> dict[str, Estimand]:
+    """The estimands of these names and the primary one, in the order of registration; None: all. Raises ValueError."""
+    wanted = list(ESTIMANDS) if names is None else [*names, primary]
+    unknown = [name for name in (*wanted, primary) if name not in ESTIMANDS]
+    if unknown:
+        raise ValueError(f"estimand {unknown[0]!r} is not registered; registered: {', '.join(ESTIMANDS)}.")
+    return {name: one for name, one in ESTIMANDS.items() if name in wanted}
 
 
 def value(statistic: Statistic, held_out: Floats, rows: Rows) -> float:
@@ -127,5 +136,6 @@ def _pairs(decisions: Floats, weights: Floats, targets: Floats, folds: NDArray[n
 register(Estimand("delta", "linear AUC", auc))
 register(Estimand("stratified", "linear AUC among rows at one place in the trace", stratified_auc))
 register(Estimand("bits", "information above position and text", bits, unit="bit", binary=True))
+register(Estimand("least_squares", "linear AUC by least squares, beside a hinge headline", auc, of="least_squares"))
 register(Estimand("gamma", "RBF less linear AUC", auc, of="rbf", less="linear"))
 register(Estimand("gain", "AUC with the text's features beside the states", auc, of="with_surface"))

@@ -7,7 +7,7 @@ one for a binary or real-valued feature, one for each class (against the rest) o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -245,6 +245,17 @@ def find_feature(name: str, traces: pl.DataFrame, steps: pl.DataFrame) -> Featur
     task: Task = "binary" if kind == pl.Boolean else "real" if kind.is_float() else "classes"
     column, position = (name, "before_answer") if table == "traces" else (f"step_{name}", "step_end")
     return Feature(name, task, position, (table, name), lambda: pl.col(column), f"column {name} of {table}")  # type: ignore[arg-type]
+
+
+def needed_positions(
+    features: Sequence[str], position: Position | None, traces: pl.DataFrame, steps: pl.DataFrame
+) -> tuple[Position, ...]:
+    """The positions that states of these features are read at, each once. Raises FeatureError or PositionError.
+
+    position: of features that name none themselves; None: each one's own.
+    """
+    wanted = (find_feature(name, traces, steps).at(position) for name in features)
+    return tuple(dict.fromkeys(wanted))
 
 
 @dataclass(frozen=True)

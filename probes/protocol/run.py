@@ -24,7 +24,7 @@ from probes.protocol.cells import (
     plan_feature,
 )
 from probes.protocol.effects import effect_table
-from probes.protocol.estimands import ESTIMANDS, auc, value
+from probes.protocol.estimands import auc, choose_estimands, value
 from probes.protocol.features import Feature, FeatureError, find_feature
 from probes.protocol.geometry import compare_to_base, decision_slice
 from probes.protocol.known_answers import known_answer_rows
@@ -69,8 +69,7 @@ def run_protocol(
     models = open_models(source.states)
     if settings.base not in models:
         raise FeatureError(f"no model is named {settings.base!r}; models: {', '.join(models)}. Set `base`.")
-    if settings.estimand not in ESTIMANDS:
-        raise FeatureError(f"estimand is {settings.estimand!r}; registered: {', '.join(ESTIMANDS)}.")
+    choose_estimands(settings.estimands, settings.estimand)  # an unknown name is refused before a state is read
     band = choose_band(models, settings)
     contrasts = choose_contrasts(list(models), settings)
     group_of = group_by_text(source.traces)

@@ -42,6 +42,9 @@ class ProtocolSettings(Settings):
         (1e-4, 1e4), description="how far the path of C or of the ridge is followed while held-out AUC rises"
     )
     estimand: str = Field("delta", description="the registered estimand that gets verdicts; the others describe")
+    estimands: tuple[str, ...] | None = Field(
+        None, description="estimands that are computed beside the registered one; not given: every one"
+    )
     gammas: tuple[float, ...] = Field((0.25, 1.0, 4.0), min_length=1, description="widths of the RBF kernel")
     permutations: int = Field(999, ge=19, description="block permutations")
     draws: int = Field(200, ge=20, description="bootstrap draws over problems, refitted")

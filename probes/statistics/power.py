@@ -79,6 +79,11 @@ def smallest_detectable(effect: Effect, alpha: float = 0.05, power: float = 0.8)
     return effect.half_width(alpha) + effect.half_width(2 * (1 - power))
 
 
+def power_of(effect: Effect, difference: float, alpha: float = 0.05) -> float:
+    """Chance that a design with this effect's errors finds a true difference of this size (> 0) at level alpha."""
+    return 1 - replace(effect, estimate=difference - effect.half_width(alpha)).p_above(0.0)
+
+
 def _answers(effect: Effect, problems: int, margin: float, alpha: float, power: float) -> bool:
     """Whether either test would come out with this power; the seeds' part stays as it is."""
     share = effect.problems / problems

@@ -12,7 +12,7 @@ vector, every permutation and every real-valued target.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,23 +105,81 @@ def cross_validate(
     grams: list[Floats] = [np.asarray(gram)] if np.ndim(gram[0]) == 1 else list(gram)
     _, labels = _check(grams[0], labels)
     _check_design(labels, splits, len(grams), ridges)
-    shared = {r: bordered_inverse(np.asarray(grams[0]), r) for r in ridges} if len(grams) == 1 else {}
+    factors = _narrow_factors(grams)
+    if factors is None:
+        parts = _by_inverses(grams, labels, splits, ridges, score)
+    else:
+        parts = _by_factors(factors, labels, splits, ridges, score)
     result, scores = np.empty(labels.shape), np.zeros((len(labels), len(splits.splits), len(ridges)))
     chosen = np.zeros(scores.shape[:2])
+    for k, (fold, (candidates, scores[:, k])) in enumerate(zip(splits.splits, parts)):
+        best = scores[:, k].argmax(1) if choose is None else choose(scores[:, k])
+        chosen[:, k] = np.asarray(ridges)[best]
+        result[:, ~fold.train] = candidates[best, np.arange(len(labels))]
+    return CrossValidation(result, chosen, scores)
+
+
+#: Of one outer split: (ridges, m, test rows) decisions, and (m, ridges) inner scores (0 where one ridge is given).
+_Part = tuple[Floats, Floats]
+
+
+def _by_inverses(
+    grams: Sequence[Floats], labels: Floats, splits: Splits, ridges: Sequence[float], score: Score
+) -> Iterator[_Part]:
+    """Each outer split from the inverses of its Gram (n, n): O(n³) a ridge, whatever the states' width."""
+    shared = {r: bordered_inverse(np.asarray(grams[0]), r) for r in ridges} if len(grams) == 1 else {}
     for k, fold in enumerate(splits.splits):
         test, train = ~fold.train, np.flatnonzero(fold.train)
         split, y, inner = np.asarray(grams[k % len(grams)], dtype=np.float64), labels[:, train], fold.inner[train]
         candidates = np.empty((len(ridges), len(labels), int(test.sum())))
+        scores = np.zeros((len(labels), len(ridges)))
         for r, ridge in enumerate(ridges):
             inverse = without(shared[ridge], test) if shared else bordered_inverse(split[np.ix_(train, train)], ridge)
             across = split[np.ix_(test, train)] - split[np.ix_(train, train)].mean(0)
             candidates[r] = y @ (across @ inverse).T + y.mean(1, keepdims=True)
             if len(ridges) > 1:
-                scores[:, k, r] = _score(y @ held_out_operator(inverse, inner).T, y, inner, score)
-        best = scores[:, k].argmax(1) if choose is None else choose(scores[:, k])
-        chosen[:, k] = np.asarray(ridges)[best]
-        result[:, test] = candidates[best, np.arange(len(labels))]
-    return CrossValidation(result, chosen, scores)
+                scores[:, r] = _score(y @ held_out_operator(inverse, inner).T, y, inner, score)
+        yield candidates, scores
+
+
+def _by_factors(
+    factors: Sequence[Floats], labels: Floats, splits: Splits, ridges: Sequence[float], score: Score
+) -> Iterator[_Part]:
+    """The same from factors F (n, r) with F Fᵀ the Gram: one eigendecomposition a training set."""
+    for k, fold in enumerate(splits.splits):
+        features, train = factors[k % len(factors)], np.flatnonzero(fold.train)
+        scores = np.zeros((len(labels), len(ridges)))
+        if len(ridges) > 1:
+            inner, y = fold.inner[train], labels[:, train]
+            held_out = np.empty((len(ridges), *y.shape))
+            for part in np.unique(inner):
+                test = inner == part
+                held_out[:, :, test] = _decide(features[train], y, ~test, test, ridges)
+            scores = np.stack([_score(one, y, inner, score) for one in held_out], 1)
+        yield _decide(features, labels, fold.train, ~fold.train, ridges), scores
+
+
+def _decide(
+    features: Floats, labels: Floats, train: NDArray[np.bool_], test: NDArray[np.bool_], ridges: Sequence[float]
+) -> Floats:
+    """(ridges, m, test rows) decisions of the fits on the training rows; features (n, r), labels (m, n)."""
+    mean, y = features[train].mean(0), labels[:, train]
+    centred, level = features[train] - mean, y.mean(1, keepdims=True)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    moments = (y - level) @ (centred @ vectors)
+    rotated = ((features[test] - mean) @ vectors).T
+    return np.stack([(moments / (values.clip(0) + ridge)) @ rotated + level for ridge in ridges])
+
+
+def _narrow_factors(grams: Sequence[Floats]) -> list[Floats] | None:
+    """A factor (n, r) of every Gram; None where r is a third of n or more, or a Gram is not positive semidefinite."""
+    factors = []
+    for gram in grams:
+        factor = _features(gram, 1e-13)
+        if 3 * factor.shape[1] >= len(factor) or np.abs(factor @ factor.T - gram).max() > 1e-10 * np.abs(gram).max():
+            return None
+        factors.append(factor)
+    return factors
 
 
 def refit(grams: Sequence[Floats], targets: Floats, splits: Splits, ridges: Floats, draws: Floats) -> Floats:
@@ -154,13 +212,13 @@ def _weighted_products(design: Floats, weight: Floats) -> Floats:
     return (weight @ outer).reshape(-1, r, r)
 
 
-def _features(gram: Floats) -> Floats:
+def _features(gram: Floats, tolerance: float = 1e-9) -> Floats:
     """(n, rank) with features @ features.T = gram: a pivoted Cholesky factor, cheap where the rank is low."""
     factor, pivots, rank, _ = lapack.dpstrf(
-        np.asarray(gram, dtype=np.float64), tol=1e-9 * gram.diagonal().max(), lower=1
+        np.asarray(gram, dtype=np.float64), tol=tolerance * gram.diagonal().max(), lower=1
     )
     features = np.empty((len(gram), rank))
-    features[pivots - 1] = np.tril(factor)[:, :rank]
+    features[pivots - 1] = np.tril(factor[:, :rank])
     return features
 
 

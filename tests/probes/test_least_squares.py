@@ -53,6 +53,27 @@ def test_leaving_rows_out_needs_no_new_inverse():
     )
 
 
+@pytest.mark.parametrize("score", ["auc", "squared_error"])
+def test_narrow_states_are_cross_validated_by_their_factors_as_wide_ones_by_inverses(score):
+    x, labels, splits = design(n=160)
+    scaled = [x * factor for factor in (1, 2, 3, 1, 0.5)]  # a scaler of its own in each outer split
+    grams = [z @ z.T for z in scaled]
+    assert ls._narrow_factors(grams) is not None
+    by_inverses = list(ls._by_inverses(grams, labels, splits, RIDGES, score))
+    by_factors = list(ls._by_factors(ls._narrow_factors(grams), labels, splits, RIDGES, score))
+    for (one, its_scores), (other, their_scores) in zip(by_inverses, by_factors):
+        np.testing.assert_allclose(one, other, atol=1e-9)
+        np.testing.assert_allclose(its_scores, their_scores, atol=1e-9)
+
+
+def test_an_indefinite_gram_of_few_columns_is_refused_as_a_wide_one_is():
+    x, labels, splits = design()
+    x = np.hstack([x, np.ones((len(x), 1)) * 40])
+    indefinite = x @ np.diag([*[1.0] * 25, -1.0]) @ x.T
+    with pytest.raises(ProblemError, match="not positive definite"):
+        ls.cross_validate(indefinite, labels, splits, RIDGES)
+
+
 def test_nested_choice_and_decisions_are_those_of_refitting_everything():
     x, labels, splits = design()
     result = ls.cross_validate(x @ x.T, labels, splits, RIDGES)

@@ -329,3 +329,14 @@ def test_the_page_says_what_the_tables_say(page, result):
 
 def test_one_checkpoint_an_arm_is_said_to_speak_of_these_checkpoints_only(result):
     assert "these checkpoints only" in as_html(result, [])
+
+
+def test_only_the_estimands_that_are_asked_for_are_computed_and_least_squares_stands_beside_hinge(source):
+    few = run_protocol(source, SETTINGS.model_copy(update={"estimands": ("least_squares",)})).tables["effects"]
+    assert few["estimand"].unique(maintain_order=True).to_list() == ["delta", "least_squares"]
+    planted = {row["estimand"]: row["effect"] for row in few.filter(a="planted", b="base").iter_rows(named=True)}
+    assert planted["least_squares"] > 0.2
+    assert planted["delta"] > 0.2
+    assert planted["least_squares"] != planted["delta"]
+    with pytest.raises(ValueError, match="no_such_thing' is not registered; registered: delta"):
+        run_protocol(source, SETTINGS.model_copy(update={"estimands": ("no_such_thing",)}))

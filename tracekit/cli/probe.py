@@ -13,14 +13,14 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from probes.protocol.features import Feature, find_feature, label_rows
+from probes.protocol.features import Feature, find_feature, label_rows, needed_positions
 from probes.protocol.result import ProbeResult
 from probes.protocol.run import run_protocol
 from probes.protocol.settings import ProtocolSettings
 from probes.protocol.trace_sources import Source
 from probes.report.report import answer, conclusion, write_report
 from probes.states.extract import Reading, extract_states
-from probes.states.places import Position, parse_position
+from probes.states.places import parse_position
 from probes.svm.kernels import StatesError
 from tracekit.cli.arguments import recipe_and_settings
 from tracekit.cli.probe_sources import read_source
@@ -96,7 +96,7 @@ def command_probe(
     # All files are read before the first pass through a model: a mistake in the last one costs no hours.
     read = [(traces.name, *read_source(traces, steps), output / "states")]
     read += [(n, *read_source(path, their_steps.get(n)), output / "states" / f"on-{n}") for n, path in others.items()]
-    needed_positions(settings, *read[0][1:3])
+    needed_positions(settings.features, settings.position, *read[0][1:3])
     balances = [describe_feature(name, *read[0][1:3]) for name in settings.features]
     check_band(settings, check_depths(models))
     if dry_run:
@@ -210,7 +210,7 @@ def extract_models(
     progress: runs.Progress,
 ) -> dict[str, list[Path]]:
     """States of every model and seed at the positions that the features need, into `out`; name → folders."""
-    positions = needed_positions(settings, traces, steps)
+    positions = needed_positions(settings.features, settings.position, traces, steps)
     states: dict[str, list[Path]] = {}
     for name, folders in models.items():
         for seed, folder in enumerate(folders):
@@ -224,12 +224,6 @@ def extract_models(
         extract_states(models[settings.base][0], traces, steps, target, reading, progress=progress)
         states[settings.untrained] = [target]
     return states
-
-
-def needed_positions(settings: ProtocolSettings, traces: pl.DataFrame, steps: pl.DataFrame) -> tuple[Position, ...]:
-    """The positions that the features are probed at, each once."""
-    wanted = (find_feature(name, traces, steps).at(settings.position) for name in settings.features)
-    return tuple(dict.fromkeys(wanted))
 
 
 def effects_drawn(result: ProbeResult) -> Table:

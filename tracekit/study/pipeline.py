@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from tracekit.core.runs import Progress
 from tracekit.study.jobs import Job
-from tracekit.study.paths import measures_folder, model_folder, states_folder
+from tracekit.study.paths import measures_folder, model_folder
 from tracekit.study.rungs import rung_jobs
 from tracekit.study.settings import BASE, StudySettings
 from tracekit.study.steps.evaluation import evaluate_run
 from tracekit.study.steps.generated_data import make_pairs, roll_out
-from tracekit.study.steps.probing import probe_runs, probing_sources, probing_traces
+from tracekit.study.steps.probing import extract_run_states, probe_runs
 from tracekit.study.steps.rung_runs import perform_rung_job
 from tracekit.study.steps.training import train_arm, train_base
 from tracekit.study.tasks import task_of
@@ -99,14 +99,7 @@ def _tokens(settings: StudySettings, arm: str, seed: int, progress: Progress) ->
 
 
 def _states(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
-    from probes.states.extract import Reading, extract_states
-
-    asked = settings.data.reading if settings.data is not None else {}
-    reading = Reading(**{"positions": (settings.probing.position,), "log_probs": arm == BASE, **asked})
-    for source in probing_sources(settings):
-        traces, steps = probing_traces(settings, source)
-        folder = states_folder(settings, source, arm, seed)
-        extract_states(model_folder(settings, arm, seed), traces, steps, folder, reading, progress=progress)
+    extract_run_states(settings, arm, seed, progress)
 
 
 def _probe(settings: StudySettings, progress: Progress) -> None:

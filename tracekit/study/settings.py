@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from probes.protocol.features import FEATURES
+from probes.protocol.settings import ProtocolSettings
+from probes.states.places import parse_position
 from tracekit.core.recipes import find_recipe
 from tracekit.core.settings import Settings, SettingsError, build_settings, read_toml
 from tracekit.study.problem_sets import ProblemSet
@@ -29,7 +32,7 @@ class ProblemCounts(Settings):
     length: PositiveInt = 128
     order: PositiveInt = 128
     surface: PositiveInt = 128
-    probe: PositiveInt = 160  # whose traces are read for hidden states
+    probe: PositiveInt = 600  # whose traces are read for hidden states
     traces: PositiveInt = 1
 
 
@@ -93,12 +96,34 @@ class Gates(Settings):
 class Probing(Settings):
     """Which hidden states are probed for what. `protocol` is laid over the probing protocol's own settings."""
 
-    features: tuple[str, ...] = ("step_correct", "value_parity", "step_kind")  # (): nothing is probed
-    arms: tuple[str, ...] | None = None  # beside the base; None: all
-    position: Literal["prompt_end", "step_end", "before_answer", "step_mean"] = "step_end"
-    traces_per_problem: PositiveInt = 1
-    own_rollouts: tuple[str, ...] = ()  # arms whose rollouts (first seed) are read too, by every model: arm × source
-    protocol: dict[str, Any] = {}
+    features: tuple[str, ...] = Field(
+        ("result_parity", "next_operator", "step_kind@step_start-1", "step_correct"),
+        description="features, each read at its own place or where FEATURE@POSITION says; (): nothing is probed",
+    )
+    arms: tuple[str, ...] | None = Field(None, description="arms beside the base; None: all")
+    position: str | None = Field(
+        None, description="where features are read that name no place themselves, such as step_end-2; None: their own"
+    )
+    traces_per_problem: PositiveInt = Field(1, description="traces of each probing problem that every model reads")
+    own_rollouts: tuple[str, ...] = Field(
+        (), description="arms whose rollouts (first seed) are read too, by every model: arm × source"
+    )
+    protocol: dict[str, Any] = Field({}, description="settings of the probing protocol, such as fit or max_rows")
+
+    @model_validator(mode="after")
+    def _positions_and_protocol_known(self) -> Probing:
+        if self.features:  # a mistake is told now, not after the last training run
+            self.full_protocol()
+        for feature in self.features:
+            name, pinned, position = feature.rpartition("@")
+            if pinned and name in FEATURES:
+                parse_position(position)
+        return self
+
+    def full_protocol(self) -> ProtocolSettings:
+        """The probing protocol that these settings ask for. Raises SettingsError."""
+        tree = {"base": BASE, "features": self.features, "position": self.position}
+        return build_settings(ProtocolSettings, tree | self.protocol, "probing.protocol")
 
 
 class GivenBase(Settings):

@@ -5,9 +5,16 @@ from __future__ import annotations
 import polars as pl
 
 from tracekit.core.runs import Progress
-from tracekit.core.settings import build_settings
 from tracekit.core.tables import COMPLETIONS, STEPS, TRACES, read_table
-from tracekit.study.paths import PROBE_SPLIT, materials_folder, problems_of, rollouts_folder, states_folder, traces_of
+from tracekit.study.paths import (
+    PROBE_SPLIT,
+    materials_folder,
+    model_folder,
+    problems_of,
+    rollouts_folder,
+    states_folder,
+    traces_of,
+)
 from tracekit.study.settings import BASE, StudySettings
 from tracekit.study.tasks import task_of
 
@@ -28,17 +35,30 @@ def probing_traces(settings: StudySettings, source: str) -> tuple[pl.DataFrame, 
     return traces.join(problems, on="problem_id"), task.label_steps(problems, traces)
 
 
+def extract_run_states(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
+    """States of one checkpoint on every source's traces, at all positions that the features are read at."""
+    from probes.protocol.features import needed_positions
+    from probes.states.extract import Reading, extract_states
+
+    protocol = settings.probing.full_protocol()
+    asked = settings.data.reading if settings.data is not None else {}
+    for source in probing_sources(settings):
+        traces, steps = probing_traces(settings, source)
+        positions = needed_positions(protocol.features, protocol.position, traces, steps)
+        reading = Reading(**{"positions": positions, "log_probs": arm == BASE, **asked})
+        folder = states_folder(settings, source, arm, seed)
+        extract_states(model_folder(settings, arm, seed), traces, steps, folder, reading, progress=progress)
+
+
 def probe_runs(settings: StudySettings, progress: Progress) -> None:
     """Run the protocol over all arms; tables into probe/tables/*.parquet, the page into probe/report.html.
 
     The claims rest on the neutral source; the arms' own rollouts fill the arm × source matrix.
     """
     from probes.protocol.run import Source, run_protocol
-    from probes.protocol.settings import ProtocolSettings
     from probes.report.report import write_report
 
-    tree = {"base": BASE, "features": settings.probing.features, "position": settings.probing.position}
-    protocol = build_settings(ProtocolSettings, tree | settings.probing.protocol, "probing.protocol")
+    protocol = settings.probing.full_protocol()
 
     def source(name: str) -> Source:
         states = {
