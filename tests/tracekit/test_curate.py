@@ -181,7 +181,7 @@ def test_the_plan_says_what_is_made_and_makes_nothing(recipe: CurateSettings) ->
 
 
 def test_traces_are_written_in_groups_that_a_stream_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "ROW_GROUP", 4)
+    monkeypatch.setattr("tracekit.curation.streams.ROW_GROUP", 4)
     rows = [{"problem": f"P{n}", "gold": "7", "response": f"{n}: \\boxed{{7}}"} for n in range(10)]
     pl.DataFrame(rows).write_ndjson(tmp_path / "traces.jsonl")
     run = curate(CurateSettings(output=tmp_path / "run", data=tmp_path, sources=("traces.jsonl",), workers=1))
@@ -337,23 +337,6 @@ def test_a_prompt_template_contaminates_nothing_and_a_copied_problem_still_does(
         tmp_path, rows, contamination={"benchmarks": ["benchmark.jsonl"]}, duplicates={"problems": "off"}
     )
     assert [at for at, fate in enumerate(fates(run)) if fate != "stays"] == [3]
-
-
-def test_duplicates_are_the_same_in_one_share_and_in_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = " ".join(f"w{n}" for n in range(60))
-    rows = [
-        {"problem": f"{p}: how many?", "gold": "7", "response": f"{words} {p} {n // 2} \\boxed{{7}}"}
-        for p in range(30)
-        for n in range(4)
-    ]
-    found = []
-    for share in (10**9, 3_000):
-        monkeypatch.setattr(measuring, "TEXT_AT_ONCE", share)
-        run = curated_rows(tmp_path, rows, duplicates={"traces": 0.9, "problems": "off"}, output=tmp_path / f"{share}")
-        pairs = pl.read_parquet(run / "duplicates.parquet")
-        found.append((sorted(pairs.rows()), pl.read_parquet(run / "curated.parquet").rows()))
-    assert found[0] == found[1]
-    assert len(found[0][1]) == 30
 
 
 def test_a_second_curation_waits_or_says_who_holds_the_folder(recipe: CurateSettings) -> None:

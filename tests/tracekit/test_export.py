@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
     )
     pairs = pl.DataFrame({"problem_id": ["p"], "chosen": ["a"], "rejected": ["d"]})
     settings = ExportSettings(formats=FORMATS, max_target_tokens=10, system_prompt="Think.")
-    return export(tmp_path, conform(frame, CURATED, "curated"), pairs, settings, FACTS)
+    return export(tmp_path, [(conform(frame, CURATED, "curated"), pairs)], settings, FACTS)
 
 
 def rows(folder: Path, name: str, split: str = "train") -> list[dict]:

@@ -10,7 +10,7 @@ import polars as pl
 from tracekit.cli.curate import console, draw
 from tracekit.core.tables import STEPS, write_table
 from tracekit.curation.curate import card_facts, settings_of
-from tracekit.curation.export import Format, export
+from tracekit.curation.export import Format, export, shares_of
 from tracekit.reading.readers import SourceSettings, read_source
 from tracekit.text.contamination import contaminated
 from tracekit.text.duplicates import near_duplicates
@@ -106,6 +106,5 @@ def command_export(run: Path, *formats: Format) -> None:
     """
     settings = settings_of(run)
     wanted = settings.export.model_copy(update={"formats": formats or settings.export.formats})
-    curated, pairs = (pl.read_parquet(run / f"{name}.parquet") for name in ("curated", "pairs"))
     funnel = json.loads((run / "funnel.json").read_text(encoding="utf-8"))
-    console.print(str(export(run, curated, pairs, wanted, card_facts(settings, funnel))), soft_wrap=True)
+    console.print(str(export(run, shares_of(run), wanted, card_facts(settings, funnel))), soft_wrap=True)

@@ -217,6 +217,20 @@ def read_table(path: str | Path, schema: Schema, name: str | None = None) -> pl.
     return check(frame, schema, f"{name} ({path})")
 
 
+def check_file(path: str | Path, schema: Schema) -> None:
+    """Check a Parquet file's columns without reading its rows. Raises TableError as `read_table` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise TableError(f"{path} does not exist; expected the {path.stem} table as Parquet.")
+    try:
+        frame = pl.DataFrame(schema=pl.read_parquet_schema(path))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise TableError(
+            f"{path} is not readable as Parquet ({error}); write it again or take a whole copy."
+        ) from error
+    check(frame, schema, f"{path.stem} ({path})")
+
+
 def write_table(frame: pl.DataFrame, path: str | Path, schema: Schema | None = None) -> Path:
     """Write a Parquet table; a reader finds the old file or the new one, never a part.
 

@@ -12,23 +12,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from tracekit.core.folders import HOLDER, LOCK, lock_folder
 from tracekit.core.runs import Progress, commit, no_progress, versions, write_text
-from tracekit.core.tables import CURATED, LEDGER, full_disk_told, write_table
+from tracekit.core.tables import CURATED, LEDGER, full_disk_told
 from tracekit.curation import measurements as measuring
-from tracekit.curation.decisions import Decisions, decide_all
-from tracekit.curation.export import export
+from tracekit.curation.decisions import decide_all, gather, read_decisions
+from tracekit.curation.export import export, shares_of
+from tracekit.curation.funnel import Counts, whole_funnel
 from tracekit.curation.ledger import find
+from tracekit.curation.select import PAIRS
 from tracekit.curation.settings import CurateSettings
 from tracekit.curation.stage_cache import Stages, digest, sweep
-from tracekit.curation.verify import disagreements
+from tracekit.curation.streams import table_writer
+from tracekit.curation.verify import DISAGREEMENTS, disagreements
 
 
 class CurationError(ValueError):
@@ -99,12 +101,10 @@ def _curate(settings: CurateSettings, run: Path, stages: Stages, progress: Progr
     sweep(run)
     sweep(stages.folder)
     measured = measuring.measure_all(settings, stages, progress)
-    progress("decide", 0, 1, "")
-    decisions = decide_all(settings, measured, restored(run))
-    progress("decide", 1, 1, "")
     with full_disk_told(run):
-        _publish(settings, run, measured, decisions)
-        export(run, decisions.curated, decisions.pairs, settings.export, card_facts(settings, decisions.funnel))
+        _publish(settings, run, measured, progress)
+        funnel = json.loads((run / "funnel.json").read_text(encoding="utf-8"))
+        export(run, shares_of(run), settings.export, card_facts(settings, funnel))
     progress("export", 1, 1, "")
     return run
 
@@ -183,8 +183,8 @@ def settings_of(run: Path) -> CurateSettings:
     return CurateSettings.model_validate(json.loads(path.read_text(encoding="utf-8"))["settings"])
 
 
-def _publish(settings: CurateSettings, run: Path, measured: measuring.Measured, decisions: Decisions) -> None:
-    """Everything a reader of the run wants, under its plain name; curated.parquet comes last."""
+def _publish(settings: CurateSettings, run: Path, measured: measuring.Measured, progress: Progress) -> None:
+    """Decide, and write all that a reader of the run wants under its plain name; curated.parquet comes last."""
     record = {
         "settings": settings.model_dump(mode="json"),
         "recipe": recipe_hash(settings),
@@ -196,18 +196,29 @@ def _publish(settings: CurateSettings, run: Path, measured: measuring.Measured, 
     write_text(run / "run.json", json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     for name, path in measured.files.items():
         _link(path, run / f"{name}.parquet")
-    flags = pl.read_parquet(measured.files["traces"], columns=["trace_id", "flagged_correct"])
-    differing = disagreements(pl.read_parquet(measured.files["verdicts"]), flags)
-    write_table(differing, run / "disagreements.parquet")
-    write_table(decisions.pairs, run / "pairs.parquet")
-    write_table(decisions.ledger, run / "ledger.parquet", LEDGER)
-    funnel = {**decisions.funnel, "disagreements": _counts(differing, "other")}
-    write_text(run / "funnel.json", json.dumps(funnel, indent=2, ensure_ascii=False) + "\n")
-    write_table(decisions.curated, run / "curated.parquet", CURATED)
-
-
-def _counts(frame: pl.DataFrame, column: str) -> dict[str, int]:
-    return dict(frame.group_by(column).len().sort(column).iter_rows())
+    lost = measured.read("lost")
+    with ExitStack() as files:  # closed in turn, the last one first
+        curated = files.enter_context(table_writer(run / "curated.parquet", CURATED))
+        ledger = files.enter_context(table_writer(run / "ledger.parquet", LEDGER, row_group=100_000))
+        pairs = files.enter_context(table_writer(run / "pairs.parquet", PAIRS))
+        differing = files.enter_context(table_writer(run / "disagreements.parquet", DISAGREEMENTS))
+        ledger.write(read_decisions(lost))
+        counts, disagree, shares = list[Counts](), Counter[str](), list[dict[str, int]]()
+        whole = gather(settings, measured, restored(run))
+        for partition, decided in zip(measured.partitions, decide_all(settings, measured, whole), strict=True):
+            progress("decide", partition.start, measured.partitions[-1].stop, "")
+            ledger.write(decided.ledger)
+            pairs.write(decided.pairs)
+            curated.write(decided.curated)
+            found = disagreements(*measured.opinions(partition))
+            differing.write(found)
+            disagree.update(found["other"])
+            counts.append(decided.counts)
+            shares.append({"curated": decided.curated.height, "pairs": decided.pairs.height})
+        progress("decide", measured.partitions[-1].stop, measured.partitions[-1].stop, "")
+        funnel = whole_funnel(counts, measured, lost)
+        funnel |= {"disagreements": dict(sorted(disagree.items())), "partitions": shares}
+        write_text(run / "funnel.json", json.dumps(funnel, indent=2, ensure_ascii=False) + "\n")
 
 
 def _link(source: Path, target: Path) -> None:

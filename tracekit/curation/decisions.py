@@ -1,20 +1,24 @@
 """From what was measured to what is kept: decisions in a fixed order, each row of them in the ledger.
 
 gold → filter → duplicates → contamination → select → split. A row that one stage drops is not judged by the
-next, save where it was restored by hand.
+next, save where it was restored by hand. Decisions are made a partition at a time; what they need of the whole set
+(problems, golds, near problems, who writes think blocks) is gathered before.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
-from tracekit.core.tables import CURATED, LEDGER, check
+from tracekit.core.tables import CURATED, LEDGER, Schema, check
 from tracekit.curation.filters import apply_filters
+from tracekit.curation.funnel import Counts, severe_rules
 from tracekit.curation.ledger import DROP, KEEP, decide, dropped
 from tracekit.curation.measurements import Measured
+from tracekit.curation.partitions import Partition
 from tracekit.curation.select import pair, select, validation_groups
 from tracekit.curation.settings import CurateSettings
 from tracekit.curation.verify import KNOWN
@@ -23,12 +27,30 @@ from tracekit.text.duplicates import keep_first
 
 @dataclass(frozen=True)
 class Decisions:
-    """ledger: LEDGER. curated: CURATED. pairs: DPO pairs. funnel: counts after each stage, reasons, notes."""
+    """What was decided about a partition. ledger: LEDGER. curated: CURATED. pairs: DPO pairs."""
 
     ledger: pl.DataFrame
     curated: pl.DataFrame
     pairs: pl.DataFrame
-    funnel: dict[str, Any]
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a decision needs of the whole set.
+
+    problems: problem_id, problem, gold, source and the split it goes to. thinkers: authors who nearly always write a
+    think block. duplicates: pairs of traces. first_problems: problem → the problem that it repeats, and how near.
+    matches: each contaminated problem's strongest match.
+    """
+
+    problems: pl.DataFrame
+    golds: pl.DataFrame
+    thinkers: pl.Series
+    duplicates: pl.DataFrame
+    first_problems: pl.DataFrame
+    matches: pl.DataFrame
+    restored: dict[str, str]
 
 
 @dataclass
@@ -85,52 +107,70 @@ class _Course:
         )
 
 
-def decide_all(settings: CurateSettings, measured: Measured, restored: dict[str, str]) -> Decisions:
-    """Every decision of the recipe over the measured tables."""
-    course = _Course(_rows(settings, measured), restored)
-    course.count("sources")
-    lost = measured.read("lost")
-    course.ledger.append(_read_decisions(lost))
+def gather(settings: CurateSettings, measured: Measured, restored: dict[str, str]) -> Whole:
+    """What the decisions need of the whole set: no text but the problems'."""
+    matches = measured.read("contamination", ["problem_id", "benchmark", "shared", "ngram", "jaccard"])
+    pairs = measured.read("duplicates")
+    of_problems = pairs.filter(pl.col("kind") == "problem")
+    whole = Whole(
+        problems=_problems(settings, measured, of_problems),
+        golds=measured.read("golds"),
+        thinkers=_thinkers(measured),
+        duplicates=pairs.filter(pl.col("kind") == "trace"),
+        first_problems=pl.DataFrame(schema=_LIKE),
+        matches=matches.sort("shared", descending=True, maintain_order=True).unique(
+            "problem_id", keep="first", maintain_order=True
+        ),
+        restored=restored,
+    )
+    threshold = settings.duplicates.problems
+    if threshold is None or not of_problems.height:
+        return whole
+    return replace(whole, first_problems=_first_problems(settings, measured, whole, of_problems))
+
+
+def decide_all(settings: CurateSettings, measured: Measured, whole: Whole) -> Iterator[Decisions]:
+    """Every decision of the recipe, a partition at a time."""
+    for partition in measured.partitions:
+        yield _decide(settings, measured, whole, partition)
+
+
+def _decide(settings: CurateSettings, measured: Measured, whole: Whole, partition: Partition) -> Decisions:
+    course = _Course(_rows(settings, measured, whole, partition), whole.restored)
     everything = course.rows
-    if settings.audit_golds and settings.filters.outcomes is not None:
-        course.pass_through("gold", _gold_decisions(measured, course.rows), key="problem_id")
-    audited = course.rows
-    filtered = apply_filters(course.rows.with_columns(row_id="trace_id"), settings.filters)
-    course.pass_through("filter", filtered)
-    warnings = severe_rules(filtered, audited)
-    _drop_duplicates(settings, course, measured)
+    course.count("sources")
+    filtered, audited = _judge_alone(settings, course, whole)
+    pairs_here = whole.duplicates.filter(pl.col("left").is_in(everything["trace_id"].implode()))
+    _drop_duplicates(settings, course, whole, pairs_here)
     if settings.contamination.benchmarks:
-        course.pass_through(
-            "contamination", _contamination_decisions(settings, course.rows, measured), key="problem_id"
-        )
-    _select(settings, course, measured)
+        course.pass_through("contamination", _contamination_decisions(settings, course.rows, whole), key="problem_id")
+    _select(settings, course, measured, partition)
     pairs, rejected = _pairs(settings, course, audited, filtered)
-    problems = _problems(settings, measured)
-    course.ledger.append(_split_decisions(settings, course.rows, problems))
-    curated = _curated(settings, course, rejected, measured, problems)
-    funnel = {
-        "funnel": course.funnel,
-        "token_unit": measured.token_unit,
-        "read": {
-            "sources": measured.readings(),
-            "lost": lost.height,
-            "reasons": dict(lost.group_by("reason").len().sort("len", "reason", descending=True).head(20).iter_rows()),
-        },
-        "by_author": _by_author(everything, course.rows),
-        "outcomes": dict(everything.group_by("outcome").len().sort("outcome", nulls_last=True).iter_rows()),
-        "unverifiable_golds": _unverifiable(measured),
-        "gold_conflicts": _gold_conflicts(measured),
-        "contaminated_problems": measured.read("contamination", ["problem_id"])["problem_id"].n_unique(),
-        "pairs": pairs.height,
-        "copies": _copies(measured, course.rows),
-        "warnings": warnings,
-        "validation_problems": curated.filter(pl.col("split") == "validation")["problem_id"].n_unique(),
-    }
-    ledger = check(pl.concat(course.ledger) if course.ledger else pl.DataFrame(schema=LEDGER), LEDGER, "ledger")
-    return Decisions(ledger, curated, pairs, funnel)
+    course.ledger.append(_split_decisions(settings, course.rows, whole.problems))
+    curated = _curated(course, rejected, measured, whole.problems, partition)
+    counts = Counts(
+        funnel=course.funnel,
+        by_author=_by_author(everything, course.rows),
+        outcomes=dict(everything.group_by("outcome").len().iter_rows()),
+        pairs=pairs.height,
+        copies=_copies(pairs_here, course.rows),
+        severe=severe_rules(filtered, audited),
+        validation_problems=curated.filter(pl.col("split") == "validation")["problem_id"].n_unique(),
+    )
+    return Decisions(check(pl.concat(course.ledger), LEDGER, "ledger"), curated, pairs, counts)
 
 
-def _read_decisions(lost: pl.DataFrame) -> pl.DataFrame:
+def _judge_alone(settings: CurateSettings, course: _Course, whole: Whole) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The stages that look at a row alone: gold and filter → the filter's decisions, and the rows that it judged."""
+    if settings.audit_golds and settings.filters.outcomes is not None:
+        course.pass_through("gold", _gold_decisions(whole, course.rows), key="problem_id")
+    audited = course.rows
+    filtered = apply_filters(audited.with_columns(row_id="trace_id"), settings.filters)
+    course.pass_through("filter", filtered)
+    return filtered, audited
+
+
+def read_decisions(lost: pl.DataFrame) -> pl.DataFrame:
     """Rows that could not be read, as decisions of the stage `read`; their id is their file and number."""
     return lost.select(
         "row_id",
@@ -144,18 +184,19 @@ def _read_decisions(lost: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _rows(settings: CurateSettings, measured: Measured) -> pl.DataFrame:
+def _rows(settings: CurateSettings, measured: Measured, whole: Whole, partition: Partition) -> pl.DataFrame:
     """One row a trace: ids, measures, outcome of the deciding verifier, pass rate of the problem."""
-    traces = measured.read("traces", ["trace_id", "problem_id", "author"])
-    verdicts = measured.read("verdicts", ["trace_id", "outcome", "verifier"])
-    verdicts = verdicts.filter(pl.col("verifier") == settings.verify.verifier).drop("verifier")
-    rows = traces.join(measured.read("measures"), on="trace_id", how="left", maintain_order="left")
+    traces = measured.of(partition, "traces", ["trace_id", "problem_id", "author"])
+    verdicts = measured.of(partition, "verdicts", ["trace_id", "outcome"])  # those of the deciding verifier come first
+    rows = traces.join(measured.of(partition, "measures"), on="trace_id", how="left", maintain_order="left")
     rows = rows.join(verdicts, on="trace_id", how="left", maintain_order="left")
     counted = pl.col("outcome").is_in(KNOWN)
     if settings.pass_rate_author:
         counted = counted & (pl.col("author") == settings.pass_rate_author)
     rate = (pl.col("outcome") == "correct").filter(counted).mean().over("problem_id")
-    return rows.with_columns(rate.alias("pass_rate"), think_fault=_think_fault())
+    cut_off = pl.col("author").is_in(whole.thinkers.implode()) & ~(pl.col("think_opened") | pl.col("think_closed"))
+    fault = pl.when(cut_off).then(pl.lit("no think block, unlike its author's others")).otherwise("think_fault")
+    return rows.with_columns(rate.alias("pass_rate"), think_fault=fault)
 
 
 #: An author of at least so many traces writes a think block always where so large a share of them has one, or where so
@@ -163,16 +204,21 @@ def _rows(settings: CurateSettings, measured: Measured) -> pl.DataFrame:
 LEAST_TRACES, ALWAYS_THINKS, PROMPT_OPENS = 5, 0.8, 0.3
 
 
-def _think_fault() -> pl.Expr:
-    thinks = pl.col("think_opened") | pl.col("think_closed")
-    closes_alone = pl.col("think_closed") & ~pl.col("think_opened")
-    always = (thinks.mean().over("author") >= ALWAYS_THINKS) | (closes_alone.mean().over("author") >= PROMPT_OPENS)
-    cut_off = always & (pl.len().over("author") >= LEAST_TRACES) & ~thinks
-    return pl.when(cut_off).then(pl.lit("no think block, unlike its author's others")).otherwise("think_fault")
+def _thinkers(measured: Measured) -> pl.Series:
+    """Authors who nearly always write a think block."""
+    opened, closed = pl.col("think_opened"), pl.col("think_closed")
+    authors = pl.scan_parquet(measured.files["traces"]).select("author")
+    tags = pl.scan_parquet(measured.files["measures"]).select("think_opened", "think_closed")
+    rows = pl.concat([authors, tags], how="horizontal")
+    by_author = rows.group_by("author").agg(
+        traces=pl.len(), think=(opened | closed).mean(), close_alone=(closed & ~opened).mean()
+    )
+    always = (pl.col("think") >= ALWAYS_THINKS) | (pl.col("close_alone") >= PROMPT_OPENS)
+    return by_author.filter(always, pl.col("traces") >= LEAST_TRACES).collect()["author"]
 
 
-def _gold_decisions(measured: Measured, rows: pl.DataFrame) -> pl.DataFrame:
-    golds = measured.read("golds").filter(pl.col("problem_id").is_in(rows["problem_id"].unique().implode()))
+def _gold_decisions(whole: Whole, rows: pl.DataFrame) -> pl.DataFrame:
+    golds = whole.golds.filter(pl.col("problem_id").is_in(rows["problem_id"].unique().implode()))
     return decide(
         golds.with_columns(row_id="problem_id"),
         stage="gold",
@@ -185,39 +231,63 @@ def _gold_decisions(measured: Measured, rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _drop_duplicates(settings: CurateSettings, course: _Course, measured: Measured) -> None:
-    pairs = measured.read("duplicates")
-    problems = course.rows["problem_id"].unique(maintain_order=True)
-    if settings.duplicates.problems is not None:
-        decisions = _duplicate_decisions("problem", problems, pairs, settings.duplicates.problems)
-        course.pass_through("duplicate problems", decisions, key="problem_id")
-    if settings.duplicates.traces is not None:
-        decisions = _duplicate_decisions("trace", course.rows["trace_id"], pairs, settings.duplicates.traces)
-        course.pass_through("duplicate traces", decisions)
+#: A row and the row kept in its place.
+_LIKE: Schema = {"row_id": pl.String, "of": pl.String, "jaccard": pl.Float64}
 
 
-def _duplicate_decisions(kind: str, ids: pl.Series, pairs: pl.DataFrame, threshold: float) -> pl.DataFrame:
-    """Of the rows still in, in source order, the first of each set of duplicates stays."""
+def _first_problems(settings: CurateSettings, measured: Measured, whole: Whole, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Of the problems still in after the filters, in the order of the sources, the first of each set of near ones."""
+    paired = pl.concat([pairs["left"], pairs["right"]]).unique()
+    still_in: list[pl.Series] = [pl.Series(dtype=pl.String)]
+    for partition in measured.partitions:
+        rows = _rows(settings, measured, whole, partition)
+        course = _Course(rows.filter(pl.col("problem_id").is_in(paired.implode())), whole.restored)
+        course.count("sources")
+        _judge_alone(settings, course, whole)
+        still_in.append(course.rows["problem_id"].unique())
+    kept = pl.concat(still_in)
+    problems = whole.problems["problem_id"]
+    return _first_of_like(problems.filter(problems.is_in(kept.implode())), pairs)
+
+
+def _first_of_like(ids: pl.Series, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Rows that repeat an earlier one of `ids`, the row that is kept in their place, and how near it is → _LIKE."""
     place = pl.DataFrame({"id": ids}).with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
-    inside = pairs.filter(pl.col("kind") == kind)
+    inside = pairs
     for side in ("left", "right"):
         inside = inside.join(place, left_on=side, right_on="id", how="inner").rename({"row": f"{side}_row"})
     by_row = inside.select(pl.col("left_row").alias("left"), pl.col("right_row").alias("right"), "jaccard")
-    first = keep_first(len(ids), by_row.sort("left", "right"))
-    like = pl.Series("of", [ids[int(f)] if f >= 0 else None for f in first], dtype=pl.String)  # all null: still text
-    told = pl.DataFrame({"row_id": ids, "of": like})
+    first = pl.Series(keep_first(len(ids), by_row.sort("left", "right")))
+    repeats = pl.DataFrame({"row_id": ids.filter(first >= 0), "of": ids[first.filter(first >= 0)]})
     likeness = pl.concat(
         [inside.select("left", "right", "jaccard"), inside.select(left="right", right="left", jaccard="jaccard")]
     )
-    told = told.join(
+    return repeats.join(
         likeness.unique(["left", "right"]),
         left_on=["row_id", "of"],
         right_on=["left", "right"],
         how="left",
         maintain_order="left",
     )
+
+
+def _drop_duplicates(settings: CurateSettings, course: _Course, whole: Whole, pairs: pl.DataFrame) -> None:
+    """pairs: of the partition's traces."""
+    if (threshold := settings.duplicates.problems) is not None:
+        problems = course.rows["problem_id"].unique(maintain_order=True)
+        decisions = _duplicate_decisions("problem", problems, whole.first_problems, threshold)
+        course.pass_through("duplicate problems", decisions, key="problem_id")
+    if (threshold := settings.duplicates.traces) is not None:
+        traces = course.rows["trace_id"]
+        decisions = _duplicate_decisions("trace", traces, _first_of_like(traces, pairs), threshold)
+        course.pass_through("duplicate traces", decisions)
+
+
+def _duplicate_decisions(kind: str, ids: pl.Series, repeats: pl.DataFrame, threshold: float) -> pl.DataFrame:
+    """Of the rows still in the first of each set of duplicates stays. repeats: _LIKE."""
+    rows = pl.DataFrame({"row_id": ids}).join(repeats, on="row_id", how="left", maintain_order="left")
     return decide(
-        told,
+        rows,
         stage=f"duplicate {kind}s",
         rule="first of its like",
         version="1",
@@ -230,17 +300,13 @@ def _duplicate_decisions(kind: str, ids: pl.Series, pairs: pl.DataFrame, thresho
     )
 
 
-def _contamination_decisions(settings: CurateSettings, rows: pl.DataFrame, measured: Measured) -> pl.DataFrame:
-    matches = measured.read("contamination", ["problem_id", "benchmark", "shared", "ngram", "jaccard"])
-    strongest = matches.sort("shared", descending=True, maintain_order=True).unique(
-        "problem_id", keep="first", maintain_order=True
-    )
+def _contamination_decisions(settings: CurateSettings, rows: pl.DataFrame, whole: Whole) -> pl.DataFrame:
     problems = rows.select("problem_id").unique(maintain_order=True)
-    told = problems.join(strongest, on="problem_id", how="left", maintain_order="left").with_columns(
+    matched = problems.join(whole.matches, on="problem_id", how="left", maintain_order="left").with_columns(
         row_id="problem_id"
     )
     return decide(
-        told,
+        matched,
         stage="contamination",
         rule=f"{settings.contamination.n} words in a row",
         version="2",
@@ -255,10 +321,10 @@ def _contamination_decisions(settings: CurateSettings, rows: pl.DataFrame, measu
     )
 
 
-def _select(settings: CurateSettings, course: _Course, measured: Measured) -> None:
+def _select(settings: CurateSettings, course: _Course, measured: Measured, partition: Partition) -> None:
     rows = course.rows
     if settings.select.policy == "varied":
-        responses = measured.read("traces", ["trace_id", "response"])
+        responses = measured.of(partition, "traces", ["trace_id", "response"])
         rows = rows.join(responses, on="trace_id", how="left", maintain_order="left")
     kept = select(rows, settings.select, seed=settings.seed)
     decisions = decide(
@@ -315,13 +381,12 @@ def _split_decisions(settings: CurateSettings, rows: pl.DataFrame, problems: pl.
 
 
 def _curated(
-    settings: CurateSettings, course: _Course, rejected: pl.Series, measured: Measured, problems: pl.DataFrame
+    course: _Course, rejected: pl.Series, measured: Measured, problems: pl.DataFrame, partition: Partition
 ) -> pl.DataFrame:
     ids = pl.concat([course.rows["trace_id"], rejected])
-    traces = pl.scan_parquet(measured.files["traces"]).filter(pl.col("trace_id").is_in(ids.implode()))
-    measures = measured.read("measures", ["trace_id", "token_count"])
-    verdicts = measured.read("verdicts", ["trace_id", "outcome", "verifier"])
-    verdicts = verdicts.filter(pl.col("verifier") == settings.verify.verifier)
+    traces = pl.scan_parquet(measured.files["traces"]).slice(partition.start, partition.stop - partition.start)
+    measures = measured.of(partition, "measures", ["trace_id", "token_count"])
+    verdicts = measured.of(partition, "verdicts", ["trace_id", "outcome"])
     # A row that a person took back in has no verdict: the verifier's was overruled.
     wrong_here = verdicts.filter(pl.col("outcome") != "correct")["trace_id"]
     overruled = course.rows.filter(pl.col("trace_id").is_in(wrong_here.implode()), course.named())["trace_id"]
@@ -329,18 +394,18 @@ def _curated(
     outcome = verdicts.select(
         "trace_id", correct=pl.when(pl.col("outcome").is_in(KNOWN) & ~by_hand).then(pl.col("outcome") == "correct")
     )
-    frame = traces.drop("token_count", "flagged_correct").collect()
+    kept = traces.filter(pl.col("trace_id").is_in(ids.implode()))
+    frame = kept.drop("token_count", "flagged_correct").collect()
     for side, key in ((measures, "trace_id"), (outcome, "trace_id"), (problems, "problem_id")):
         frame = frame.join(side, on=key, how="left", maintain_order="left")
     return check(frame, CURATED, "curated")
 
 
-def _problems(settings: CurateSettings, measured: Measured) -> pl.DataFrame:
-    """Problems with their split; those held back for validation go with all that is near them."""
+def _problems(settings: CurateSettings, measured: Measured, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Problems with their split; those held back for validation go with all that is near them (pairs)."""
     problems = measured.read("problems", ["problem_id", "problem", "gold", "source", "split"])
     if not settings.validation:
         return problems
-    pairs = measured.read("duplicates").filter(pl.col("kind") == "problem")
     groups = _groups(problems["problem_id"], pairs)
     held = validation_groups(groups, settings.validation, seed=settings.seed)
     split = pl.when(held & (pl.col("split") == "train")).then(pl.lit("validation")).otherwise(pl.col("split"))
@@ -375,38 +440,8 @@ def _by_author(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, dict[str,
     return {row.pop("author"): row for row in table.to_dicts()}
 
 
-def _unverifiable(measured: Measured) -> dict[str, int]:
-    faults = measured.read("golds").filter(pl.col("outcome") != "correct")
-    return dict(faults.group_by("outcome").len().sort("outcome").iter_rows())
-
-
-def _copies(measured: Measured, rows: pl.DataFrame) -> int:
+def _copies(pairs: pl.DataFrame, rows: pl.DataFrame) -> int:
     """Traces still in whose very text stands before in another trace of their problem."""
-    exact = measured.read("duplicates").filter(pl.col("kind") == "trace", pl.col("jaccard") == 1.0)
+    exact = pairs.filter(pl.col("jaccard") == 1.0)
     inside = pl.col("left").is_in(rows["trace_id"].implode()) & pl.col("right").is_in(rows["trace_id"].implode())
     return exact.filter(inside)["right"].n_unique()
-
-
-#: A rule that drops more than this share of the correct traces is told to the user, with three of them.
-SEVERE = 0.2
-
-
-def severe_rules(filtered: pl.DataFrame, rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """Filter rules that drop more than a fifth of the correct traces → rule, dropped, correct, threshold, examples.
-
-    filtered: the filters' LEDGER rows. rows: the traces that they judged, with their outcome.
-    """
-    correct = rows.filter(pl.col("outcome") == "correct")["trace_id"]
-    drops = filtered.filter(pl.col("verdict") == DROP, pl.col("row_id").is_in(correct.implode()))
-    counts = drops.group_by("rule", "threshold", maintain_order=True).agg(
-        dropped=pl.len(), examples=pl.struct("row_id", "measured").head(3)
-    )
-    return [
-        {**row, "correct": len(correct)} for row in counts.to_dicts() if row["dropped"] > SEVERE * max(len(correct), 1)
-    ]
-
-
-def _gold_conflicts(measured: Measured) -> int:
-    """Problems whose very text stands under two golds: at least one is wrong."""
-    problems = measured.read("problems", ["problem", "gold"])
-    return problems.group_by("problem").agg(pl.col("gold").n_unique()).filter(pl.col("gold") > 1).height

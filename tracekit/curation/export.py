@@ -43,8 +43,8 @@ class ExportSettings(Settings):
 
 
 Row = dict[str, Any]
-#: Rows that are made and written at a time.
-ROW_GROUP = 2_000
+#: Rows that are made and written at a time, and about how many bytes of responses.
+ROW_GROUP, SLICE_BYTES = 2_000, 32 * 2**20
 
 _MESSAGES = pa.list_(pa.struct([("content", pa.string()), ("role", pa.string())]))
 _VERL = [
@@ -66,35 +66,59 @@ ARROW_SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
-def export(
-    run: Path, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings, facts: dict[str, Any]
-) -> Path:
-    """Write every format and the card into run/export; the folder is replaced whole. `facts`: what the card tells."""
+#: A partition's curated rows (CURATED) and DPO pairs.
+Share = tuple[pl.DataFrame, pl.DataFrame]
+
+
+def export(run: Path, shares: Iterable[Share], settings: ExportSettings, facts: dict[str, Any]) -> Path:
+    """Write every format and the card into run/export; the folder is replaced whole.
+
+    shares: the curated set a partition at a time. facts: what the card says of recipe, sources and funnel.
+    """
     final = run / "export"
-    with replace_folder(final, "export") as folder:
-        written: dict[str, dict[str, int]] = {
-            name: _write_format(name, curated, pairs, settings, folder) for name in settings.formats
-        }
-        too_long = _too_long(curated, settings).height
-        write_text(folder / "README.md", _card(facts, written, too_long, settings))
+    with replace_folder(final, "export") as folder, ExitStack() as files:
+        formats = {name: _Written(name, folder / name, files) for name in settings.formats}
+        too_long = 0
+        for curated, pairs in shares:
+            too_long += _too_long(curated, settings).height
+            for written in formats.values():
+                written.add(curated, pairs, settings)
+        files.close()
+        counts = {name: dict(written.counts) for name, written in formats.items()}
+        write_text(folder / "README.md", _card(facts, counts, too_long, settings))
     return final
 
 
-def _write_format(
-    name: Format, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings, folder: Path
-) -> dict[str, int]:
-    """Split → rows written, one file each. Rows are made and written a slice at a time, to bound memory."""
-    counts: Counter[str] = Counter()
-    with ExitStack() as files:
-        writers: dict[str, Callable[[list[Row]], object]] = {}
-        for rows in batched(rows_of(name, curated, pairs, settings), ROW_GROUP):
-            for split in dict.fromkeys(row["split"] for row in rows):
-                if split not in writers:
-                    writers[split] = _open(name, folder / name, split, files)
-                of_split = [row["row"] for row in rows if row["split"] == split]
-                writers[split](of_split)
-                counts[split] += len(of_split)
-    return dict(counts)
+def shares_of(run: Path) -> Iterator[Share]:
+    """The curated set of a run, a partition at a time."""
+    rows = json.loads((run / "funnel.json").read_text(encoding="utf-8"))["partitions"]
+    starts = {"curated": 0, "pairs": 0}
+    for counts in rows:
+        scans = (pl.scan_parquet(run / f"{name}.parquet").slice(starts[name], counts[name]) for name in starts)
+        curated, pairs = (scan.collect() for scan in scans)
+        starts = {name: start + counts[name] for name, start in starts.items()}
+        yield curated, pairs
+
+
+class _Written:
+    """The files of one format, one a split, and how many rows each holds."""
+
+    def __init__(self, name: Format, folder: Path, files: ExitStack) -> None:
+        self._name, self._folder, self._files = name, folder, files
+        self._writers: dict[str, Callable[[list[Row]], object]] = {}
+        self.counts: Counter[str] = Counter()
+
+    def add(self, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings) -> None:
+        """Write a share's rows, made a slice at a time, to bound memory."""
+        longest = int(curated["response"].str.len_bytes().mean() or 1) + 1  # type: ignore[arg-type]
+        rows = rows_of(self._name, curated, pairs, settings, self.counts.total())
+        for some in batched(rows, max(1, min(ROW_GROUP, SLICE_BYTES // longest))):
+            for split in dict.fromkeys(row["split"] for row in some):
+                if split not in self._writers:
+                    self._writers[split] = _open(self._name, self._folder, split, self._files)
+                of_split = [row["row"] for row in some if row["split"] == split]
+                self._writers[split](of_split)
+                self.counts[split] += len(of_split)
 
 
 def batched(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
@@ -104,8 +128,13 @@ def batched(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield some
 
 
-def rows_of(name: str, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings) -> Iterator[Row]:
-    """A format's rows as plain values, each with the split it belongs to: {"split": …, "row": …}."""
+def rows_of(
+    name: str, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings, first: int = 0
+) -> Iterator[Row]:
+    """A format's rows as plain values, each with the split it belongs to: {"split": …, "row": …}.
+
+    first: index of the first row among the rows of all shares.
+    """
     fitting = curated.join(_too_long(curated, settings).select("trace_id"), on="trace_id", how="anti")
     good = fitting.filter(pl.col("correct").fill_null(True) | ~pl.col("trace_id").is_in(pairs["rejected"].implode()))
     if name == "trl-dpo":
@@ -114,7 +143,7 @@ def rows_of(name: str, curated: pl.DataFrame, pairs: pl.DataFrame, settings: Exp
     if name in ("verl", "trl-grpo"):
         good = curated.unique("problem_id", keep="first", maintain_order=True)
     make = _MAKERS[name]
-    for index, row in enumerate(good.iter_rows(named=True, buffer_size=ROW_GROUP)):
+    for index, row in enumerate(good.iter_rows(named=True, buffer_size=ROW_GROUP), start=first):
         yield {"split": row["split"], "row": make(row, index, settings)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,34 +11,38 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from tracekit.core.ids import file_digest
-from tracekit.core.runs import Progress, no_progress, write_text
+from tracekit.core.runs import Progress, no_progress
 from tracekit.core.tables import STEPS, VERDICTS, Schema
+from tracekit.curation.partitions import Partition, partitions_of
 from tracekit.curation.ray_engine import for_each_on_ray
 from tracekit.curation.settings import ContaminationSettings, CurateSettings
+from tracekit.curation.sources import files_of, source_inputs, source_stage
 from tracekit.curation.stage_cache import Plan, Stages, digest
+from tracekit.curation.streams import Slices, join_tables, table_writer, write_frames
 from tracekit.curation.verify import audit_golds, policy_digest, verifier_version, verify_traces
-from tracekit.reading.readers import SourceError, SourceSettings, iterate_source, read_source, source_files
+from tracekit.reading.readers import read_source
 from tracekit.text.contamination import contaminated, template_ngrams, without_templates
 from tracekit.text.duplicates import exact_duplicates, near_duplicates
-from tracekit.text.features import FULL, SCRIPTS, measure_file, script_counts, scripts_of
-from tracekit.text.segment_worker import segment_in_processes
+from tracekit.text.features import CHUNK, FULL, SCRIPTS, measure, script_counts, scripts_of
+from tracekit.text.segment_worker import Segmenters
 from tracekit.text.shingles import Hashes
 from tracekit.text.tokens import count_tokens, tokenizer_digest
 
 #: Raised when a stage's code changes what it writes: older folders of that stage are then made anew.
-VERSIONS = {"sources": 6, "segment": 1, "measures": 2, "golds": 1, "verify": 2, "duplicates": 2, "contamination": 3}
-#: Traces of a row group, which is what a stream holds at once: 16 MB of text at 8 KB each. Left to itself, polars
-#: makes one group of 100,000 and more.
-ROW_GROUP = 2_000
-#: Bytes of responses that the search for duplicates holds at a time.
-TEXT_AT_ONCE = 256_000_000
+VERSIONS = {"segment": 2, "measures": 3, "golds": 1, "verify": 2, "duplicates": 3, "contamination": 3}
 #: Problems held against a benchmark at a time, to bound memory.
 PROBLEMS_AT_ONCE = 50_000
 #: Least Jaccard index at which two problems go to the same side of a split where no rule drops near problems.
 NEAR_FOR_SPLIT = 0.9
-#: Traces segmented between two writes to disk.
+#: Traces segmented between two writes to disk, at most.
 SEGMENT_BATCH = 10_000
+#: What the steps of a trace add up to.
+STEP_COUNTS: Schema = {
+    "trace_id": pl.String,
+    "steps": pl.Int32,
+    "wrong_calculations": pl.Int32,
+    "first_wrong_step": pl.Int32,
+}
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,22 @@ class Measured:
     files: dict[str, Path]
     token_unit: str
     reading: Path
+    partitions: tuple[Partition, ...] = ()
 
     def read(self, name: str, columns: list[str] | None = None) -> pl.DataFrame:
         """One of the tables."""
         return pl.read_parquet(self.files[name], columns=columns)
+
+    def of(self, partition: Partition, name: str, columns: list[str] | None = None) -> pl.DataFrame:
+        """A partition's rows of a table with one row a trace, in the order of the traces."""
+        return Slices(self.files[name]).read(partition.start, partition.stop, columns)
+
+    def opinions(self, partition: Partition) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """A partition's verdicts of every verifier, and the data set's own flags."""
+        total = self.partitions[-1].stop
+        verdicts, rows = Slices(self.files["verdicts"]), pq.read_metadata(self.files["verdicts"]).num_rows
+        parts = [verdicts.read(at + partition.start, at + partition.stop) for at in range(0, rows, total)]
+        return pl.concat(parts), self.of(partition, "traces", ["trace_id", "flagged_correct"])
 
     def readings(self) -> dict[str, Any]:
         """Source → the columns that were read, and its first rows."""
@@ -60,7 +76,7 @@ class Measured:
 
 def measure_all(settings: CurateSettings, stages: Stages, progress: Progress) -> Measured:
     """Run or find every measuring stage."""
-    sources = _sources(settings, stages, progress)
+    sources = source_stage(settings, stages, progress)
     segments = _segments(settings, sources, stages, progress)
     measures = _measures(settings, sources, segments, stages, progress)
     golds = _golds(settings, sources, stages, progress)
@@ -78,7 +94,9 @@ def measure_all(settings: CurateSettings, stages: Stages, progress: Progress) ->
         "duplicates": duplicates / "duplicates.parquet",
         "contamination": contamination / "contamination.parquet",
     }
-    return Measured(files, settings.tokenizer or "words (split at white space)", sources / "reading.json")
+    partitions = () if isinstance(stages, Plan) else tuple(partitions_of(sources))
+    unit = settings.tokenizer or "words (split at white space)"
+    return Measured(files, unit, sources / "reading.json", partitions)
 
 
 #: Characters a second on one core, by which a plan is estimated: measured with benchmarks/curation.py's tables
@@ -113,109 +131,53 @@ def _characters(file: Path) -> int:
     return sum(footer.row_group(group).total_byte_size for group in range(footer.num_row_groups))
 
 
-def files_of(source: SourceSettings, data: Path) -> list[Path]:
-    """The files a source is made of; none for a hub name."""
-    path = data / source.path
-    own = [path / f"{name}.parquet" for name in ("problems", "traces", "steps")]
-    return [f for f in own if f.is_file()] if own[0].is_file() else source_files(source, data)
-
-
-def _sources(settings: CurateSettings, stages: Stages, progress: Progress) -> Path:
-    def make(folder: Path) -> None:
-        (folder / "parts").mkdir()
-        problems, steps, lost, count = [], [], [], 0
-        readings: dict[str, Any] = {}
-        for source in settings.sources:
-            for part in iterate_source(source, settings.data):
-                lost.append(part.lost)
-                readings.setdefault(source.path, part.reading())
-                problems.append(part.problems)
-                steps.append(part.steps)
-                part.traces.write_parquet(folder / "parts" / f"{len(problems):06d}.parquet")
-                count += part.traces.height
-                progress("sources", count, 0, part.where)
-        unique, same = _merged(pl.concat(problems).unique("problem_id", keep="first", maintain_order=True))
-        unique.write_parquet(folder / "problems.parquet")
-        pl.concat(steps).write_parquet(folder / "given_steps.parquet")
-        pl.concat(lost).write_parquet(folder / "lost.parquet")
-        write_text(folder / "reading.json", json.dumps(readings, ensure_ascii=False, indent=1))
-        parts = pl.scan_parquet(folder / "parts" / "*.parquet")
-        if same:
-            parts = parts.with_columns(pl.col("problem_id").replace(same))
-        parts.sink_parquet(folder / "traces.parquet", row_group_size=ROW_GROUP)
-        for path in (folder / "parts").iterdir():
-            path.unlink()
-        (folder / "parts").rmdir()
-        if not count:
-            raise SourceError(
-                f"the sources hold {unique.height:,} problems and no responses; collect them (tracekit collect "
-                "problems=FILE), or name their column with --map response=COLUMN."
-            )
-        _check_unique(folder / "traces.parquet")
-
-    inputs = [_source_inputs(source, settings.data) for source in settings.sources]
-    return stages.build("sources", {"version": VERSIONS["sources"], "sources": inputs}, make)
-
-
-def _merged(problems: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Problems with those merged that two sources share, and problem_id → the id that stands for it.
-
-    The same text with the same gold and split is one problem: two teachers' traces of it stand side by side, and none
-    is lost as the trace of a duplicate problem.
-    """
-    first = problems.with_columns(first=pl.col("problem_id").first().over("problem", "gold", "split"))
-    again = first.filter(pl.col("first") != pl.col("problem_id"))
-    same = dict(again.select("problem_id", "first").iter_rows())
-    return first.filter(pl.col("first") == pl.col("problem_id")).drop("first"), same
-
-
-def _check_unique(traces: Path) -> None:
-    ids = pl.read_parquet(traces, columns=["trace_id"])["trace_id"]
-    if ids.n_unique() < len(ids):
-        twice = ids.filter(ids.is_duplicated())[0]
-        raise SourceError(f"trace {twice} is read from two sources; name each file in one source, or name them apart.")
-
-
-def _source_inputs(source: SourceSettings, data: Path) -> dict[str, Any]:
-    files = [(file.name, file_digest(file)) for file in files_of(source, data)]
-    return {**source.model_dump(mode="json", exclude={"licence"}), "files": files}
-
-
 def _segments(settings: CurateSettings, sources: Path, stages: Stages, progress: Progress) -> Path:
-    """Steps as the source gives them, segmented here where it gives none."""
+    """Steps as the source gives them, segmented here where it gives none; and what they add up to."""
+    segmenters = Segmenters(settings.local_workers)
 
-    def work(batch: pl.DataFrame) -> pl.DataFrame:
-        given = pl.scan_parquet(sources / "given_steps.parquet")
-        given_here = given.filter(pl.col("trace_id").is_in(batch["trace_id"].implode())).collect()
-        rest = batch.filter(~pl.col("trace_id").is_in(given_here["trace_id"].unique().implode()))
-        return pl.concat([given_here, segment_in_processes(rest, settings.local_workers)])
+    def work(piece: Piece) -> dict[str, pl.DataFrame]:
+        batch = Slices(sources / "traces.parquet").read(piece.start, piece.stop, ["trace_id", "response"])
+        within = Slices(sources / "given_steps.parquet").read(piece.partition.steps_start, piece.partition.steps_stop)
+        given = within.filter(pl.col("trace_id").is_in(batch["trace_id"].implode()))
+        rest = batch.filter(~pl.col("trace_id").is_in(given["trace_id"].unique().implode()))
+        steps = pl.concat([given, segmenters.segment(rest)])
+        return {"steps": steps, "step_counts": _step_counts(steps)}
 
-    traces = pl.scan_parquet(sources / "traces.parquet").select("trace_id", "response")
     inputs = {"version": VERSIONS["segment"], "sources": sources.name}
-    batches = Batches(traces, SEGMENT_BATCH, work, "steps", STEPS)
-    return _in_batches(stages, "segment", inputs, batches, settings.engine, progress)
+    batches = Batches(sources, SEGMENT_BATCH, work, {"steps": STEPS, "step_counts": STEP_COUNTS})
+    with segmenters:
+        return _in_batches(stages, "segment", inputs, batches, settings.engine, progress)
+
+
+def _step_counts(steps: pl.DataFrame) -> pl.DataFrame:
+    wrong = pl.col("correct").eq(False)
+    return steps.group_by("trace_id", maintain_order=True).agg(
+        steps=pl.len().cast(pl.Int32),
+        wrong_calculations=wrong.sum().cast(pl.Int32),
+        first_wrong_step=pl.col("step").filter(wrong).min(),
+    )
 
 
 def _measures(settings: CurateSettings, sources: Path, segments: Path, stages: Stages, progress: Progress) -> Path:
     def make(folder: Path) -> None:
-        progress("measures", 0, 1, "")
-        traces = pl.scan_parquet(sources / "traces.parquet")
-        # Words stand in for tokens where no tokenizer is named, and counting them takes most of the pass.
-        wanted = {name: of for name, of in FULL.items() if name != "words" or not settings.tokenizer}
-        measure_file(sources / "traces.parquet", folder / "text.parquet", {**wanted, **script_counts()})
-        table = _without_the_problems_language(pl.read_parquet(folder / "text.parquet"), sources)
-        (folder / "text.parquet").unlink()
+        traces = sources / "traces.parquet"
+        tokens = None
         if settings.tokenizer:
-            tokens = count_tokens(traces.select("response"), settings.tokenizer, progress)
-            table = table.with_columns(tokens.alias("tokens"))
-        counts = pl.col("tokens" if settings.tokenizer else "words")
-        known = traces.select("token_count").collect()["token_count"]
-        table = table.with_columns(pl.coalesce(known, counts).cast(pl.Int32).alias("token_count"))
-        by_trace = _step_measures(pl.scan_parquet(segments / "steps.parquet"))
-        table = table.join(by_trace, on="trace_id", how="left", maintain_order="left")
-        table = table.with_columns(pl.col("steps", "wrong_calculations").fill_null(0))
-        table.drop("tokens", strict=False).write_parquet(folder / "measures.parquet")
-        progress("measures", 1, 1, "")
+            tokens = count_tokens(pl.scan_parquet(traces).select("response"), settings.tokenizer, progress)
+        steps = pl.read_parquet(segments / "step_counts.parquet")
+        spoken = scripts_of(pl.read_parquet(sources / "problems.parquet", columns=["problem_id", "problem"]))
+        partitions = partitions_of(sources)
+
+        def frames() -> Iterator[pl.DataFrame]:
+            for partition in partitions:
+                progress("measures", partition.start, partitions[-1].stop, "")
+                for start, stop in partition.pieces(partition.stop):
+                    table = _measured_text(traces, start, stop, spoken, tokens)
+                    table = table.join(steps, on="trace_id", how="left", maintain_order="left")
+                    yield table.with_columns(pl.col("steps", "wrong_calculations").fill_null(0))
+
+        write_frames(frames(), folder / "measures.parquet")
+        progress("measures", partitions[-1].stop, partitions[-1].stop, "")
 
     inputs = {
         "version": VERSIONS["measures"],
@@ -226,11 +188,21 @@ def _measures(settings: CurateSettings, sources: Path, segments: Path, stages: S
     return stages.build("measures", inputs, make)
 
 
-def _without_the_problems_language(table: pl.DataFrame, sources: Path) -> pl.DataFrame:
+def _measured_text(traces: Path, start: int, stop: int, spoken: pl.DataFrame, tokens: pl.Series | None) -> pl.DataFrame:
+    """What the text of these traces measures. tokens: of all traces; words are counted where they are None."""
+    # Words stand in for tokens where no tokenizer is named, and counting them takes most of the pass.
+    wanted = {name: of for name, of in FULL.items() if name != "words" or tokens is None}
+    some = pl.scan_parquet(traces).slice(start, stop - start)
+    with pl.Config(streaming_chunk_size=CHUNK):
+        table = measure(some, {**wanted, **script_counts()}).collect(engine="streaming")
+    given = Slices(traces).read(start, stop, ["problem_id", "token_count"])
+    table = _without_the_problems_language(table.with_columns(given["problem_id"]), spoken)
+    counts = table["words"] if tokens is None else tokens[start:stop]
+    return table.with_columns(token_count=given["token_count"].fill_null(counts.cast(pl.Int32)))
+
+
+def _without_the_problems_language(table: pl.DataFrame, spoken: pl.DataFrame) -> pl.DataFrame:
     """`foreign_share` without the scripts of the problem; `language_switches` unknown where it is written in one."""
-    spoken = scripts_of(pl.read_parquet(sources / "problems.parquet", columns=["problem_id", "problem"]))
-    of = pl.read_parquet(sources / "traces.parquet", columns=["trace_id", "problem_id"])
-    table = table.join(of, on="trace_id", how="left", maintain_order="left")
     table = table.join(spoken, on="problem_id", how="left", maintain_order="left")
     foreign = pl.sum_horizontal(pl.when(~pl.col(f"of_{name}")).then(f"in_{name}") for name in SCRIPTS)
     same_language = pl.any_horizontal(f"of_{name}" for name in SCRIPTS)
@@ -238,19 +210,6 @@ def _without_the_problems_language(table: pl.DataFrame, sources: Path) -> pl.Dat
         foreign_share=(foreign / pl.col("characters")).fill_nan(0).cast(pl.Float32),
         language_switches=pl.when(~same_language).then("language_switches"),
     ).drop("problem_id", pl.selectors.starts_with("in_", "of_"))
-
-
-def _step_measures(steps: pl.LazyFrame) -> pl.DataFrame:
-    wrong = pl.col("correct").eq(False)
-    return (
-        steps.group_by("trace_id")
-        .agg(
-            steps=pl.len().cast(pl.Int32),
-            wrong_calculations=wrong.sum().cast(pl.Int32),
-            first_wrong_step=pl.col("step").filter(wrong).min(),
-        )
-        .collect()
-    )
 
 
 def _golds(settings: CurateSettings, sources: Path, stages: Stages, progress: Progress) -> Path:
@@ -269,27 +228,26 @@ def _verifier(name: Any) -> dict[str, str]:
 
 def _verdicts(settings: CurateSettings, sources: Path, golds: Path, stages: Stages, progress: Progress) -> Path:
     """Every trace whose problem has a gold, by the deciding verifier and by those asked for a second opinion."""
-    problems = pl.scan_parquet(sources / "problems.parquet").select("problem_id", "gold")
-    traces = pl.scan_parquet(sources / "traces.parquet").select("trace_id", "problem_id", "response")
     parts = []
     for name in dict.fromkeys((settings.verify.verifier, *settings.verify.also)):
 
-        def work(batch: pl.DataFrame, name: Any = name) -> pl.DataFrame:
-            # Joined batch by batch: a slice of a join reads every row before it, and verifying would be quadratic.
-            golds_here = problems.join(
-                batch.lazy().select("problem_id").unique(), on="problem_id", how="semi"
-            ).collect()
+        def work(piece: Piece, name: Any = name) -> dict[str, pl.DataFrame]:
+            columns = ["trace_id", "problem_id", "response"]
+            batch = Slices(sources / "traces.parquet").read(piece.start, piece.stop, columns)
+            here = batch.lazy().select("problem_id").unique()
+            problems = pl.scan_parquet(sources / "problems.parquet").select("problem_id", "gold")
+            golds_here = problems.join(here, on="problem_id", how="semi").collect()
             with_golds = batch.join(golds_here, on="problem_id", how="left", maintain_order="left")
-            return verify_traces(with_golds, name, workers=settings.local_workers)
+            return {"verdicts": verify_traces(with_golds, name, workers=settings.local_workers)}
 
         inputs = {"version": VERSIONS["verify"], "sources": sources.name, **_verifier(name)}
-        batches = Batches(traces, settings.verify.batch, work, "verdicts", VERDICTS)
+        batches = Batches(sources, settings.verify.batch, work, {"verdicts": VERDICTS})
         parts.append(_in_batches(stages, "verify", inputs, batches, settings.engine, progress))
     if len(parts) == 1:
         return parts[0]
 
     def make(folder: Path) -> None:
-        pl.scan_parquet([p / "verdicts.parquet" for p in parts]).sink_parquet(folder / "verdicts.parquet")
+        join_tables([part / "verdicts.parquet" for part in parts], folder / "verdicts.parquet", VERDICTS)
 
     return stages.build("verify.all", {"parts": [p.name for p in parts]}, make)
 
@@ -302,20 +260,18 @@ def _duplicates(settings: CurateSettings, sources: Path, stages: Stages, progres
 
     def make(folder: Path) -> None:
         problems = pl.read_parquet(sources / "problems.parquet", columns=["problem_id", "problem"])
-        progress("duplicates", 0, 1, "problems")
-        parts = [_pairs("problem", problems["problem_id"], problems["problem"], None, near_problems, wanted.n)]
-        # Switched off, copies are still counted: the funnel tells how many there are.
-        traces = pl.scan_parquet(sources / "traces.parquet").select("trace_id", "problem_id", "response")
-        shares = -(-_characters(sources / "traces.parquet") // TEXT_AT_ONCE)
-        for share in range(shares):  # a problem's traces are in one share, which is held in memory at a time
-            progress("duplicates", 1 + share, 1 + shares, "traces")
-            here = pl.col("problem_id").hash() % shares == share
-            some = (traces if shares == 1 else traces.filter(here)).collect()
-            parts.append(
-                _pairs("trace", some["trace_id"], some["response"], some["problem_id"], wanted.traces, wanted.n)
-            )
-        pl.concat(parts).write_parquet(folder / "duplicates.parquet")
-        progress("duplicates", 1 + shares, 1 + shares, "")
+        partitions = partitions_of(sources)
+        progress("duplicates", 0, 1 + len(partitions), "problems")
+        with table_writer(folder / "duplicates.parquet", DUPLICATES, row_group=100_000) as written:
+            written.write(_pairs("problem", problems["problem_id"], problems["problem"], None, near_problems, wanted.n))
+            # Switched off, copies are still counted: the funnel tells how many there are.
+            for partition in partitions:
+                progress("duplicates", 1 + partition.number, 1 + len(partitions), "traces")
+                columns = ["trace_id", "problem_id", "response"]
+                some = Slices(sources / "traces.parquet").read(partition.start, partition.stop, columns)
+                ids, texts, groups = some["trace_id"], some["response"], some["problem_id"]
+                written.write(_pairs("trace", ids, texts, groups, wanted.traces, wanted.n))
+        progress("duplicates", 1 + len(partitions), 1 + len(partitions), "")
 
     inputs = {"version": VERSIONS["duplicates"], "sources": sources.name, **wanted.model_dump(mode="json")}
     inputs["problems"] = near_problems
@@ -374,7 +330,7 @@ def _contamination(settings: CurateSettings, sources: Path, stages: Stages, prog
             )
         pl.concat(parts).write_parquet(folder / "contamination.parquet")
 
-    benchmarks = [_source_inputs(source, settings.data) for source in wanted.benchmarks]
+    benchmarks = [source_inputs(source, settings.data) for source in wanted.benchmarks]
     inputs = {"version": VERSIONS["contamination"], "sources": sources.name, "benchmarks": benchmarks, "n": wanted.n}
     inputs |= {"near": wanted.near, "template_share": wanted.template_share}
     return stages.build("contamination", inputs, make)
@@ -421,40 +377,54 @@ CONTAMINATION: Schema = {
 }
 
 
+DUPLICATES: Schema = {"kind": pl.String, "left": pl.String, "right": pl.String, "jaccard": pl.Float64}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Traces start to stop (excluded), all of one partition."""
+
+    partition: Partition
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class Batches:
-    """How a stage is made batch by batch: `work` turns a frame of `size` rows of `traces` into rows of `schema`."""
+    """How a stage is made piece by piece: `work` turns at most `size` traces into rows of `tables`."""
 
-    traces: pl.LazyFrame
+    sources: Path
     size: int
-    work: Callable[[pl.DataFrame], pl.DataFrame]
-    table: str
-    schema: Schema
+    work: Callable[[Piece], dict[str, pl.DataFrame]]
+    tables: dict[str, Schema]
+
+    def pieces(self) -> list[Piece]:
+        """All pieces, in the order of the traces."""
+        return [Piece(one, *ends) for one in partitions_of(self.sources) for ends in one.pieces(self.size)]
 
 
 def _in_batches(
     stages: Stages, name: str, inputs: dict[str, Any], batches: Batches, engine: str, progress: Progress
 ) -> Path:
     """A stage made of batches, each a small stage of its own until all are there: a kill costs the one at work."""
-    made: list[Path] = []
     parts_name = f"{name}.batch-{digest({**inputs, 'size': batches.size})}"
 
-    def make_batch(start: int) -> Path:
+    def make_batch(piece: Piece) -> Path:
         def make(part: Path) -> None:
-            batches.work(batches.traces.slice(start, batches.size).collect()).write_parquet(part / "part.parquet")
+            for table, rows in batches.work(piece).items():
+                rows.write_parquet(part / f"{table}.parquet", compression="lz4")
 
-        return stages.build(parts_name, {"start": start, "size": batches.size}, make)
+        return stages.build(parts_name, {"start": piece.start, "stop": piece.stop}, make)
 
     def make(folder: Path) -> None:
-        total = batches.traces.select(pl.len()).collect().item()
-        starts = list(range(0, total, batches.size))
+        pieces, made = batches.pieces(), list[Path]()
         remote = engine == "ray"
         job = stages.folder / f"{parts_name}-ray"  # goes with the batches, whichever engine ends the stage
-        for path in for_each_on_ray(starts, make_batch, job) if remote else map(make_batch, starts):
+        for path in for_each_on_ray(pieces, make_batch, job) if remote else map(make_batch, pieces):
+            progress(name, pieces[len(made)].stop, pieces[-1].stop, "")
             made.append(path)
-            progress(name, min(len(made) * batches.size, total), total, "")
-        parts = [path / "part.parquet" for path in made]
-        pl.scan_parquet(parts, schema=batches.schema).sink_parquet(folder / f"{batches.table}.parquet")
+        for table, schema in batches.tables.items():
+            join_tables([path / f"{table}.parquet" for path in made], folder / f"{table}.parquet", schema)
 
     final = stages.build(name, inputs, make)
     stages.discard(parts_name)  # the whole stage stands: its batches are no longer needed

@@ -10,15 +10,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class RayMissing(ValueError):
     """Ray is not installed: the message says which extra adds it."""
 
 
-def for_each_on_ray(starts: Sequence[int], make_batch: Callable[[int], Path], job: Path) -> Iterator[Path]:
-    """The batches' folders in the order of `starts`, made on all workers of the cluster, or of this machine.
+def for_each_on_ray(pieces: Sequence[T], make_batch: Callable[[T], Path], job: Path) -> Iterator[Path]:
+    """The batches' folders in the order of `pieces`, made on all workers of the cluster, or of this machine.
 
     job: a folder for Ray Data's checkpoint, removed at the end: a job that comes after an interrupted one goes on from
         it. make_batch finds what it made before.
@@ -29,11 +31,11 @@ def for_each_on_ray(starts: Sequence[int], make_batch: Callable[[int], Path], jo
         from ray.data.checkpoint import CheckpointConfig
     except ImportError as error:
         raise RayMissing('engine = "ray" needs Ray: pip install \'.[ray]\'. engine = "local" does without.') from error
-    if not starts:
+    if not pieces:
         return
 
     def make(row: dict[str, Any]) -> dict[str, Any]:
-        make_batch(starts[int(row["id"])])
+        make_batch(pieces[int(row["id"])])
         return row
 
     context = ray.data.DataContext.get_current()
@@ -44,9 +46,9 @@ def for_each_on_ray(starts: Sequence[int], make_batch: Callable[[int], Path], jo
     try:
         # A range, since Ray Data puts small files together into one task; written, since a row counts as done when it
         # is written.
-        numbers = ray.data.range(len(starts), override_num_blocks=len(starts))
+        numbers = ray.data.range(len(pieces), override_num_blocks=len(pieces))
         numbers.map(make).write_parquet(str(job / "done"))
     finally:
         context.checkpoint_config = before
-    yield from map(make_batch, starts)
+    yield from map(make_batch, pieces)
     shutil.rmtree(job)

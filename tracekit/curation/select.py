@@ -10,7 +10,11 @@ import polars as pl
 from pydantic import Field
 
 from tracekit.core.settings import Settings
+from tracekit.core.tables import Schema
 from tracekit.text.shingles import ngrams, normalise, words
+
+#: Two traces of a problem for DPO.
+PAIRS: Schema = {"problem_id": pl.String, "chosen": pl.String, "rejected": pl.String}
 
 
 class SelectSettings(Settings):
@@ -62,8 +66,7 @@ def pair(kept: pl.DataFrame, wrong: pl.DataFrame, count: int) -> pl.DataFrame:
         if len(taken) < 2 * count and not taken & {chosen, rejected}:
             taken |= {chosen, rejected}
             rows.append((problem, chosen, rejected))
-    names = ("problem_id", "chosen", "rejected")
-    return pl.DataFrame(rows, schema={name: pl.String for name in names}, orient="row")
+    return pl.DataFrame(rows, schema=PAIRS, orient="row")
 
 
 def validation_groups(groups: pl.Series, fraction: float, *, seed: int = 0) -> pl.Series:

@@ -13,8 +13,11 @@ from pydantic import Field
 
 from tracekit.core.runs import Progress, no_progress
 from tracekit.core.settings import Settings
-from tracekit.core.tables import VERDICTS
+from tracekit.core.tables import VERDICTS, Schema
 from tracekit.curation.stage_cache import digest
+
+#: Where two opinions of a trace differ.
+DISAGREEMENTS: Schema = dict.fromkeys(("trace_id", "gold", "prediction", "ours", "other", "other_says"), pl.String)
 
 #: Outcomes that say something of the response. The others say "don't know".
 KNOWN = ("correct", "wrong", "no_answer", "restated", "unparsed_prediction")

@@ -18,12 +18,15 @@ Wanted = Type | tuple[Type, ...]
 SCALAR = pl.Unknown
 
 
-def misfit(frame: pl.DataFrame, types: Mapping[str, Wanted]) -> str | None:
-    """The first column that is not of its type, with its first row that holds a value; None where all are."""
+def misfit(frame: pl.DataFrame, types: Mapping[str, Wanted], first: int = 0) -> str | None:
+    """The first column that is not of its type, with its first row that holds a value; None where all are.
+
+    first: number of the frame's first row in its file.
+    """
     for column, wanted in types.items():
         if column in frame.columns and _given(frame.schema[column], wanted) is None:
             rows = frame.select(pl.col(column).is_not_null().arg_true()).to_series()
-            row = f"row {rows[0] + 1}, " if len(rows) else ""
+            row = f"row {rows[0] + 1 + first}, " if len(rows) else ""
             return f"{row}column {column}: found {frame.schema[column]}, expected {_named(wanted)}"
     return None
 

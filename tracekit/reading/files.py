@@ -9,7 +9,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,11 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class Table:
-    """A file's rows, and what was set aside: (row, reason), rows counted from 0."""
+    """A file's rows, or those from row `first` on; what was set aside: (row, reason), counted from the file's row 0."""
 
     frame: pl.DataFrame
     lost: tuple[tuple[int, str], ...] = ()
+    first: int = 0
 
 
 def read_table_file(path: Path, bad_share: float = 0.05) -> Table:
@@ -66,7 +67,13 @@ def read_table_file(path: Path, bad_share: float = 0.05) -> Table:
         return Table(_read_parquet(path))
     if name == path.name and name.endswith(".arrow"):
         return Table(_read_arrow(path))
-    raw = _unpacked(path).removeprefix(b"\xef\xbb\xbf")
+    return table_of(path, b"".join(unpacked_pieces(path)), bad_share)
+
+
+def table_of(path: Path, raw: bytes, bad_share: float) -> Table:
+    """The rows of a file whose unpacked bytes are at hand; `path` tells the format. Raises SourceError."""
+    name = path.name.removesuffix(".gz").removesuffix(".zst")
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
     if name.endswith(".csv"):
         return Table(_read_csv(path, raw))
     if name.endswith((".parquet", ".arrow")):
@@ -78,10 +85,10 @@ def _read_parquet(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"{path} is damaged: {_damaged_rows(path) or error}. Fetch it again.") from error
+        raise SourceError(f"{path} is damaged: {damaged_rows(path) or error}. Fetch it again.") from error
 
 
-def _damaged_rows(path: Path) -> str | None:
+def damaged_rows(path: Path) -> str | None:
     """Which row group and column of a Parquet file cannot be read; None where its footer cannot."""
     try:
         file = pq.ParquetFile(path)
@@ -128,42 +135,51 @@ def _read_csv(path: Path, raw: bytes) -> pl.DataFrame:
 # ---- compression ---------------------------------------------------------------------------------------------------
 
 
-def _unpacked(path: Path) -> bytes:
+def unpacked_pieces(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, decompressed where it is compressed, a few megabytes at a time.
+
+    Raises
+    ------
+    SourceError
+        If the file is damaged, or unpacks to more than MAX_UNPACKED_BYTES.
+    """
+    packed = path.name.endswith((".gz", ".zst"))
+    size = 0
     try:
-        if path.name.endswith(".gz"):
-            with gzip.open(path) as file:
-                return _bounded(path, iter(lambda: file.read(2**22), b""))
-        if path.name.endswith(".zst"):
-            return _bounded(path, _zstd_pieces(path.read_bytes()))
-        return path.read_bytes()
+        for piece in _pieces(path):
+            size += len(piece)
+            if packed and size > MAX_UNPACKED_BYTES:
+                raise SourceError(
+                    f"{path} unpacks from {path.stat().st_size:,} bytes to more than "
+                    f"{MAX_UNPACKED_BYTES / 2**30:.0f} GiB; unpack it into shards first."
+                )
+            yield piece
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
         raise SourceError(f"{path} cannot be decompressed: {error}. Fetch it again.") from error
 
 
-def _bounded(path: Path, pieces: Iterator[bytes]) -> bytes:
-    parts, size = [], 0
-    for piece in pieces:
-        size += len(piece)
-        if size > MAX_UNPACKED_BYTES:
-            raise SourceError(
-                f"{path} unpacks from {path.stat().st_size:,} bytes to more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB; "
-                "unpack it into shards first."
-            )
-        parts.append(piece)
-    return b"".join(parts)
+def _pieces(path: Path) -> Iterator[bytes]:
+    if path.name.endswith(".gz"):
+        with gzip.open(path) as unpacked:
+            yield from iter(lambda: unpacked.read(2**22), b"")
+        return
+    with path.open("rb") as file:
+        pieces = iter(lambda: file.read(2**20), b"")
+        yield from _zstd_pieces(pieces) if path.name.endswith(".zst") else pieces
 
 
-def _zstd_pieces(raw: bytes) -> Iterator[bytes]:
+def _zstd_pieces(packed: Iterator[bytes]) -> Iterator[bytes]:
     """Every frame of the file: parallel compressors write several. Raises EOFError where the last one breaks off."""
-    while raw:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        for start in range(0, len(raw), 2**16):
-            yield frame.decompress(raw[start : start + 2**16])
-            if frame.eof:
-                raw = frame.unused_data + raw[start + 2**16 :]
-                break
-        else:
-            raise EOFError("the file ends within a frame")
+    frame = None
+    for piece in packed:
+        for start in range(0, len(piece), 2**16):  # a bomb unpacks little by little
+            rest = piece[start : start + 2**16]
+            while rest:
+                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                yield frame.decompress(rest)
+                rest, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    if frame is not None:
+        raise EOFError("the file ends within a frame")
 
 
 # ---- JSON ----------------------------------------------------------------------------------------------------------
@@ -172,21 +188,28 @@ def _zstd_pieces(raw: bytes) -> Iterator[bytes]:
 def _read_json(path: Path, raw: bytes, bad_share: float) -> Table:
     text = raw.strip()
     first, _, more = text.partition(b"\n")
-    if text[:1] == b"[" or not more or not _is_json_object(first):
+    if text[:1] == b"[" or not more or not is_json_object(first):
         whole = _whole_document(text)
         if whole is not None:
             return Table(frame_of(_rows_of(path, whole)))
+    frame = uniform_lines(raw)
+    return _line_by_line(path, raw, bad_share) if frame is None else Table(frame)
+
+
+def uniform_lines(raw: bytes) -> pl.DataFrame | None:
+    """JSON lines as a frame; None where a column mixes types or a line is no JSON."""
     try:
         frame = pl.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
     except (pl.exceptions.PolarsError, ValueError, TypeError):
-        return _line_by_line(path, raw, bad_share)
+        return None
     # polars makes text of a column that mixes text with lists or objects. Text that begins like one is looked at.
     texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
     mixed = frame.select(pl.any_horizontal(pl.col(texts).str.contains(r"^[\[{]").any())).item() if texts else False
-    return _line_by_line(path, raw, bad_share) if mixed else Table(frame)
+    return None if mixed else frame
 
 
-def _is_json_object(line: bytes) -> bool:
+def is_json_object(line: bytes) -> bool:
+    """Whether a line is a whole JSON object."""
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
@@ -217,26 +240,43 @@ def _is_rows(value: Any) -> bool:
 
 def _line_by_line(path: Path, raw: bytes, bad_share: float) -> Table:
     """Rows of a JSONL file whose columns mix types or some of whose lines are no JSON."""
-    rows: list[dict[str, Any]] = []
-    bad: list[tuple[int, str]] = []
-    lines = [line for line in raw.splitlines() if line.strip()]
-    for number, line in enumerate(lines):
+    found = parse_lines(raw)
+    check_bad_share(path, found.bad, len(found.rows) + len(found.bad), bad_share)
+    return Table(frame_of(found.rows), tuple(found.bad))
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Objects of JSON lines, and the lines that are none: (line, reason). Blank lines are not counted."""
+
+    rows: list[dict[str, Any]]
+    bad: list[tuple[int, str]]
+
+
+def parse_lines(raw: bytes, first: int = 0) -> Lines:
+    """Parse JSON lines one by one."""
+    found = Lines([], [])
+    for number, line in enumerate((line for line in raw.splitlines() if line.strip()), start=first):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            bad.append((number, f"no JSON ({error})"))
+            found.bad.append((number, f"no JSON ({error})"))
             continue
         if isinstance(row, dict):
-            rows.append(row)
+            found.rows.append(row)
         else:
-            bad.append((number, f"found {type(row).__name__}, expected an object"))
-    if bad and (not rows or len(bad) > max(1, bad_share * len(lines))):
+            found.bad.append((number, f"found {type(row).__name__}, expected an object"))
+    return found
+
+
+def check_bad_share(path: Path, bad: Sequence[tuple[int, str]], lines: int, bad_share: float) -> None:
+    """Raise SourceError where more than `bad_share` of the lines are bad, or all; one always may be."""
+    if bad and (len(bad) == lines or len(bad) > max(1, bad_share * lines)):
         number, reason = bad[0]
         raise SourceError(
-            f"{path}, row {number + 1}: {reason}. Repair or remove the line; {len(bad)} of {len(lines)} lines are "
+            f"{path}, row {number + 1}: {reason}. Repair or remove the line; {len(bad)} of {lines} lines are "
             f"unreadable, and {bad_share:.0%} may be (sources.bad_share)."
         )
-    return Table(frame_of(rows), tuple(bad))
 
 
 def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from evaluators.extraction.boxes import last_box
-from tracekit.reading.columns import SCALAR, Wanted
+from tracekit.reading.columns import SCALAR, Wanted, misfit
 from tracekit.reading.mapping import is_path
 from tracekit.reading.names import RESPONSE, SAMPLES, THOUGHT
 
@@ -66,6 +66,11 @@ def detect(frame: pl.DataFrame, where: str) -> Layout:
         if set(layout.columns) <= plain and layout.accepts(frame) and (layout.by_record or not _left_out(frame, layout))
     ]
     return max(found, key=lambda layout: len(layout.columns)) if found else ROW_BY_ROW
+
+
+def fits(layout: Layout, frame: pl.DataFrame) -> bool:
+    """Whether a further piece of a file can be read in the layout of its first piece."""
+    return set(layout.columns) <= set(frame.columns) and misfit(frame, layout.types) is None
 
 
 def _left_out(frame: pl.DataFrame, layout: Layout) -> bool:

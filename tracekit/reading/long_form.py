@@ -26,8 +26,8 @@ class Long:
     read: Mapping[str, str] = field(default_factory=dict)
 
 
-def to_long(frame: pl.DataFrame, layout: Layout, where: str) -> Long:
-    """Rows in the long form, and the rows that were lost.
+def to_long(frame: pl.DataFrame, layout: Layout, where: str, first: int = 0) -> Long:
+    """Rows in the long form, and the rows that were lost. first: number of the frame's first row in its file.
 
     Raises LayoutError naming the column that cannot be read and its first bad row.
     """
@@ -37,18 +37,19 @@ def to_long(frame: pl.DataFrame, layout: Layout, where: str) -> Long:
             f"{where} has no column {absent[0]}, which the layout {layout.name} needs; "
             f"it has {', '.join(frame.columns)}."
         )
-    fault = misfit(frame, layout.types)
+    fault = misfit(frame, layout.types, first)
     if fault:
         raise LayoutError(
             f"{where}, {fault} in the layout {layout.name}. Name another layout, or map by hand with --map."
         )
     frame = typed(frame, layout.types)
     if layout.read is None and layout.by_record:
-        return _by_record(frame, layout, where)
+        return _by_record(frame, layout, where, first)
     taken = {ours: frame[theirs] for ours, theirs in layout.fields.items() if theirs in frame.columns}
     long = layout.read(frame).with_columns(**taken) if layout.read else pl.DataFrame(taken)
     if "row" not in long.columns:  # a reader that makes several rows of one says which row each came from
         long = long.with_row_index("row")
+    long = long.with_columns(pl.col("row") + first)
     columns = [_typed(long, name, dtype, where) for name, dtype in LONG.items()]
     read = {ours: theirs for ours, theirs in layout.fields.items() if theirs in frame.columns}
     return _checked(long.select("row", *columns), layout, where, (), read or {"layout": layout.name})
@@ -89,12 +90,12 @@ def _without_response(long: pl.DataFrame) -> list[tuple[int, str]]:
     ]
 
 
-def _by_record(frame: pl.DataFrame, layout: Layout, where: str) -> Long:
+def _by_record(frame: pl.DataFrame, layout: Layout, where: str, first: int) -> Long:
     """Read row by row. Raises LayoutError where long text would be left out of rows that seem to have no response."""
     rows = frame.to_dicts()
     records, lost = [], []
     scored: set[tuple[str, str]] = set()
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, start=first):
         try:
             _refuse_second_filter(row, scored)
             records.append((number, mapped_record(row, layout.fields) if layout.fields else read_record(row)))

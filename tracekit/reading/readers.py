@@ -5,7 +5,6 @@ What is damaged is named: file, row, column.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,11 +18,12 @@ from pydantic import Field, model_validator
 
 from tracekit.core.ids import content_id, problem_id, trace_id
 from tracekit.core.settings import Settings
-from tracekit.core.tables import PROBLEMS, STEPS, TRACES, Schema, empty, read_table
+from tracekit.core.tables import PROBLEMS, STEPS, TRACES, Schema, check_file, conform, empty, read_table
 from tracekit.reading import formats as layouts
 from tracekit.reading.files import SUFFIXES, SourceError, Table, read_table_file
 from tracekit.reading.formats import LayoutError
 from tracekit.reading.long_form import to_long
+from tracekit.reading.pieces import PIECE_BYTES, read_pieces
 
 _SPLIT_NAMES = ("train", "test", "validation", "dev")
 
@@ -159,25 +159,45 @@ def _is_own_table(file: Path) -> bool:
 
 
 def iterate_source(source: SourceSettings, data: Path = Path()) -> Iterator[Part]:
-    """The source file by file. `data`: where relative paths begin."""
+    """The source piece by piece: a file, or several pieces of a large one. `data`: where relative paths begin."""
     path = data / source.path
     if (path / "problems.parquet").is_file() and (path / "traces.parquet").is_file():
-        yield _read_own(path)
+        yield from _read_own(path)
         return
     name = source.name or path.name.removesuffix("".join(path.suffixes)) or source.path
-    copies: Counter[str] = Counter()
+    copies = _Copies()
+    layouts_of: dict[str, layouts.Layout] = {}
     for where, table in _tables(source, data):
         lost = list(table.lost)
         if table.frame.height == 0:
-            if path.is_file():
+            if path.is_file() and not table.first:
                 raise SourceError(f"{where} holds no rows; expected at least one. Remove the file or fill it.")
             yield Part(where, empty(PROBLEMS), empty(TRACES), empty(STEPS), _lost(where, lost or [(0, "no rows")]))
             continue
-        layout = _layout(source, table.frame, where)
-        long = to_long(table.frame, layout, where)
+        layout = layouts_of.get(where)
+        if layout is None or not layouts.fits(layout, table.frame):
+            layout = layouts_of[where] = _layout(source, table.frame, where)
+        long = to_long(table.frame, layout, where, table.first)
         rows = long.rows.with_columns(pl.lit(source.author).alias("author")) if source.author else long.rows
         part = _identify(rows, name, source.split, where, copies)
         yield replace(part, lost=_lost(where, [*lost, *long.lost]), read=long.read)
+
+
+class _Copies:
+    """How often each trace of a source was met: a model that says the same twice wrote two traces."""
+
+    def __init__(self) -> None:
+        self._once: set[int] = set()  # the ids' bits: a fifth of the memory that a count of texts takes
+        self._more: dict[int, int] = {}
+
+    def id_of(self, identity: str) -> str:
+        """The trace's own id: a copy's is made of the first one's and its number."""
+        key = int(identity, 16)
+        if key not in self._once:
+            self._once.add(key)
+            return identity
+        self._more[key] = self._more.get(key, 1) + 1
+        return content_id(identity, str(self._more[key]))
 
 
 def _lost(where: str, rows: list[tuple[int, str]]) -> pl.DataFrame:
@@ -282,15 +302,15 @@ def _tables(source: SourceSettings, data: Path) -> Iterator[tuple[str, Table]]:
     saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
     files = [] if saved else source_files(source, data)
     if not files:
-        yield source.path, Table(_load_with_datasets(source, path))
+        yield from ((source.path, table) for table in _load_with_datasets(source, path))
     for file in files:
         if file.stat().st_size == 0 and len(files) > 1:  # one empty shard does not end the reading of the others
             yield str(file), Table(pl.DataFrame(), ((0, "the file is empty"),))
             continue
-        yield str(file), read_table_file(file, source.bad_share)
+        yield from ((str(file), table) for table in read_pieces(file, source.bad_share))
 
 
-def _load_with_datasets(source: SourceSettings, path: Path) -> pl.DataFrame:
+def _load_with_datasets(source: SourceSettings, path: Path) -> Iterator[Table]:
     import datasets
 
     try:
@@ -303,37 +323,43 @@ def _load_with_datasets(source: SourceSettings, path: Path) -> pl.DataFrame:
         raise SourceError(
             f"{source.path} is no file or folder here, and `datasets` cannot load it as a hub name: {error}"
         ) from error
-    frame = pl.from_arrow(table.with_format("arrow")[:])
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+    size = max(1, len(table) * PIECE_BYTES // max(1, table.data.nbytes))
+    for first in range(0, max(1, len(table)), size):
+        frame = pl.from_arrow(table.with_format("arrow")[first : first + size])
+        assert isinstance(frame, pl.DataFrame)
+        yield Table(frame, first=first)
 
 
-def _read_own(folder: Path) -> Part:
+def _read_own(folder: Path) -> Iterator[Part]:
+    """Our own tables: all problems with the first piece of the traces, steps with the traces that they belong to."""
     problems = read_table(folder / "problems.parquet", PROBLEMS)
-    traces = read_table(folder / "traces.parquet", TRACES)
-    steps = read_table(folder / "steps.parquet", STEPS) if (folder / "steps.parquet").is_file() else empty(STEPS)
-    strangers = traces.join(problems, on="problem_id", how="anti")
-    if strangers.height:
-        raise SourceError(
-            f"{folder}/traces.parquet: trace {strangers['trace_id'][0]} belongs to problem "
-            f"{strangers['problem_id'][0]}, which problems.parquet does not hold."
-        )
-    return Part(str(folder), problems, traces, steps)
+    has_steps = (folder / "steps.parquet").is_file()
+    if has_steps:
+        check_file(folder / "steps.parquet", STEPS)
+    check_file(folder / "traces.parquet", TRACES)
+    for table in read_pieces(folder / "traces.parquet"):
+        traces = conform(table.frame, TRACES, f"traces ({folder / 'traces.parquet'})")
+        strangers = traces.join(problems, on="problem_id", how="anti")
+        if strangers.height:
+            raise SourceError(
+                f"{folder}/traces.parquet: trace {strangers['trace_id'][0]} belongs to problem "
+                f"{strangers['problem_id'][0]}, which problems.parquet does not hold."
+            )
+        steps = pl.scan_parquet(folder / "steps.parquet") if has_steps else empty(STEPS).lazy()
+        here = steps.filter(pl.col("trace_id").is_in(traces["trace_id"].implode())).select(STEPS.keys()).collect()
+        of_these = problems.join(traces, on="problem_id", how="semi") if table.first else problems
+        yield Part(str(folder), of_these, traces, here)
 
 
-def _identify(long: pl.DataFrame, name: str, split: str, where: str, copies: Counter[str]) -> Part:
+def _identify(long: pl.DataFrame, name: str, split: str, where: str, copies: _Copies) -> Part:
     ids = [problem_id(name, problem, gold) for problem, gold in long.select("problem", "gold").iter_rows()]
     long = long.with_columns(pl.Series("problem_id", ids, dtype=pl.String))
     problems = long.unique("problem_id", maintain_order=True).select(
         "problem_id", "problem", "gold", pl.lit(name).alias("source"), pl.lit(split).alias("split"), "kind", "level"
     )
     traces = long.filter(pl.col("response").is_not_null() & (pl.col("response") != ""))
-    trace_ids = []
-    for row in traces.select("problem_id", "author", "response").iter_rows():
-        identity = trace_id(*row)
-        # A model that says the same twice wrote two traces: each copy has its own id, and duplicates.py tells them.
-        copies[identity] += 1
-        trace_ids.append(identity if copies[identity] == 1 else content_id(identity, str(copies[identity])))
+    rows = traces.select("problem_id", "author", "response").iter_rows()
+    trace_ids = [copies.id_of(trace_id(*row)) for row in rows]
     traces = traces.select(
         pl.Series("trace_id", trace_ids, dtype=pl.String),
         "problem_id",
