@@ -11,7 +11,7 @@ from tracekit.curation.curate import curate
 from tracekit.curation.partitions import partitions_of
 from tracekit.curation.settings import CurateSettings
 
-WORDS = " ".join(f"w{n}" for n in range(60))
+WORDS = " ".join(f"w{n}" for n in range(200))
 TABLES = ("curated", "ledger", "pairs", "disagreements", "verdicts", "steps", "measures", "duplicates", "golds", "lost")
 
 
@@ -49,7 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     made = {}
     with pytest.MonkeyPatch.context() as patched:
-        for name, size in (("one", 10**9), ("many", 4_000)):
+        for name, size in (("one", 10**9), ("many", 9_000)):
             patched.setattr("tracekit.curation.partitions.PARTITION_BYTES", size)
             patched.setattr("tracekit.curation.streams.ROW_GROUP", 10)
             made[name] = curate(build_settings(CurateSettings, {**tree, "output": folder / name}, name))
@@ -106,7 +106,7 @@ def test_exports_hold_the_same_rows_and_count_on_over_the_partitions(runs: dict[
 
 
 def test_the_same_bytes_each_time(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tracekit.curation.partitions.PARTITION_BYTES", 4_000)
+    monkeypatch.setattr("tracekit.curation.partitions.PARTITION_BYTES", 9_000)
     monkeypatch.setattr("tracekit.curation.streams.ROW_GROUP", 10)
     settings = json.loads((runs["many"] / "run.json").read_text())["settings"]
     settings |= {"output": str(tmp_path / "again"), "stages": None, "verify": {**settings["verify"], "batch": 3}}

@@ -84,7 +84,7 @@ def export(run: Path, shares: Iterable[Share], settings: ExportSettings, facts: 
             for written in formats.values():
                 written.add(curated, pairs, settings)
         files.close()
-        counts = {name: dict(written.counts) for name, written in formats.items()}
+        counts: dict[str, dict[str, int]] = {name: dict(written.counts) for name, written in formats.items()}
         write_text(folder / "README.md", _card(facts, counts, too_long, settings))
     return final
 

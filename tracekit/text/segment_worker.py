@@ -77,7 +77,7 @@ class Segmenters:
                 assert process.stdout is not None  # it was asked for
                 if not process.stdout.readline():
                     raise WorkerError(f"a segmenting worker ended with {process.wait()}; what it said stands above.")
-                steps.append(pl.read_ipc(Path(folder, f"{number}.steps"), memory_map=False))
+                steps.append(pl.read_ipc(Path(folder, f"{number}.steps")))
             return pl.concat(steps)
 
 
@@ -112,7 +112,7 @@ def _say(process: subprocess.Popen[str], line: str) -> None:
 def _work() -> None:
     for line in sys.stdin:
         source, out = json.loads(line)
-        segment_traces(pl.read_ipc(source, memory_map=False)).write_ipc(out)
+        segment_traces(pl.read_ipc(source)).write_ipc(out)
         print("made", flush=True)
 
 
