@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 from evaluators.comparison.intervals import MINUS_INFINITY, Piece, is_infinite, meet, merge
-from evaluators.comparison.matrices import matrix_value
+from evaluators.comparison.matrices import determinant_of, matrix_value
 from evaluators.parsing.tree import EMPTY_SET, INFINITY, Node, Unreadable, contains, negate, symbols
 
 MAX_CHOICES = 64
@@ -218,8 +218,10 @@ def plain_form(node: Node) -> Node:
         return matrix_value(node) if contains(node, "matrix") else node
     if node.op == "add" and any(arg.op in ("tuple", "mul", "matrix") for arg in node.args):
         return vector_sum(node) or (matrix_value(node) if contains(node, "matrix") else node)
-    if node.op == "pow" and node.args[0].op == "matrix":
+    if node.op == "pow" and node.args[0].op in ("matrix", "tuple", "interval"):
         return matrix_value(node)
+    if node.op == "fn" and node.args and node.args[0].op == "matrix" and node.value in ("det", "abs"):
+        return determinant(Node("matrix", node.args[0].args, "vmatrix")) or node
     if node.op == "matrix" and node.value == "vmatrix":
         return determinant(node) or node
     return node
@@ -234,25 +236,9 @@ def family(node: Node) -> Node:
 
 
 def determinant(node: Node) -> Node | None:
-    """The determinant that a vmatrix of two or three rows stands for."""
-    cells = [row.args for row in node.args]
-    if node.value != "vmatrix" or len(cells) != len(cells[0]) or not 2 <= len(cells) <= 3:
-        return None
-    if len(cells) == 2:
-        (a, b), (c, d) = cells
-        return Node("add", (Node("mul", (a, d)), negate(Node("mul", (b, c)))))
-    terms = []
-    for first, second, third, sign in (
-        (0, 1, 2, 1),
-        (1, 2, 0, 1),
-        (2, 0, 1, 1),
-        (2, 1, 0, -1),
-        (1, 0, 2, -1),
-        (0, 2, 1, -1),
-    ):
-        term = Node("mul", (cells[0][first], cells[1][second], cells[2][third]))
-        terms.append(term if sign > 0 else negate(term))
-    return Node("add", tuple(terms))
+    """The determinant that a vmatrix of two to five rows stands for."""
+    cells = tuple(row.args for row in node.args)
+    return determinant_of(cells) if node.value == "vmatrix" and 2 <= len(cells) == len(cells[0]) else None
 
 
 def rows(node: Node) -> tuple[tuple[Node, ...], ...] | None:

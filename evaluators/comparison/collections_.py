@@ -15,10 +15,13 @@ from evaluators.comparison.canonical import (
 )
 from evaluators.comparison.intervals import is_infinite, merge
 from evaluators.comparison.ladder import Ladder
+from evaluators.comparison.matrices import identity_multiple
 from evaluators.comparison.numeric import value_at
+from evaluators.comparison.other_readings import with_unit_vectors
 from evaluators.comparison.quantities import together
 from evaluators.comparison.sampling import show_number
 from evaluators.comparison.solution_sets import compare_sets
+from evaluators.comparison.truth_tables import compare_tables, is_set_expression
 from evaluators.parsing.tree import Node, Unreadable, contains, symbols
 
 MAX_ELEMENTS = 400
@@ -33,7 +36,14 @@ class Collected(Ladder):
         """Two answers of which one at least is a collection."""
         self.reach(2)
         a, b = (unnamed(a), b) if b.op == "tuple" else (a, unnamed(b)) if a.op == "tuple" else (a, b)
+        if is_set_expression(a) and is_set_expression(b):
+            return self.decided(*compare_tables(a, b))
         matrices = rows(a), rows(b)
+        if (matrices[0] is None) != (matrices[1] is None):
+            known, other = (a, b) if matrices[0] is not None else (b, a)
+            scaled = identity_multiple(other, len(known.args))
+            if scaled is not None:
+                return self.collections(known, scaled)
         if (a.value == "vmatrix") != (b.value == "vmatrix"):
             return None  # a determinant that was not worked out
         if matrices[0] is not None and matrices[1] is not None:
@@ -58,7 +68,9 @@ class Collected(Ladder):
             return self.in_order(vectors[0], vectors[1])
         if (vectors[0] is None) != (vectors[1] is None):
             cells, other = (vectors[0], b) if vectors[0] is not None else (vectors[1], a)
-            coefficients = components(other, len(cells)) if cells is not None and len(cells) in (2, 3) else None
+            coefficients = None
+            if cells is not None and len(cells) in (2, 3):
+                coefficients = components(other, len(cells)) or components(with_unit_vectors(other), len(cells))
             if cells is not None and coefficients is not None:
                 return self.all(list(zip(cells, coefficients)))
         return self.members(a, b)
@@ -84,6 +96,10 @@ class Collected(Ladder):
             single, other = (a, b) if a.op in ("tuple", "set") else (b, a)
             if len(single.args) == 1 and other.op not in COLLECTIONS:
                 return self.equal(single.args[0], other)
+            if ops == {"tuple", "set"}:
+                points, point = (a, b) if a.op == "set" else (b, a)
+                if len(points.args) == 1 and points.args[0].op == "tuple":
+                    return self.equal(points.args[0], point)  # the only solution of a system
         return self.kinds_differ(a, b)
 
     def in_order(self, a: Sequence[Node], b: Sequence[Node]) -> bool | None:

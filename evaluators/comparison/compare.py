@@ -23,12 +23,13 @@ from evaluators.parsing.tree import Node, TooLarge, contains
 
 # Words of one group exclude each other; words of none may mean the same.
 _GROUPS = (
-    ("true", "false"), ("yes", "no"), ("convergent", "divergent"), ("even", "odd"),
+    ("convergent", "divergent"), ("even", "odd"),
     ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
     ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
      "december"),
     ("north", "south", "east", "west"), ("none of the above", "all of the above"),
 )  # fmt: skip
+_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 _GROUP_OF = {word: number for number, group in enumerate(_GROUPS) for word in group}
 _GROWN = frozenset(("mul", "fn", "add", "pow", "sym"))
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -100,8 +101,10 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
     def texts(self, a: Node, b: Node) -> bool | None:
         """Words against words; letters that make a word also against a product of letters."""
         if a.op == b.op:
-            if a.value == b.value:
+            if a.value == b.value or (a.value in _TRUTHS and _TRUTHS[a.value] == _TRUTHS.get(b.value)):
                 return True
+            if a.value in _TRUTHS and b.value in _TRUTHS:
+                return self.differ(f"One says {a.value}, the other {b.value}")
             if a.value.startswith(FORMULA) and b.value.startswith(FORMULA):
                 one, two = (node.value.removeprefix(FORMULA) for node in (a, b))
                 same_atoms = composition(one) == composition(two)  # isomers are left open
@@ -110,6 +113,8 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
         word, other = (a, b) if a.op == "text" else (b, a)
         if other.op == "sym" and " " in other.value:
             return True if words(other.value) == word.value else None  # triangle ABC
+        if word.value in _TRUTHS and other.op in ("sym", "choice") and other.value in ("T", "F"):
+            return _TRUTHS[word.value] == (other.value == "T") or self.differ("One is true, the other false")
         if word.value == "undefined" and other.op in ("num", "dec"):
             return self.differ("One is a number, the other says that there is none")
         return self.equal(word.args[0], other) if word.args else None
@@ -125,7 +130,9 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
         if letter.args:
             return self.equal(letter.args[0], other)
         if other.op == "sym" or other.op == "const":
-            return str(other.value) == letter.value or self.differ(f"The letters are {letter.value} and {other.value}")
+            if str(other.value).upper() == letter.value and other.value != letter.value:
+                return None  # b may be the choice B or a variable
+            return other.value == letter.value or self.differ(f"The letters are {letter.value} and {other.value}")
         if other.op == "list" or (other.op == "mul" and all(map(is_letter, other.args))):
             return self.differ("One names a single choice, the other several")
         return None

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from evaluators.comparison.canonical import is_infinite
+from evaluators.comparison.constants import compare_families
 from evaluators.comparison.error_bounds import surely_differ
 from evaluators.comparison.ladder import Ladder
 from evaluators.comparison.numeric import (
@@ -20,6 +21,7 @@ from evaluators.comparison.numeric import (
     point_of,
     value_at,
 )
+from evaluators.comparison.other_readings import other_readings
 from evaluators.comparison.residues import residue
 from evaluators.comparison.sampling import (
     digits_at,
@@ -30,7 +32,20 @@ from evaluators.comparison.sampling import (
     special_points,
     witness_of_values,
 )
-from evaluators.parsing.tree import PI, DeadlineExceeded, Node, TooLarge, Unreadable, contains, symbols, to_json, walk
+from evaluators.comparison.truth_tables import compare_tables, is_logic
+from evaluators.parsing.tree import (
+    IMAGINARY,
+    PI,
+    DeadlineExceeded,
+    Node,
+    TooLarge,
+    Unreadable,
+    contains,
+    substitute,
+    symbols,
+    to_json,
+    walk,
+)
 
 _ROUNDING = ("floor", "ceil")
 _COUNTS = frozenset("nmkjlNMK")
@@ -51,6 +66,9 @@ MAX_SYMBOLIC_BITS = 512
 MAX_BOUND = 4  # sums, products, integrals and limits of both sides
 _KINKED = frozenset(("abs", "max", "min", "floor", "ceil", "sign", "mod"))
 _BOUND = frozenset(("sum", "product", "integral", "limit"))
+_OF_COMPLEX = ("conjugate", "Re", "Im", "arg")
+_COMPLEX_LETTERS = frozenset("zw")
+_PARTS = (" real", " imaginary")
 _warming = False
 
 
@@ -134,18 +152,32 @@ class Scalars(Ladder):
     def expressions(self, a: Node, b: Node) -> bool | None:
         """Two expressions: modulo a prime where both are rational functions, else at random points."""
         self.reach(3)
+        if is_logic(a) or is_logic(b):
+            return self.decided(*compare_tables(a, b))
         names = symbols(a) | symbols(b)
         pair = residue(a, 0), residue(b, 0)
         if None not in pair:
             same: bool | None = pair[0] == pair[1] and residue(a, 1) == residue(b, 1)
             if not same:
                 same = self.differ(some_witness(a, b, names))
+        elif names and contains_function(a, b, *_OF_COMPLEX) and (complex_pair := with_complex_letters(a, b)):
+            return self.expressions(*complex_pair)
         else:
             same = self.at_points(a, b, names)
-        if not same and names and same_family(a, b):
-            return True
-        if not same and names and has_constant(a) and has_constant(b):
-            return self.expressions(without_constant(a), without_constant(b))
+        if not same and names:
+            if same_family(a, b):
+                return True
+            if has_constant(a) and has_constant(b):
+                return self.expressions(without_constant(a), without_constant(b))
+            if "..." in names:
+                return None  # what the dots leave out is not known
+            families = compare_families(a, b, self.question)
+            if families is not None:
+                return self.decided(*families)
+            kept = self.witness
+            if any(self.expressions(*pair) for pair in other_readings(a, b)):
+                return True
+            self.witness = kept
         if same is False and (has_plain_log(a) or has_plain_log(b)):
             return self.expressions(in_tens(a), in_tens(b))  # log is to base e or 10
         if same is None and self.too_large is not None:
@@ -265,6 +297,17 @@ def whole_points(names: frozenset[str], a: Node, b: Node) -> list[dict[str, Rati
         {name: max(round(value), 1) for name, value in p.items()} for p in special_points(names, a, b)
     ]
     return [dict(items) for items in dict.fromkeys(tuple(sorted(point.items())) for point in points)][:30]
+
+
+def with_complex_letters(a: Node, b: Node) -> tuple[Node, Node] | None:
+    """Both trees with z as x + iy: letters that name complex numbers, where conjugates and real parts are taken."""
+    pair = (a, b)
+    for name in sorted(symbols(a) | symbols(b)):
+        if name[0] in _COMPLEX_LETTERS and not name.endswith(_PARTS):
+            real, imaginary = (Node("sym", (), name + part) for part in _PARTS)
+            value = Node("add", (real, Node("mul", (IMAGINARY, imaginary))))
+            pair = (substitute(pair[0], name, value), substitute(pair[1], name, value))
+    return None if pair == (a, b) else pair
 
 
 def begin_warming() -> None:

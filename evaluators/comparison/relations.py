@@ -133,6 +133,7 @@ class Relations(Ladder):
 
     def two_relations(self, a: Node, b: Node) -> bool | None:
         """A relation against a relation."""
+        a, b = as_sequence(a), as_sequence(b)
         if self.is_definition(a) and self.is_definition(b):
             b = renamed(b, a)
             if self.same_name(a, b):
@@ -189,7 +190,9 @@ class Relations(Ladder):
         if names[0] == names[1]:
             return True
         if names[0].op == names[1].op == "sym":
-            return derivative_name(names[0].value) == derivative_name(names[1].value)
+            mine, yours = (derivative_name(name.value).removeprefix("vec ") for name in names)
+            partial = {"dot 1:{}:{}".format(*name.value.split("_")) for name in names if name.value.count("_") == 1}
+            return mine == yours or bool(partial & {name.value for name in names})  # f_x is the derivative by x
         applied = [name for name in names if name.op == "fn"]
         plain = [name for name in names if name.op == "sym"]
         if len(applied) != 1 or contains(applied[0], "num"):
@@ -434,6 +437,18 @@ def renamed(node: Node, like: Node) -> Node:
     for place, arg in enumerate(other.args):
         node = substitute(node, f"argument {place}", arg)
     return node
+
+
+_TERM = re.compile(r"([A-Za-z])_\{?([nkmijr])\}?")
+
+
+def as_sequence(node: Node) -> Node:
+    """`a_n = 3n - 1` as the definition of a function of n."""
+    left, *rest = node.args
+    match = _TERM.fullmatch(left.value) if left.op == "sym" and node.value == ("=",) else None
+    if match is None or match[2] not in symbols(rest[0]):
+        return node
+    return Node("rel", (Node("fn", (Node("sym", (), match[2]),), f"{match[1]}()"), *rest), node.value)
 
 
 _DERIVATIVE = re.compile(r"dot (\d):(.+):\w")

@@ -13,6 +13,7 @@ from evaluators.parsing.normalize import number_word
 
 _BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*|__([^_\n]{1,300})__")
 _BOLD_AT_END = re.compile(r"\*\*([A-Za-z][A-Za-z ]{0,30})\.?\*\*\.?\s{0,9}$")
+_BOLD_MARK = re.compile(r"(?<=\s)\*\*(?=\S)|(?<=[^\w)\]}\s])\*\*")  # and no power, as in 2*x**2
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.])[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"(?:/\d+)?(?:[eE][-+]?\d+)?(?: ?\\?%)?(?!\d)"
@@ -67,7 +68,7 @@ def whole(text: str) -> Extracted | None:
         answer = formulas_from(stripped, formula)
         rest = PROSE.search(FORMULA.sub(" ", stripped))
         return None if rest and answer == content_of(formula) else Extracted(answer, "whole")
-    if "**" in stripped[2:-2]:
+    if _BOLD_MARK.search(stripped, 2, max(2, len(stripped) - 2)):
         return None
     digits = any(char.isdigit() for char in stripped)
     if digits and _SENTENCE.search(stripped):

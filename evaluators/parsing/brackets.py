@@ -31,6 +31,8 @@ class Brackets(Cursor):
             closer = ")"
         else:
             closer = self.close(")", "]") if opener == "(" else self.close("]", ")")
+        if opener == "[" and self.peek() == "_" and inside.op not in ("list", "num"):
+            return self.evaluated(inside)
         if inside.op != "list" or inside.value == "or":
             if opener + closer in ("()", "[]"):
                 return inside if inside.op != "list" else Node("list", inside.args, "or")

@@ -35,7 +35,6 @@ ACCENTS = frozenset(
 EMPTY = frozenset((r"\emptyset", r"\varnothing"))
 SEPARATORS = {",": ",", ";": ",", "or": "or", "and": "and", r"\lor": "or", r"\vee": "or", r"\land": "and",
                r"\wedge": "and", "&": ",", "\\\\": ","}  # fmt: skip
-LOGICAL = frozenset((r"\lor", r"\vee", r"\land", r"\wedge"))
 TEXT_SEPARATORS = {"or": "or", "and": "and", ",": ",", "": ",", ", and": "and", ", or": "or", ";": ",", "&": "and"}
 CLOSERS = frozenset(
     (")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil", r"\rvert", r"\rVert", r"\rbrace", r"\rbrack")
@@ -57,7 +56,7 @@ APPLIED = frozenset("fghFGHPQTpqu")  # letters read as functions before a bracke
 DEGREE = (r"\circ", r"\degree")
 KEYWORDS = frozenset(("or", "and", "in", "U", "union", "to", "mod", "choose"))
 BINDERS = {"sum": "sum", "prod": "product", "int": "integral", "lim": "limit"}
-DIFFERENTIAL = re.compile(r"d([a-zA-Z])|\\(?:mathrm|text)\s*\{\s*d\s*([a-zA-Z]?)\s*\}")
+DIFFERENTIAL = re.compile(r"d([a-zA-Z])|\\(?:mathrm|text|operatorname)\s*\{\s*d\s*([a-zA-Z]?)\s*\}")
 ENGLISH = frozenset(
     [
         "is",

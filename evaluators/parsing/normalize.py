@@ -21,6 +21,8 @@ _SIGNS = {
     r"", "∖": r"\setminus ",
     "∨": r"\lor ", "∧": r"\land ", "…": r"\ldots ", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"', "″": "''",
     "％": r"\%", "﹪": r"\%", "，": ",", "、": ", ", "；": "; ", "。": ".", "：": ":", "∶": ":", "【": "[", "】": "]",
+    "∠": r"\angle ", "△": r"\triangle ", "⊥": r"\perp ", "∥": r"\parallel ", "¬": r"\neg ", "⇔": r"\iff ",
+    "↔": r"\leftrightarrow ", "⊂": r"\subset ", "⊆": r"\subseteq ",
     "ℯ": "e", "ⅈ": "i", "µ": r"\mu ", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "∂": r"\partial ", ""
     r"⟹": r"\implies ",
     "⇒": r"\implies ", "Ø": r"\emptyset ", "¢": r"\text{ cents}", "\x00": " ",

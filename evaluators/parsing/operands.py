@@ -29,6 +29,7 @@ from evaluators.parsing.grammar import (
     summed,
     text_separator,
 )
+from evaluators.parsing.operators import PROGRAM_FORMS
 from evaluators.parsing.token_stream import Cursor
 from evaluators.parsing.tokens import CONSTANTS, FUNCTIONS, GREEK, tokenize
 from evaluators.parsing.tree import Node, TooLarge, Unreadable, negate, symbols
@@ -105,11 +106,13 @@ class Operands(Cursor):
             raise Unreadable(f"found the word {word!r}")  # 3页 is no product
         if word in FUNCTIONS and (len(word) > 1):
             return self.function(FUNCTIONS[word])
+        if word in PROGRAM_FORMS and self.peek() == "(":
+            return self.program_form(word)
         if word in PLAIN_FUNCTIONS and self.peek() in ("(", "{", "["):
             return self.plain_function(word)
         if word in CONSTANTS:
             value = CONSTANTS[word]
-            if word == "I" and self.at > 1 and self.tokens[self.at - 2] == "*":
+            if word == "I" and "*" in (self.peek(), self.tokens[self.at - 2] if self.at > 1 else ""):
                 value = "i"
             if value in ("pi", "oo", "e", "i") and self.peek() != "_":
                 return Node("const", (), value)
@@ -178,7 +181,10 @@ class Operands(Cursor):
         if command == "mathbb":
             return Node("const", (), content.strip())
         if command in ("vec", "hat", "tilde", "bar", "dot", "ddot"):
-            return self.symbol(f"{command} {content.strip()}")
+            letters = content.strip()
+            if command == "bar" and letters[:1] in ("z", "w"):
+                return Node("fn", (Node("sym", (), letters),), "conjugate")
+            return self.symbol(f"{command} {letters}")
         inside = tokenize(content)
         if not inside or command == "end":
             raise Unreadable(f"cannot read \\{command}{{{content}}}")

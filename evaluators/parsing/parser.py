@@ -22,7 +22,6 @@ from evaluators.parsing.grammar import (
     FRACTIONS,
     KEYWORDS,
     LIST,
-    LOGICAL,
     MONEY,
     OPENERS,
     OVER,
@@ -43,11 +42,11 @@ from evaluators.parsing.grammar import (
     add,
     alternatives,
     divide,
-    is_segment,
     multiply,
     text_separator,
 )
 from evaluators.parsing.operands import Operands
+from evaluators.parsing.operators import Operators
 from evaluators.parsing.token_stream import MAX_DEPTH
 from evaluators.parsing.tokens import FUNCTIONS, GREEK, RELATIONS, tokenize
 from evaluators.parsing.tree import EMPTY_SET, MINUS_ONE, Node, TooLarge, Unreadable, negate
@@ -65,7 +64,7 @@ def parse(text: str) -> Node:
     return node
 
 
-class Parser(Operands, Brackets, Functions):
+class Parser(Operands, Brackets, Functions, Operators):
     """Reads lists, relations and operators by their binding power."""
 
     __slots__ = ()
@@ -75,7 +74,6 @@ class Parser(Operands, Brackets, Functions):
         items: list[Node] = []
         signs: list[str] = []  # before each item but the first
         joined = sign = ""
-        logical = False
         while True:
             token = self.peek()
             if not token or token in CLOSERS or token == r"\mid" or token.startswith(r"\end"):
@@ -84,7 +82,6 @@ class Parser(Operands, Brackets, Functions):
             if separator:
                 if items and (separator != "," or not joined):
                     joined = separator
-                logical = logical or self.tokens[self.at - 1] in LOGICAL
                 sign = separator if separator != "," or not sign else sign
                 continue
             if items and not joined:
@@ -99,8 +96,6 @@ class Parser(Operands, Brackets, Functions):
             raise Unreadable("found nothing to read")
         if sign == "or":
             raise Unreadable("ends where an alternative is expected")
-        if logical and all(item.op in ("sym", "const") for item in items):
-            return Node("fn", tuple(sorted(items)), f"logical {joined}")
         if "or" in signs and ("," in signs or "and" in signs):
             systems = alternatives(items, signs)
             if systems is not None:
@@ -180,6 +175,8 @@ class Parser(Operands, Brackets, Functions):
             if token == "in":
                 self.tokens[self.at] = r"\in"
             return self.relation(left)
+        if token == "|" and not self.bars and self.tokens[self.at + 1 : self.at + 2] == ["_"]:
+            return None if power >= QUANTITY else self.evaluated(left)
         if token == "!":
             self.wrap()
             if self.accept("!"):
@@ -261,9 +258,12 @@ class Parser(Operands, Brackets, Functions):
             self.at += 1
             return self.degrees(base)
         if token in PRIME or (token == "{" and self.tokens[self.at + 1 : self.at + 2] == [r"\prime"]):
+            start = self.at
             while self.peek() in PRIME or self.peek() in ("{", "}"):
                 self.at += 1
-            return Node("sym", (), f"{base.value}'") if base.op == "sym" else Node("fn", (base,), "prime")
+            if base.op != "sym":
+                return Node("fn", (base,), "prime")
+            return self.symbol(base.value + "'" * sum(token in PRIME for token in self.tokens[start : self.at]))
         if token == "{":
             if self.tokens[self.at + 1 : self.at + 3] in ([r"\circ", "}"], [r"\degree", "}"]):
                 self.at += 3
@@ -344,11 +344,7 @@ class Parser(Operands, Brackets, Functions):
         if token in RELATIONS:
             return Node("rel", (Node("sym", (), "?"), self.expression(RELATION)), (RELATIONS[token],))
         if token in ACCENTS:
-            start = self.at
-            inside = self.group()
-            if token == r"\overline" and len(self.tokens[start + 1 : self.at - 1]) < 3 and is_segment(inside):
-                return inside  # a segment's length, as AB
-            return Node("sym", (), token[1:] + " " + "".join(self.tokens[start : self.at]))
+            return self.accent(token)
         match = TEXT.fullmatch(token)
         if match is None:
             raise Unreadable(f"cannot read {token!r}")
@@ -357,6 +353,7 @@ class Parser(Operands, Brackets, Functions):
 
 _COMMANDS: dict[str, Callable[[Parser], Node]] = {
     r"\sqrt": Parser.root,
+    r"\derivative": Parser.derivative,
     r"\{": Parser.braces,
     r"\lbrace": Parser.braces,
     r"\langle": Parser.angle,

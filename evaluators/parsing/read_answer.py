@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import NamedTuple
 
+from evaluators.parsing.dates import calendar_date
 from evaluators.parsing.formulas import chemical_formula, without_typeface
 from evaluators.parsing.grammar import based_number, decimal
+from evaluators.parsing.logic import read_logic
 from evaluators.parsing.normalize import MAX_ANSWER, ascii_signs, join_thousands, number_word, strip_wrappers, words
 from evaluators.parsing.parser import parse
 from evaluators.parsing.rewrite_rules import LAYOUT, NOTATION, respelled
 from evaluators.parsing.tokens import CONSTANTS, FUNCTIONS, GREEK
 from evaluators.parsing.tree import EMPTY_SET, Node, TooLarge, Unreadable, check_depth, negate
-from evaluators.parsing.units import parse_unit
+from evaluators.parsing.units import is_unit_word, parse_unit
 
 
 class Answer(NamedTuple):
@@ -194,6 +197,8 @@ def _read(text: str, labelled: bool = False) -> Node:
         text = _SYSTEM.sub(r"\\begin{cases}\1\\end{cases}", text)
     if "mathbb" in text:
         text = _POSITIVE_REALS.sub(r"(0, \\infty)", text)
+    if not text[0].isdigit() and (formula := read_logic(text)) is not None:
+        return formula
     if "~" in text:
         text = text.replace("~", " ")
     text = _ORDINAL.sub("", respelled(text, NOTATION))
@@ -253,6 +258,10 @@ def _special(text: str, bare: str) -> Node | None:
     if yes:
         _check_single_truth(yes[1].lower(), bare[yes.end() :])
         return Node("text", (), yes[1].lower())
+    if " " in bare or bare.count("-") == 2:
+        date = calendar_date(bare)
+        if date is not None:
+            return Node("text", (), date)
     if ":" in bare or bare[-1:] in "mM.":
         clock = _clock(bare)
         if clock is not None:
@@ -303,7 +312,13 @@ def _clock(text: str) -> Node | None:
 
 
 def _phrase(text: str) -> Node | None:
+    if text[0] == "-":
+        return None  # -infinity, which `words` would take the sign from
     key = words(text)
+    signed = key.removeprefix("negative ").removeprefix("minus ")
+    if signed != key and " " not in key.removesuffix(signed).strip():
+        size = _phrase(signed) if signed else None
+        return negate(size) if size is not None and size.op in ("num", "const") else None
     if key in _NO_SOLUTION:
         return EMPTY_SET
     if len(key) < 60:
@@ -320,10 +335,21 @@ def _phrase(text: str) -> Node | None:
     if key in _INFINITE:
         return Node("const", (), "oo")
     value = number_word(key)
+    if value is None and " " in key:
+        count, _, unit = key.rpartition(" ")
+        value = number_word(count) if unit == "percent" or is_unit_word(unit) else None
+        if value is not None:
+            return Node("percent", (Node("num", (), value),)) if unit == "percent" else _measure(value, unit)
     cased = text.islower() or text.istitle()
     if value is None and text.isalpha() and cased and 2 < len(text) < 5 and text not in _NAMES:
         return Node("text", (parse(text),), key)  # a short word, or letters multiplied
     return None if value is None else Node("num", (), value)
+
+
+def _measure(value: int | Fraction, unit: str) -> Node | None:
+    """ "fifty dollars" as a quantity."""
+    measured = parse_unit(unit)
+    return None if measured is None else Node("quantity", (Node("num", (), value),), measured)
 
 
 def _all_numbers(sign: str, kind: str) -> Node | None:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from evaluators.parsing.notations import NOTATIONS
+
 
 class Rule(NamedTuple):
     """guard: what an answer must hold; pattern and replacement: as in re.sub."""
@@ -24,7 +26,7 @@ _SCRIPT = r"(?:\{\s*(\w+)\s*\}|(\w))"
 
 def derivative(match: re.Match[str]) -> str:
     """dy/dx as one symbol; where the orders above and below differ, it is none."""
-    if (match[1] or "1") != (match[4] or "1"):
+    if not match[2] or (match[1] or "1") != (match[4] or "1"):
         return match[0]
     name = match[2].replace("{", "").replace("}", "")
     return rf"\dot{{{match[1] or 1}:{name}:{match[3]}}}"
@@ -119,7 +121,7 @@ NOTATION = (
     Rule(".", re.compile(r"\b(?:np|numpy|math|sympy|sp|cmath|mpmath|mp)\.(?=[a-zA-Z])"), ""),
     Rule(
         "_",
-        re.compile(rf"(?:\{{\s*\}}\s*)?(?<![\w}}])[_^]\s*{_SCRIPT}\s*(?:\\mathrm\s*\{{)?([CP])\}}?\s*_\s*{_SCRIPT}"),
+        re.compile(rf"(?:\{{\s*\}}\s*|(?<![\w}}]))[_^]\s*{_SCRIPT}\s*(?:\\mathrm\s*\{{)?([CP])\}}?\s*_\s*{_SCRIPT}"),
         chosen,
     ),
     Rule("C_", re.compile(r"\bC_\s*(?:\{\s*(\d+)\s*\}|(\d))\s*\^\s*(?:\{\s*(\d+)\s*\}|(\d))"), chosen_of),
@@ -138,6 +140,7 @@ NOTATION = (
         ),
         lambda match: rf"\hat{{{match[1] or match[2]}}}",
     ),
+    *(Rule(*rule) for rule in NOTATIONS),
 )
 
 

@@ -105,3 +105,15 @@ class Cursor:
     def unit_ahead(self, left: Node, token: str) -> bool:
         """`Operands.unit_ahead`."""
         raise NotImplementedError
+
+    def program_form(self, name: str) -> Node:
+        """`Operators.program_form`."""
+        raise NotImplementedError
+
+    def evaluated(self, node: Node) -> Node:
+        """`Operators.evaluated`."""
+        raise NotImplementedError
+
+    def subscript(self) -> str:
+        """`Operands.subscript`."""
+        raise NotImplementedError

@@ -61,7 +61,7 @@ FUNCTIONS = {
     "arctanh": "atanh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "arsinh": "asinh", "arcosh": "acosh",
     "artanh": "atanh", "tg": "tan", "ctg": "cot", "cosec": "csc", "ceiling": "ceil", "Abs": "abs", "Log": "log",
     "log10": "lg", "log2": "lb", "arctg": "atan", "sgn": "sign",
-    "GCD": "gcd", "LCM": "lcm",
+    "GCD": "gcd", "LCM": "lcm", "Max": "max", "Min": "min", "Mod": "mod", "mod": "mod",
 }  # fmt: skip
 GREEK = frozenset((
     "Delta", "Gamma", "Lambda", "Omega", "Phi", "Pi", "Psi", "Sigma", "Theta", "Upsilon", "Xi", "aleph",
@@ -71,14 +71,15 @@ GREEK = frozenset((
     "varepsilon", "varphi", "varrho", "varsigma", "vartheta", "xi", "zeta",
 ))  # fmt: skip
 CONSTANTS = {"pi": "pi", "Pi": "pi", "e": "e", "i": "i", "oo": "oo", "inf": "oo", "infinity": "oo", "infty": "oo",
-             "Infinity": "oo", "infinite": "oo", "PI": "pi", "E": "E", "I": "I"}  # fmt: skip
+             "Infinity": "oo", "infinite": "oo", "INF": "oo", "Inf": "oo", "INFINITY": "oo",
+             "PI": "pi", "E": "E", "I": "I"}  # fmt: skip
 RELATIONS = {
     "=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", "=<": "<=", ">=": ">=", "!=": "!=",
     r"\le": "<=", r"\leq": "<=", r"\leqslant": "<=", r"\leqq": "<=", r"\ge": ">=", r"\geq": ">=", r"\geqslant": ">=",
     r"\geqq": ">=", r"\ne": "!=", r"\neq": "!=", r"\lt": "<", r"\gt": ">", r"\in": "in", r"\notin": "notin",
     r"\approx": "~", r"\simeq": "~", r"\cong": "~", r"\equiv": "==", r"\sim": "~", r"\doteq": "~", r"\to": "->",
-    r"\rightarrow": "->", "->": "->", r"\mapsto": "->", r"\perp": "perp", r"\parallel": "parallel", r"\s"
-    r"ubset": "subset",
+    r"\rightarrow": "->", r"\longrightarrow": "->", "->": "->", r"\mapsto": "->", r"\perp": "perp",
+    r"\parallel": "parallel", r"\subset": "subset",
     r"\subseteq": "subseteq", "=>": "=>", r"\implies": "=>", r"\Rightarrow": "=>", r"\propto": "propto",
     r"\iff": "<=>", r"\Leftrightarrow": "<=>", "<=>": "<=>",
 }  # fmt: skip

@@ -76,10 +76,22 @@ def _function(name: str, args: list[Any]) -> Any:
     if name == "integral":
         return sympy.Integral(args[0], tuple(args[1:]) if len(args) > 2 else args[1]).doit()
     if name == "limit":
-        return sympy.limit(*args)
+        return _limit(*args)
     if name.endswith("()"):
         return sympy.Function(name[:-2])(*args)
     raise Unreadable(f"{name} has no counterpart in sympy")
+
+
+def _limit(body: Any, variable: Any, point: Any, side: Any = None) -> Any:
+    """A limit from the side that a sign names, else from both. Raises Unreadable where the sides differ."""
+    import sympy
+
+    if side is not None or point.is_infinite:
+        return sympy.limit(body, variable, point, "+" if side is None or side > 0 else "-")
+    try:
+        return sympy.limit(body, variable, point, "+-")
+    except ValueError as error:
+        raise Unreadable(f"has no limit: {error}") from None
 
 
 def symbolic_equal(a: Node, b: Node) -> bool | None:
