@@ -8,6 +8,7 @@ from numbers import Number
 from time import perf_counter
 from typing import Any
 
+from evaluators.comparison.asked import as_option, gold_as_asked, policy_for
 from evaluators.comparison.compare import Comparison
 from evaluators.comparison.restated import restates
 from evaluators.extraction.boxes import LAST
@@ -186,16 +187,21 @@ def _compare(found: Extracted, answer: Answer, expected: Answer, policy: Policy,
         return _compare_words(prediction, answer, expected, policy)
     if answer.tree.op == "text" and found.rule == "whole" and _holds_number(expected):
         return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
+    gold_tree, answer_tree = expected.tree, answer.tree
+    if prompt:
+        policy = policy_for(policy, expected.source, prediction, prompt)
+        gold_tree = gold_as_asked(gold_tree, answer, prompt)
+        answer_tree = as_option(answer, gold_tree, prompt) or answer_tree
     comparison = Comparison(policy, _countable(expected.source, prompt))
     try:
-        same = comparison.equal(expected.tree, answer.tree)
+        same = comparison.equal(gold_tree, answer_tree)
     except DeadlineExceeded:
         reason = f"The symbolic tier had no answer within {policy.deadline_seconds:g} s of CPU time."
         return Outcome.TIMEOUT, prediction, "symbolic", reason
     except Unreadable as error:
         return Outcome.UNPARSED_PREDICTION, prediction, comparison.method, f"The comparison is undecided: {error}."
     method = comparison.method
-    if same and prompt and restates(answer, expected, prompt, policy):
+    if same and prompt and restates(answer, expected._replace(tree=gold_tree), prompt, policy):
         reason = f"{_short(prediction)} has the value of the gold in the question's form, not in the gold's."
         return Outcome.RESTATED, prediction, method, reason
     if same:

@@ -34,9 +34,8 @@ def compare_families(a: Node, b: Node, words: frozenset[str]) -> tuple[bool | No
     if names is None:
         return None
     mine, yours = names
-    stated = bool(words & _OF_INTEGRATION) or (len(mine) > 1 and all(map(_NUMBERED.fullmatch, mine)))
-    if mine == yours and not stated:
-        return None
+    numbered = len(mine) > 1 and any(all(map(_NUMBERED.fullmatch, side)) for side in names)
+    stated = numbered or bool(words & _OF_INTEGRATION) or {"general", "solution"} <= words
     others = frozenset(symbols(a) - set(mine))
     if all(map(str.isupper, others)):
         return None  # the letters of a segment, as AC
@@ -48,7 +47,9 @@ def compare_families(a: Node, b: Node, words: frozenset[str]) -> tuple[bool | No
         return (None, "") if stated else None
     if not (_spans(one, two) and _spans(two, one)):
         return (False, "No constants make one family of functions the other") if stated else None
-    return (True if stated or (_is_added(one) and _is_added(two)) else None), ""
+    if stated or (_is_added(one) and _is_added(two)):
+        return True, ""
+    return None if mine == yours else (None, "")
 
 
 def _is_added(family: Family) -> bool:

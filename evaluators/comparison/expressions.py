@@ -167,13 +167,13 @@ class Scalars(Ladder):
         if not same and names:
             if same_family(a, b):
                 return True
-            if has_constant(a) and has_constant(b):
-                return self.expressions(without_constant(a), without_constant(b))
             if "..." in names:
                 return None  # what the dots leave out is not known
             families = compare_families(a, b, self.question)
             if families is not None:
                 return self.decided(*families)
+            if has_constant(a) and has_constant(b):
+                return self.expressions(without_constant(a), without_constant(b))
             kept = self.witness
             if any(self.expressions(*pair) for pair in other_readings(a, b)):
                 return True

@@ -13,7 +13,7 @@ from evaluators.comparison.numeric import DIGITS, Rational, Undefined, point_of,
 from evaluators.comparison.quantities import INTEGERS, congruent
 from evaluators.comparison.residues import PRIME, residue
 from evaluators.comparison.sampling import orthants, special_points
-from evaluators.comparison.solution_sets import compare_sets
+from evaluators.comparison.solution_sets import COMPLEX, compare_sets
 from evaluators.parsing.tree import MINUS_ONE, Node, TooLarge, Unreadable, contains, negate, substitute, symbols, walk
 from evaluators.verdict import Policy
 
@@ -60,7 +60,9 @@ class Relations(Ladder):
             return None
         self.reach(3)
         found = compare_sets(self.spread(a), self.spread(b))
-        return self.differ(found.witness[:1].upper() + found.witness[1:]) if found.same is False else found.same
+        if found.same is False:
+            return self.differ(found.witness[:1].upper() + found.witness[1:])
+        return None if found.witness == COMPLEX and "complex" in self.question else found.same
 
     def unsolved(self, relation: Node, other: Node) -> bool | None:
         """A relation that names no value, against a value or set.
@@ -363,13 +365,13 @@ def has_relations(node: Node) -> bool:
 
 def is_unknown(node: Node) -> bool:
     """A sum, product or quotient of variables alone, such as a + b: what a problem asks for."""
-    return all(
-        part.op in ("sym", "add", "mul", "ratio")
-        or part == MINUS_ONE
-        or (part.op == "fn" and part.value in _TRIGONOMETRY)
-        or (part.op == "pow" and part.args[1] == MINUS_ONE)
-        for part in walk(node)
-    )
+    if node.op in ("add", "ratio"):
+        return all(map(is_unknown, node.args))
+    if node.op == "mul":
+        return all(part == MINUS_ONE or is_unknown(part) for part in node.args)
+    if node.op == "pow":
+        return node.args[1] == MINUS_ONE and is_unknown(node.args[0])
+    return node.op == "sym" or (node.op == "fn" and node.value in _TRIGONOMETRY and all(map(is_unknown, node.args)))
 
 
 def difference(node: Node) -> Node:

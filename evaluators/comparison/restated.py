@@ -30,13 +30,18 @@ _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$([^$]{1,2000}?)(?<!\\)\$|\\\((.+?
 _PLAIN = re.compile(r"[\d(][\d\s.,+*/^()×÷!−-]{1,200}[\d)!]")  # Compute 12 * (3 + 4).
 _CONVERTS = re.compile(
     r"\b(?:decimal|fraction|percent|mixed|base|scientific|standard form|radian|degree|express|convert|rewrite|write|"
-    r"simpl)",
+    r"simpl|factor)",
     re.IGNORECASE,
 )
 _UNREDUCED = re.compile(
-    r"\\[dtc]?frac ?\{ ?(\d{1,30}) ?\} ?\{ ?(\d{1,30}) ?\}|(?<![\d./])(\d{1,30})/(\d{1,30})(?![\d./])"
+    r"\\[dtc]?frac ?\{ ?(\d{1,30}) ?\} ?\{ ?(\d{1,30}) ?\}|\\[dtc]?frac ?(\d) ?(\d)"
+    r"|(?<![\d./])(\d{1,30})/(\d{1,30})(?![\d./])"
 )
 _LOWEST_TERMS = re.compile(r"lowest terms|simplest form|simplif|reduced|common fraction", re.IGNORECASE)
+_OPERATOR = re.compile(
+    r"\\[dt]?frac\s*\{\s*(?:d|\\mathrm\s*\{d\}|\\partial)\s*(?:\^\{?\d\}?)?\s*(?:[(\\]|\})|Derivative\("
+)
+_NUMBER = re.compile(r"(?<![\w.])\d{1,30}(?![\w.]\d)")
 _WRAPPING = ("quantity", "percent", "deg")
 _COLLECTIONS = ("list", "tuple", "set", "interval", "union", "matrix", "row", "cases")
 _ANY_ORDER = ("add", "mul", "list", "set", "union")
@@ -62,6 +67,8 @@ def restates(prediction: Answer, gold: Answer, prompt: str, policy: Policy) -> b
     target = core(gold.tree)
     unreduced = _unreduced(prediction.source) and target.op != "dec" and not _unreduced(gold.source)
     given_equation = core(prediction.tree).op == "rel" and target.op != "rel"
+    if _OPERATOR.search(prediction.source.rpartition("=")[2]) and not _OPERATOR.search(gold.source):
+        return True  # a derivative that was not carried out
     sides = _sides(prediction.tree, target)
     if not unreduced and not given_equation and any(shape(side) == shape(target) for side in sides):
         return False
@@ -142,7 +149,10 @@ def read_question(prompt: str) -> Question:
             break
     sides = [core(side) for tree in found for side in (tree.args if tree.op == "rel" else (tree,))]
     parts = frozenset(shape(part) for tree in (*found, *sides) for part in walk(tree))
-    return Question(tuple(sides), parts, _CONVERTS.search(prompt) is not None)
+    converts = _CONVERTS.search(prompt) is not None
+    if converts:
+        parts |= {shape(Node("num", (), int(digits))) for digits in _NUMBER.findall(prompt)}
+    return Question(tuple(sides), parts, converts)
 
 
 def _formula_texts(prompt: str) -> Iterator[str]:

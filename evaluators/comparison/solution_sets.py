@@ -18,6 +18,7 @@ from evaluators.comparison.intervals import is_infinite
 from evaluators.comparison.linear_systems import linear_rows, reduced, solutions
 from evaluators.comparison.numeric import Undefined, fresh_budget, value_at
 from evaluators.comparison.polynomials import ROOT_DIGITS, between, branch, squarefree, zeros
+from evaluators.comparison.root_bounds import bounded_by
 from evaluators.comparison.sampling import mixed_point, orthants, show_point
 from evaluators.parsing.tree import TWO, Node, Unreadable, contains, negate, substitute, symbols, walk
 
@@ -42,6 +43,7 @@ class Finding(NamedTuple):
 
 
 UNDECIDED = Finding(None)
+COMPLEX = "The complex solutions differ"  # said with same=True: over the real numbers there is no difference
 
 
 class Undecidable(Unreadable):
@@ -259,7 +261,7 @@ def _on_one_line(a: Node, b: Node, name: str, rest: Point) -> Finding:
     a, b = (_without_builders(_fixed(node, rest)) for node in (a, b))
     (mine, whole), (other, complete) = _places(a, name), _places(b, name)
     places = _apart(sorted({*mine, *other}))
-    exactly = whole and complete
+    exactly = (whole and complete) or _bounded(a, b, name)
     inside = 0
     tests = [*places, *between(places)]
     if len(tests) > MAX_TESTS:
@@ -274,9 +276,31 @@ def _on_one_line(a: Node, b: Node, name: str, rest: Point) -> Finding:
         if one != two:
             return _witness({**rest, name: place})
         inside += one
-    if not exactly or not inside or inside == len(tests) or _differ_in_complex(a, b, name):
+    if not exactly or not inside or inside == len(tests):
         return UNDECIDED
-    return Finding(True)
+    return Finding(True, COMPLEX if _differ_in_complex(a, b, name) else "")
+
+
+def _bounded(a: Node, b: Node, name: str) -> bool:
+    """Whether the constants that stand in two conditions are all the places where either changes."""
+    relations = [*_relations(a), *_relations(b)]
+    constants = tuple(dict.fromkeys(part for relation in relations for part in _constants_of(relation)))
+    try:
+        return all(
+            zeros(difference, name) is not None or bounded_by(difference, name, constants, relation.value == ("=",))
+            for relation in relations
+            for difference in _differences(relation)
+            if name in symbols(difference)
+        )
+    except Unreadable:
+        return False
+
+
+def _constants_of(relation: Node) -> Iterator[Node]:
+    for part in relation.args:
+        for end in _ends(part) if part.op in _SETS else (part,):
+            if (not symbols(end) and not is_infinite(end) and end.op != "const") or end.value in ("e", "pi"):
+                yield end
 
 
 def _apart(places: list[Fraction]) -> list[Fraction]:
@@ -322,6 +346,7 @@ def _on_many_lines(a: Node, b: Node, names: list[str]) -> Finding:
     if not symbols(a) or not symbols(b):
         return UNDECIDED
     agreed = 0
+    note = ""
     whole = True
     for moving in names:
         fresh_budget()
@@ -330,8 +355,9 @@ def _on_many_lines(a: Node, b: Node, names: list[str]) -> Finding:
             if found.same is False:
                 return found
             agreed += found.same is True
+            note = found.witness or note
             whole = whole and (found.same is True or _is_decided(a, b, moving, rest))
-    return Finding(True) if whole and agreed >= _ENOUGH and symbols(a) == symbols(b) else UNDECIDED
+    return Finding(True, note) if whole and agreed >= _ENOUGH and symbols(a) == symbols(b) else UNDECIDED
 
 
 def _is_decided(a: Node, b: Node, moving: str, rest: Point) -> bool:

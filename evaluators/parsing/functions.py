@@ -106,6 +106,8 @@ class Functions(Cursor):
             return Node("pow", arguments)
         if name in ("frac", "Rational", "Fraction") and len(arguments) == 2:
             return divide(*arguments)
+        if name == "C" and len(arguments) == 1:
+            return multiply(Node("sym", (), "C"), arguments[0])
         if name in ("Matrix", "matrix", "vector", "Tuple", "tuple", "array") and len(arguments) == 1:
             return arguments[0]
         return Node("fn", arguments, {"factorial": "factorial", "C": "binomial", "binom": "binomial"}.get(name, name))
