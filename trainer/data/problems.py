@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 from transformers import PreTrainedTokenizerBase
@@ -34,7 +36,8 @@ class Trace:
 class Problem:
     """One problem: its prompt as tokens, and the traces that CURATED calls correct (not yet verified here).
 
-    think_open: whether the prompt ends inside a think block that it opened.
+    think_open: whether the prompt ends inside a think block that it opened. columns: the problem's row of the table,
+    further columns too, as a reward function gets them.
     """
 
     problem_id: str
@@ -43,22 +46,24 @@ class Problem:
     prompt_ids: Sequence[int]
     traces: tuple[Trace, ...] = ()
     think_open: bool = False
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_problems(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Problem], Counter[str]]:
     """The problems of `data.problems`, and what was left out and why. Raises ProblemError where none is left."""
     assert settings.data.problems is not None  # TrainSettings holds this for every policy method
-    table = read_input(settings.data.problems, PROBLEMS, "problems").unique(
-        "problem_id", keep="first", maintain_order=True
-    )
+    table = read_input(settings.data.problems, PROBLEMS, "problems")
+    table = table.hstack(_further_columns(settings.data.problems))
+    table = table.unique("problem_id", keep="first", maintain_order=True)
     encoded = encode_problems(table["problem"].to_list(), tokenizer, settings.data)
     traces, skipped = _load_traces(settings, tokenizer)
     problems = []
     for row, index, think_open in zip(encoded.rows, encoded.origin, encoded.think_open):
         found = table.row(index, named=True)
         own = traces.get(found["problem_id"], ())
-        problem = Problem(found["problem_id"], found["problem"], found["gold"], row.token_ids, tuple(own), think_open)
-        problems.append(problem)
+        problems.append(
+            Problem(found["problem_id"], found["problem"], found["gold"], row.token_ids, tuple(own), think_open, found)
+        )
     skipped += encoded.skipped
     if not problems:
         raise ProblemError(f"{settings.data.problems} holds no problem within the limits; left out: {dict(skipped)}.")
@@ -68,6 +73,12 @@ def load_problems(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -
             "are the two tables of the same problems (problem_id)?"
         )
     return problems, skipped
+
+
+def _further_columns(path: Path) -> pl.DataFrame:
+    """The columns of a problems table beyond its schema."""
+    names = [name for name in pl.read_parquet_schema(path) if name not in PROBLEMS]
+    return pl.read_parquet(path, columns=names) if names else pl.DataFrame()
 
 
 def _load_traces(

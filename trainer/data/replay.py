@@ -153,11 +153,11 @@ def _outcomes(groups: Iterable[Group]) -> pl.DataFrame:
     rows = []
     for group in groups:
         for sample in group.samples:
-            if not sample.on_policy or sample.reward is None:
+            if not sample.on_policy or sample.right is None:
                 continue
-            kept = sample.reward == 1 and sample.finish_reason == "stop"
+            kept = sample.right and sample.finish_reason == "stop"
             trace = (list(sample.token_ids), list(sample.log_probs or ())) if kept else (None, None)
-            rows.append((group.problem.problem_id, sample.reward == 1, *trace))
+            rows.append((group.problem.problem_id, sample.right, *trace))
     return pl.DataFrame(rows, schema=OUTCOMES, orient="row")
 
 

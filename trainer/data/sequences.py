@@ -48,7 +48,8 @@ class Row:
     advantage: of the row. Log-probs: one a response token, None where not known; a teacher's row has no old ones.
     documents: of a packed row, (start, first scored token) of each; () for one document.
     role, teacher_role: of the tokens that the policy wrote, and of the leading ones that it did not. weight,
-    clone_weight, entropy_exponent: as in Batch.
+    clone_weight, entropy_exponent: as in Batch. masked: a truncated response, left out of the loss and not counted in
+    a mean over tokens.
     """
 
     token_ids: Sequence[int]
@@ -67,6 +68,7 @@ class Row:
     weight: float = 1.0
     clone_weight: float = 1.0
     entropy_exponent: float = 0.0
+    masked: bool = False
 
     @property
     def response_length(self) -> int:

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tracekit.core.runs import Progress, no_progress
+from trainer.data.curriculum import Curriculum, Draws
 from trainer.data.problems import endless_order, load_problems
 from trainer.data.replay import ReplayBuffer
 from trainer.data.sequences import Row, collate, micro_batches, pad_id
@@ -26,6 +28,7 @@ from trainer.loops.round_metrics import (
     importance_statistics,
     pass_flops,
     probability_statistics,
+    reward_statistics,
     round_statistics,
     sampling_flops,
     update_statistics,
@@ -42,8 +45,8 @@ from trainer.rollouts.rewards import charged_for_kl
 from trainer.rollouts.rollout import GroupSampler
 from trainer.settings import TrainSettings
 
-#: Name of the buffer's table in a checkpoint.
-REPLAY = "replay"
+#: Names of the tables in a checkpoint: the replay buffer, the pass rates.
+REPLAY, CURRICULUM = "replay", "curriculum"
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +70,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     scoring = open_scoring(training, scorer, engine, one_update=updates == 1)
     loss_of, cost = policy_loss(settings), model_cost(model)
     sharing = settings.batch.share_prompts and can_share(scorer, training.device)
-    replay = open_replay(settings, training.state)
+    replay, curriculum = open_replay(settings, training.state), open_curriculum(settings, training.state)
     place = int(training.state.values.get("place", 0))  # in the endless order of the problems
     log = RunLog(training.folder, settings.log, training.state.step, settings.model_dump(mode="json"))
     for step in range(training.state.step, total):
@@ -79,12 +82,14 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
                 past = replay.choose(f"{settings.seed}/{step}", rollout_settings.prompts, problems, scoring.entropies)
         with clock.stage("rollout"), training.autocast():
             order = endless_order(len(problems), settings.seed, place + rank())
-            wanted = rollout_settings.prompts // world_size()
-            rolled = sampler.roll_out(step, wanted, islice(order, 0, None, world_size()), past, str(rank()))
-            place += max_over_ranks(rolled.drawn) * world_size()  # all go on from the same place
+            awake = None if curriculum is None else curriculum.awake(problems, step, rollout_settings.prompts)
+            draws = Draws(islice(order, 0, None, world_size()), awake)
+            rolled = sampler.roll_out(step, rollout_settings.prompts // world_size(), draws, past, str(rank()))
+            place += max_over_ranks(draws.places) * world_size()  # all go on from the same place
             weights_gone = engine.rest()
         averages.add(round_statistics(rolled.groups))
         averages.add(count_statistics(rolled, len(past), skipped.total()))
+        averages.add(reward_statistics(rolled.groups, rollout_settings.rewards, sampler.rewards.take_metrics()))
         averages.add(sampling_flops(rolled.groups, cost))
 
         with clock.stage("log_probs"):
@@ -112,6 +117,8 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
         means = averages.means()
         if replay is not None:
             replay.take_in(rolled.groups, means["reward_on_policy"])
+        if curriculum is not None:
+            curriculum.take_in(rolled.pass_rates, step)
         metrics = {
             **means,
             **clock.seconds,
@@ -128,10 +135,10 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
         if (step + 1) % settings.checkpoint.every == 0:
             log.flush()
         if training.saves_at(step + 1):
-            training.save(loop_state(step + 1, place, replay))
+            training.save(loop_state(step + 1, place, replay, curriculum))
     log.close()
     engine.close()
-    return training.finish(loop_state(total, place, replay))
+    return training.finish(loop_state(total, place, replay, curriculum))
 
 
 def check_round(settings: TrainSettings, problems: int) -> None:
@@ -206,9 +213,11 @@ def totals_of(rows: Sequence[Row], settings: TrainSettings) -> Totals:
     """What an update's reductions divide by, over all ranks.
 
     A sampled row that a gate leaves out counts as one of zero advantage does: no row's weight depends on the others'.
+    A masked truncated response counts as a row, and its tokens do not count, as in TRL.
     """
     acting = [row for row in rows if row.surrogate_tokens]
-    tokens, cloned_tokens = sum(row.surrogate_tokens for row in acting), sum(row.cloned_tokens for row in rows)
+    tokens = sum(row.surrogate_tokens for row in acting if not row.masked)
+    cloned_tokens = sum(row.cloned_tokens for row in rows)
     counts = torch.tensor([len(acting), tokens, cloned_tokens])
     found = [int(count) for count in sum_over_ranks(counts)]
     return Totals(rows=found[0], tokens=found[1], length=settings.data.response_tokens, cloned_tokens=found[2])
@@ -224,11 +233,28 @@ def open_replay(settings: TrainSettings, state: LoopState) -> ReplayBuffer | Non
     return buffer
 
 
-def loop_state(step: int, place: int, replay: ReplayBuffer | None) -> LoopState:
+def open_curriculum(settings: TrainSettings, state: LoopState) -> Curriculum | None:
+    """The pass rates as the checkpoint has them; None where the recipe has no [rollout.curriculum]."""
+    if settings.rollout.curriculum is None:
+        return None
+    curriculum = Curriculum(settings.rollout.curriculum)
+    if CURRICULUM in state.tables:
+        curriculum.restore(state.tables[CURRICULUM])
+    return curriculum
+
+
+def loop_state(
+    step: int, place: int, replay: ReplayBuffer | None = None, curriculum: Curriculum | None = None
+) -> LoopState:
     """All that the next round depends on, beside weights, optimizer and torch's generators."""
-    if replay is None:
-        return LoopState(step, {"place": place})
-    return LoopState(step, {"place": place, "replay_open": replay.open}, tables={REPLAY: replay.table()})
+    values: dict[str, Any] = {"place": place}
+    tables = {}
+    if replay is not None:
+        values["replay_open"] = replay.open
+        tables[REPLAY] = replay.table()
+    if curriculum is not None:
+        tables[CURRICULUM] = curriculum.table()
+    return LoopState(step, values, tables=tables)
 
 
 class Clock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +16,7 @@ from trainer.data.shared_prompts import shared_tokens
 from trainer.distributed.ranks import rank
 from trainer.planning.flops import ModelCost, causal_pairs
 from trainer.rollouts.rollout import Group, Round, Sample
-from trainer.settings import TrainSettings
+from trainer.settings import RewardSettings, TrainSettings
 
 #: (sum, count) of a number: added up over micro-batches and ranks, then divided.
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -40,14 +40,30 @@ def round_statistics(groups: Sequence[Group]) -> Statistics:
         "advantage_teacher": _mean(teacher, _advantage),
         "advantage_size": _mean(samples, lambda sample: abs(sample.advantage)),
         "response_tokens": _mean(on, _length),
-        "response_tokens_right": _mean([s for s in on if s.reward == 1], _length),
+        "response_tokens_right": _mean([s for s in on if s.right], _length),
         "response_tokens_teacher": _mean(teacher, _length),
         "cut_at_limit": _mean(on, lambda sample: float(sample.finish_reason == "length")),
         "rollout_entropy": _pair([-value for value in sampled_log_probs]),  # unbiased: the mean of −log p as sampled
         "groups_with_signal": _pair([float(any(s.advantage for s in group.samples)) for group in groups]),
-        "groups_all_right": _pair([float(bool(r) and min(r) == 1) for r in map(_own_rewards, groups)]),
-        "groups_all_wrong": _pair([float(bool(r) and max(r) == 0) for r in map(_own_rewards, groups)]),
+        "groups_all_right": _pair([float(group.pass_rate == 1) for group in groups]),
+        "groups_all_wrong": _pair([float(group.pass_rate == 0) for group in groups]),
     }
+    return found
+
+
+def reward_statistics(
+    groups: Sequence[Group], rewards: Sequence[RewardSettings], logged: Mapping[str, Sequence[float]]
+) -> Statistics:
+    """Of each term of the reward: mean over sampled rows whose value is known, and the share that is not known.
+
+    logged: numbers that the reward functions logged themselves, averaged under the names they gave.
+    """
+    rows = [sample for group in groups for sample in group.samples if sample.on_policy]
+    found: Statistics = {name: _pair(values) for name, values in logged.items()}
+    for place, reward in enumerate(rewards):
+        values = [sample.rewards[place] for sample in rows]
+        found[f"rewards/{reward.label}"] = _pair([value for value in values if value is not None])
+        found[f"rewards/{reward.label}/unknown"] = _pair([float(value is None) for value in values])
     return found
 
 
@@ -162,10 +178,6 @@ def write_completions(
 def _written(sample: Sample) -> int:
     """Tokens that the policy wrote in this round."""
     return 0 if sample.replayed else len(sample.token_ids) - sample.off_policy
-
-
-def _own_rewards(group: Group) -> list[float]:
-    return [s.reward for s in group.samples if s.on_policy and s.reward is not None]
 
 
 def _reward(sample: Sample) -> float | None:

@@ -310,6 +310,14 @@ def _digests(settings: TrainSettings) -> dict[str, str]:
     found = {}
     for name, path in paths.items():
         if path is not None and path.is_file():
-            with path.open("rb") as file:
-                found[name] = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+            found[name] = _file_digest(path)
+    for reward in settings.rollout.rewards if settings.method in POLICY else ():
+        file = Path(str(reward.path).rpartition(":")[0])
+        if file.suffix == ".py" and file.is_file():  # another function would be another run
+            found[f"reward {reward.label}"] = _file_digest(file)
     return found
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]

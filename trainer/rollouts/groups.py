@@ -21,8 +21,9 @@ class Sample:
 
     token_ids: of the response. log_probs: of each in the distribution it was sampled from; 0 on a teacher's
     prefix; None on a teacher's whole trace. off_policy: leading tokens that the policy did not write.
-    replayed: an earlier policy wrote them, with these log_probs. reward: None where the verifier could not tell.
-    role, teacher_role, weight, clone_weight, entropy_exponent: what the row trains, as in Row.
+    replayed: an earlier policy wrote them, with these log_probs. rewards: value of each term of `rollout.rewards`, None
+    where a term does not know. reward: their weighted sum, None where it is not known. role, teacher_role, weight,
+    clone_weight, entropy_exponent, masked: what the row trains, as in Row.
     """
 
     token_ids: Sequence[int]
@@ -33,6 +34,7 @@ class Sample:
     replayed: bool = False
     response: str = ""
     verdict: Verdict | None = None
+    rewards: tuple[float | None, ...] = ()
     reward: float | None = None
     advantage: float = 0.0
     role: Role = Role.SURROGATE
@@ -40,6 +42,13 @@ class Sample:
     weight: float = 1.0
     clone_weight: float = 1.0
     entropy_exponent: float = 0.0
+    masked: bool = False
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the first term of the reward is 1 or more; None where it does not know."""
+        deciding = self.rewards[0] if self.rewards else self.reward
+        return None if deciding is None else deciding >= 1
 
     @property
     def on_policy(self) -> bool:
@@ -63,6 +72,17 @@ class Group:
     def rewards(self) -> list[float]:
         """The rewards that are known."""
         return [sample.reward for sample in self.samples if sample.reward is not None]
+
+    @property
+    def outcomes(self) -> list[bool]:
+        """Whether each row is right, where that is known."""
+        return [sample.right for sample in self.samples if sample.right is not None]
+
+    @property
+    def pass_rate(self) -> float | None:
+        """Share of right rows among the sampled ones, where that is known."""
+        known = [sample.right for sample in self.samples if sample.on_policy and sample.right is not None]
+        return sum(known) / len(known) if known else None
 
 
 def written_tokens(group: Group) -> int:
@@ -110,7 +130,19 @@ def _only_cloned(sample: Sample, settings: TrainSettings) -> bool:
 
 def with_roles(groups: Sequence[Group], settings: TrainSettings, number: int) -> list[Group]:
     """The groups of round `number` with the role and weight of each row, as the recipe has them."""
-    return [_gated(replace(group, samples=_weighted(group, settings, number)), settings) for group in groups]
+    weighted = [_gated(replace(group, samples=_weighted(group, settings, number)), settings) for group in groups]
+    if settings.rollout.truncated == "score":
+        return weighted
+    return [replace(group, samples=tuple(map(_without_truncated, group.samples))) for group in weighted]
+
+
+def _without_truncated(sample: Sample) -> Sample:
+    """DAPO's over-long filtering (Yu et al. 2025, arXiv 2503.14476, section 3.4): a response cut at the limit trains
+    nothing but what is cloned of a teacher's prefix; its reward stays in the group's statistics."""
+    if sample.finish_reason != "length":
+        return sample
+    taught = Role.CLONED if sample.teacher_role.clones else Role.LEFT_OUT
+    return replace(sample, role=Role.LEFT_OUT, teacher_role=taught, masked=True)
 
 
 def _weighted(group: Group, settings: TrainSettings, number: int) -> tuple[Sample, ...]:
@@ -129,7 +161,7 @@ def _weighted(group: Group, settings: TrainSettings, number: int) -> tuple[Sampl
 
 def _weighted_rollout(sample: Sample, acting: float, on_policy: OnPolicySettings) -> Sample:
     """A sampled row's weight; SRFT weighs right rows apart."""
-    if sample.reward != 1:
+    if not sample.right:
         return replace(sample, weight=acting)
     return replace(sample, weight=acting * on_policy.right_weight, entropy_exponent=on_policy.right_entropy)
 
@@ -140,7 +172,7 @@ def _gated(group: Group, settings: TrainSettings) -> Group:
     most = settings.teacher.right_at_most
     if most is None or not any(sample.teacher for sample in group.samples):
         return group
-    right = sum(sample.reward == 1 for sample in group.samples if sample.on_policy)
+    right = sum(bool(sample.right) for sample in group.samples if sample.on_policy)
     fails = right <= most
     return replace(group, samples=tuple(s if s.teacher == fails else _left_out(s) for s in group.samples))
 

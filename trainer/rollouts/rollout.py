@@ -16,24 +16,26 @@ from itertools import islice
 
 from transformers import PreTrainedTokenizerBase
 
-from evaluators.rewards import reward_of
-from evaluators.verdict import Policy, Verdict
 from tracekit.core.prompts import decode_responses
 from trainer.data.problems import Problem, Trace
 from trainer.data.sequences import Row, response_ends
 from trainer.rollouts.engines.protocol import Engine, Rollout, Sampling
 from trainer.rollouts.groups import Group, Sample, with_advantages, with_roles, written_tokens
-from trainer.rollouts.rewards import verify_responses
+from trainer.rollouts.rewards import Rewards
 from trainer.settings import PrefixSettings, TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round of rolling out leaves. drawn: problems taken. counts: what was left out or unusual."""
+    """What one round of rolling out leaves. drawn: problems taken. counts: what was left out or unusual.
+
+    pass_rates: problem_id → share of right sampled rows, of groups that the filters left out too.
+    """
 
     groups: list[Group]
     drawn: int
     counts: Counter[str] = field(default_factory=Counter)
+    pass_rates: dict[str, float] = field(default_factory=dict)
 
 
 #: Problems of a round that get rows of their own past: problem number → the replayed samples.
@@ -53,8 +55,8 @@ class GroupSampler:
     ) -> None:
         self.settings, self.tokenizer, self.engine, self.problems = settings, tokenizer, engine, problems
         self.stop_token_ids = stop_token_ids or response_ends(tokenizer, settings.data)
-        self.policy = Policy(deadline_seconds=settings.rollout.verifier_seconds)
-        self._trace_verdicts: dict[str, Verdict] = {}
+        self.rewards = Rewards.open(settings, tokenizer)
+        self._traces_right: dict[str, bool] = {}
 
     def roll_out(self, number: int, wanted: int, order: Iterator[int], replayed: Replayed, seed: str = "") -> Round:
         """`wanted` groups: replayed problems first, then those that `order` names, drawn again after the filters.
@@ -62,6 +64,8 @@ class GroupSampler:
         number: of the round. seed: sets this rank's draws apart from the others'.
         """
         rollout, groups, counts, drawn = self.settings.rollout, list[Group](), Counter[str](), 0
+        pass_rates: dict[str, float] = {}
+        self.rewards.step = number
         chosen = [(problem, replayed[problem]) for problem in replayed][:wanted]
         for attempt in range(rollout.resample_rounds + 1):
             fresh = list(islice(order, wanted - len(groups) - len(chosen)))
@@ -69,6 +73,8 @@ class GroupSampler:
             chosen += [(problem, ()) for problem in fresh]
             key = f"{self.settings.seed}/{seed}/{number}/{attempt}"
             for group in map(partial(self._paid, key=key), self._groups(chosen, number, key, counts)):
+                if group.pass_rate is not None:
+                    pass_rates[group.problem.problem_id] = group.pass_rate
                 reason = self.left_out(group)
                 if reason is None:
                     groups.append(group)
@@ -77,7 +83,8 @@ class GroupSampler:
             chosen = []
             if len(groups) >= wanted:
                 break
-        return Round(with_roles(with_advantages(groups, self.settings), self.settings, number), drawn, counts)
+        groups = with_roles(with_advantages(groups, self.settings), self.settings, number)
+        return Round(groups, drawn, counts, pass_rates)
 
     def _paid(self, group: Group, key: str) -> Group:
         """The group with its verified rewards, or with random ones where the recipe asks for the control."""
@@ -85,15 +92,17 @@ class GroupSampler:
         if chance is None:
             return group
         draw = random.Random(f"reward/{key}/{group.problem.problem_id}")
-        return replace(group, samples=tuple(replace(s, reward=float(draw.random() < chance)) for s in group.samples))
+        paid = [float(draw.random() < chance) for _ in group.samples]
+        rows = (replace(s, reward=r, rewards=(r, *s.rewards[1:])) for s, r in zip(group.samples, paid))
+        return replace(group, samples=tuple(rows))
 
     def left_out(self, group: Group) -> str | None:
         """Why the filters leave a group out, all its rows counted, or None."""
         if not group.rewards:
             return "unknown"
-        if self.settings.rollout.drop_all_right and min(group.rewards) == 1:
+        if self.settings.rollout.drop_all_right and group.outcomes and all(group.outcomes):
             return "dropped_right"
-        if self.settings.rollout.drop_all_wrong and max(group.rewards) == 0:
+        if self.settings.rollout.drop_all_wrong and group.outcomes and not any(group.outcomes):
             return "dropped_wrong"
         return None
 
@@ -117,7 +126,7 @@ class GroupSampler:
     def _branched(self, groups: list[Group], number: int, key: str, counts: Counter[str]) -> list[Group]:
         """BREAD: sample groups without a right row anew from growing prefixes of a trace (Zhang et al. 2025,
         arXiv 2506.17211). One that fails at every prefix stays as it was; so does one without a trace."""
-        failed = [place for place, group in enumerate(groups) if 1 not in group.rewards]
+        failed = [place for place, group in enumerate(groups) if not any(group.outcomes)]
         if self.settings.teacher.branch:
             failed = [place for place in failed if self._verified(groups[place].problem)]
         found = list(groups)
@@ -128,11 +137,11 @@ class GroupSampler:
             prefixes = [_teacher_sample(self._traces(problem, number)[0], fraction) for problem in problems]
             tries = self._judged(problems, self._from_prefixes(problems, prefixes, f"{key}/{fraction}"), counts)
             for place, tried in zip(failed, tries):
-                right = 1 in tried.rewards
+                right = any(tried.outcomes)
                 counts["groups_branched"] += right
                 counts["tokens_discarded"] += written_tokens(found[place] if right else tried)
                 found[place] = tried if right else found[place]
-            failed = [place for place, tried in zip(failed, tries) if 1 not in tried.rewards]
+            failed = [place for place, tried in zip(failed, tries) if not any(tried.outcomes)]
         return found
 
     def _prefix(self, problem: Problem, number: int, counts: Counter[str]) -> Sample | None:
@@ -186,10 +195,11 @@ class GroupSampler:
         return traces
 
     def _verified(self, problem: Problem) -> list[Trace]:
-        unknown = [trace for trace in problem.traces if trace.trace_id not in self._trace_verdicts]
-        verdicts = verify_responses([t.response for t in unknown], [problem] * len(unknown), self.policy)
-        self._trace_verdicts |= {trace.trace_id: verdict for trace, verdict in zip(unknown, verdicts)}
-        return [trace for trace in problem.traces if self._trace_verdicts[trace.trace_id].correct]
+        """The traces that CURATED calls correct and the verifier too, where it is one of the rewards."""
+        unknown = [trace for trace in problem.traces if trace.trace_id not in self._traces_right]
+        right = self.rewards.traces_right(problem, unknown)
+        self._traces_right |= {trace.trace_id: found for trace, found in zip(unknown, right)}
+        return [trace for trace in problem.traces if self._traces_right[trace.trace_id]]
 
     def _sample(self, problems: Sequence[Problem], sampled: Sequence[int], key: str) -> list[list[Sample]]:
         """On-policy rows from the prompt: `sampled[i]` of problem i; one call of the engine for each number of rows."""
@@ -234,15 +244,12 @@ class GroupSampler:
         """Texts, verdicts and rewards of all rows, the teacher's and the replayed too."""
         flat = [(problem, row) for problem, own in zip(problems, rows) for row in own]
         texts = decode_responses(self.tokenizer, [row.token_ids for _, row in flat])
-        texts = [row.response or text for (_, row), text in zip(flat, texts)]
-        verdicts = verify_responses(texts, [problem for problem, _ in flat], self.policy)
-        judged = (
-            replace(row, response=text, verdict=verdict, reward=reward_of(verdict))
-            for (_, row), text, verdict in zip(flat, texts, verdicts)
-        )
-        for verdict in verdicts:
+        written = [replace(row, response=row.response or text) for (_, row), text in zip(flat, texts)]
+        judged = iter(self.rewards.judge([problem for problem, _ in flat], written))
+        groups = [Group(problem, tuple(islice(judged, len(own)))) for problem, own in zip(problems, rows)]
+        for verdict in (row.verdict for group in groups for row in group.samples if row.verdict):
             counts[f"verdicts_{verdict.outcome}"] += 1
-        return [Group(problem, tuple(islice(judged, len(own)))) for problem, own in zip(problems, rows)]
+        return [self.rewards.paid(group) for group in groups]
 
 
 def prefix_fraction(prefix: PrefixSettings, number: int) -> float:
@@ -265,6 +272,7 @@ def training_row(problem: Problem, sample: Sample, *, old_log_probs: bool) -> Ro
         weight=sample.weight,
         clone_weight=sample.clone_weight,
         entropy_exponent=sample.entropy_exponent,
+        masked=sample.masked,
     )
 
 
