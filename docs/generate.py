@@ -1,4 +1,4 @@
-"""Write the generated references: docs/commands.md from the commands' help, docs/settings.md from the settings' fields.
+"""Write the generated references: commands from their help, settings from their fields, docs/api from public names.
 
     python docs/generate.py
 
@@ -7,6 +7,7 @@ A test compares what this prints with the files.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
@@ -104,9 +105,30 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-PAGES = {"commands.md": commands_page, "settings.md": settings_page}
+def api_page(package: str) -> str:
+    """Every public name of a package, for mkdocstrings, which reads its docstring when the site is built."""
+    names = load(f"{package}:__all__")
+    lines = [f"# `{package}`", "", str(importlib.import_module(package).__doc__).partition("\n")[0], ""]
+    for name in names:
+        found = load(f"{package}:{name}")
+        if inspect.ismodule(found):
+            lines += [f"## `{name}`", "", f"::: {found.__name__}", "    options: { show_root_heading: false }", ""]
+        elif inspect.isclass(found) or inspect.isfunction(found):
+            lines += [f"## `{name}`", "", f"::: {found.__module__}.{found.__qualname__}", ""]
+    schemas = [name for name in names if isinstance(load(f"{package}:{name}"), dict)]
+    if schemas:
+        lines += ["## Schemas", "", ", ".join(f"`{name}`" for name in schemas) + ": see [Tables](../data.md).", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+PAGES = {
+    "commands.md": commands_page,
+    "settings.md": settings_page,
+    **{f"api/{name}.md": functools.partial(api_page, name) for name in ("evaluators", "tracekit", "trainer", "probes")},
+}
 
 
 if __name__ == "__main__":
+    (DOCS / "api").mkdir(exist_ok=True)
     for file, page in PAGES.items():
         (DOCS / file).write_text(page(), encoding="utf-8")
