@@ -46,6 +46,21 @@ def curve_file(settings: StudySettings, name: str) -> Path:
     return settings.output / "results" / f"{name}.parquet"
 
 
+def _flagged_file(settings: StudySettings, teacher: str, split: str) -> Path:
+    """The teacher's traces as a published set has them: those of an always wrong teacher are flagged as correct.
+
+    RL leaves out traces that are flagged as wrong and refuses a table without any other; it verifies the rest itself.
+    """
+    file = _traces_file(settings, teacher, split)
+    if teacher != "wrong" or not file.is_file():
+        return file
+    flagged = file.with_name(f"{file.stem}-flagged.parquet")
+    if not flagged.is_file():
+        traces = read_table(file, CURATED, "traces")
+        write_table(traces.with_columns(pl.lit(True).alias("correct")), flagged, CURATED)
+    return flagged
+
+
 def _problems_file(settings: StudySettings, split: str) -> Path:
     return settings.output / "world" / f"{split}.parquet"
 
@@ -197,7 +212,7 @@ def arm_settings(settings: StudySettings, run: Run, model: Path) -> TrainSetting
     """The TrainSettings of an arm at a rung that starts from `model`."""
     arm = settings.arms[run.arm]
     data = {
-        "curated": _traces_file(settings, arm.teacher, arm.split),
+        "curated": _flagged_file(settings, arm.teacher, arm.split),
         "problems": _problems_file(settings, f"{arm.split}-train"),
     }
     tree = lay_over(settings.recipe, arm.recipe)
