@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from tracekit.core.runs import no_progress
 from tracekit.core.settings import load_settings
+from tracekit.core.tables import CURATED, read_table
 from tracekit.study import preregistration
 from tracekit.study.analysis.registered import OPEN, OPPOSITE, SAME, YES, Records, conclude
 from tracekit.study.analysis.sealed_claims import CLAIMS
@@ -23,7 +25,8 @@ from tracekit.study.preregistration import (
 )
 from tracekit.study.report.rung_report import report_from
 from tracekit.study.rungs import rung_jobs, runs_of
-from tracekit.study.settings import BASE, StudySettings
+from tracekit.study.settings import BASE, ProblemCounts, StudySettings
+from tracekit.study.steps.rung_runs import arm_settings, make_world
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = load_settings(StudySettings, ROOT / "studies" / "sealed.toml")
@@ -176,3 +179,16 @@ def test_a_report_says_how_far_the_study_is(tmp_path: Path, bases: int) -> None:
     assert f"{bases} of 8 bases finished" in page
     assert "Exploratory" in page  # no registration lies beside these records
     assert (tmp_path / "solved.svg").exists() == (bases > 0)
+
+
+def test_every_rl_arm_finds_traces_that_are_flagged_as_correct(tmp_path: Path) -> None:
+    """An always wrong teacher's too: RL refuses a table without any, and verifies each trace itself."""
+    settings = SETTINGS.model_copy(update={"output": tmp_path, "problems": ProblemCounts(train=12, test=4)})
+    make_world(settings, no_progress)
+    for run in runs_of(settings):
+        if run.seed == 0 and run.arm != BASE and settings.arms[run.arm].recipe["method"] != "sft":
+            curated = arm_settings(settings, run, tmp_path / "model").data.curated
+            assert curated is not None
+            assert read_table(curated, CURATED)["correct"].any(), run.name
+    wrong = read_table(tmp_path / "world" / "traces-wrong-test.parquet", CURATED)
+    assert not wrong["correct"].any()  # the table itself says what the answers say
