@@ -189,7 +189,8 @@ def branch(node: Node, name: str, place: Fraction) -> Ratio | None:
     return None
 
 
-def _constant(node: Node) -> Ratio | None:
+def constant_value(node: Node) -> Fraction | None:
+    """Return the real value of a tree without variables: exact where rational, else to 80 digits; None without one."""
     try:
         value = exact(node)
         if value is None:
@@ -197,6 +198,11 @@ def _constant(node: Node) -> Ratio | None:
             value = Fraction(str(number.real)) if number.imag == 0 else None
     except Unreadable:
         return None
+    return None if value is None else Fraction(value)
+
+
+def _constant(node: Node) -> Ratio | None:
+    value = constant_value(node)
     return None if value is None else constant_ratio(value)
 
 

@@ -17,7 +17,7 @@ from evaluators.comparison.float_roots import float_roots
 from evaluators.comparison.intervals import is_infinite
 from evaluators.comparison.linear_systems import linear_rows, reduced, solutions
 from evaluators.comparison.numeric import Undefined, fresh_budget, value_at
-from evaluators.comparison.polynomials import ROOT_DIGITS, between, branch, squarefree, zeros
+from evaluators.comparison.polynomials import ROOT_DIGITS, between, branch, constant_value, squarefree, zeros
 from evaluators.comparison.root_bounds import bounded_by
 from evaluators.comparison.sampling import mixed_point, orthants, show_point
 from evaluators.parsing.tree import TWO, Node, Unreadable, contains, negate, substitute, symbols, walk
@@ -158,6 +158,10 @@ def _order(left: Node, right: Node, point: Point) -> int | None:
 
 def _real(node: Node, point: Point) -> Fraction | None:
     """The value at a point, None where it has none or is not real."""
+    if node.op == "num":
+        return Fraction(node.value)
+    if node.op == "sym" and node.value in point:
+        return Fraction(point[node.value])
     try:
         value = value_at(node, point, ROOT_DIGITS)
     except Undefined:
@@ -238,12 +242,46 @@ def _places(node: Node, name: str) -> tuple[list[Fraction], bool]:
     for difference in _differences(node):
         if name not in symbols(difference):
             continue
-        found = zeros(difference, name)
-        if found is None:
-            complete = False
-            found = float_roots(difference, name)
+        found, exactly = _zeros(difference, name)
+        complete = complete and exactly
         places.update(found)
     return sorted(places), complete
+
+
+def _zeros(difference: Node, name: str) -> tuple[list[Fraction], bool]:
+    """Return the zeros of a difference, and whether these are all of them."""
+    variable, end = difference.args
+    if variable.op == "sym" and not symbols(end):  # x - 3, of the end of an interval
+        value = constant_value(end)
+        if value is not None:
+            return [-value], True
+        if _real(end, {}) is None:
+            return [], False
+    found = zeros(difference, name)
+    return (float_roots(difference, name), False) if found is None else (found, True)
+
+
+def _evaluated(node: Node) -> Node:
+    """Conditions whose sets have numbers for ends: an end is asked for at every point."""
+    if node.op == "list":
+        return Node("list", tuple(map(_evaluated, node.args)), node.value)
+    if node.value not in (("in",), ("notin",)):
+        return node
+    return Node("rel", (node.args[0], _with_values(node.args[1])), node.value)
+
+
+def _with_values(region: Node) -> Node:
+    if region.op in ("union", "inter", "minus"):
+        return Node(region.op, tuple(map(_with_values, region.args)), region.value)
+    if region.op not in ("interval", "set", "tuple"):
+        return region
+    ends = (end if end.op == "num" or symbols(end) or is_infinite(end) else _number(end) for end in region.args)
+    return Node(region.op, tuple(ends), region.value)
+
+
+def _number(node: Node) -> Node:
+    value = constant_value(node)
+    return node if value is None else Node("num", (), value)
 
 
 def _without_builders(node: Node) -> Node:
@@ -258,7 +296,7 @@ def _without_builders(node: Node) -> Node:
 
 def _on_one_line(a: Node, b: Node, name: str, rest: Point) -> Finding:
     """Compare along a line on which one variable moves and the others are fixed."""
-    a, b = (_without_builders(_fixed(node, rest)) for node in (a, b))
+    a, b = (_evaluated(_without_builders(_fixed(node, rest))) for node in (a, b))
     (mine, whole), (other, complete) = _places(a, name), _places(b, name)
     places = _apart(sorted({*mine, *other}))
     exactly = (whole and complete) or _bounded(a, b, name)
