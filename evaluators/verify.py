@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from numbers import Number
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from evaluators.comparison.asked import as_option, gold_as_asked, policy_for
 from evaluators.comparison.compare import Comparison
@@ -14,7 +14,7 @@ from evaluators.comparison.restated import restates
 from evaluators.extraction.boxes import LAST
 from evaluators.extraction.candidates import Extracted
 from evaluators.extraction.doubt import both_truths, claims_both
-from evaluators.extraction.names import concludes_on_name
+from evaluators.extraction.names import concludes_on, name_of
 from evaluators.extraction.question import without_question
 from evaluators.extraction.response import after_thinking, extract, final_answer, last_boxes
 from evaluators.extraction.thinking import opens_thinking
@@ -24,11 +24,11 @@ from evaluators.parsing.normalize import words
 from evaluators.parsing.read_answer import Answer, read_answer
 from evaluators.parsing.tree import DeadlineExceeded, Unreadable
 from evaluators.parsing.units import content_words
-from evaluators.verdict import Outcome, Policy, Verdict
+from evaluators.verdict import Grounds, Outcome, Policy, Verdict, verdict_of
 
 DEFAULT = Policy()
-Decision = tuple[Outcome, str | None, str, str] | tuple[Outcome, str | None, str, str, str]
-"""Outcome, prediction, method, reason, and for WRONG the witness."""
+Decision = tuple[Outcome, str | None, str, Grounds]
+"""Outcome, prediction, method, and what the reason is written from."""
 _GOLD_CACHE = 16_384  # golds kept as read
 _TRUTHS = frozenset(("yes", "no", "true", "false"))
 _MARKED = frozenset(("box", "boxes", "hashes", "statement"))
@@ -36,7 +36,10 @@ _BOXED = frozenset(("box", "boxes", "hashes"))
 _YES_OR_NO = re.compile(r"\W{0,9}(yes|no|true|false)\b[.,:;!*]", re.IGNORECASE)
 _MAX_CLAIM = 2000  # characters of a response in which a second claim is looked for
 _SPACE = re.compile(r"(?<!\d) | (?!\d)")  # two numbers are not one
-_MAX_SHOWN = 200  # characters of an answer repeated in a reason
+_MAX_SHOWN = 200  # characters of an answer that is the gold without being read
+_NO_ANSWER = Grounds("The response gives no final answer.")
+_AS_WRITTEN = "The answer is the gold as written."
+_OF_PERSON = "The last sentence says it of the person that the gold names."
 
 
 def verify(
@@ -82,17 +85,18 @@ def verify(
     golds = acceptable_golds(gold)
     if golds is not None:
         return _verify_any(response, golds, policy=policy, prompt=prompt, think_open=think_open)
-    response_text, gold_text = as_text(response), as_text(gold)
+    response_text = response if isinstance(response, str) else as_text(response)
+    gold_text = gold if isinstance(gold, str) else as_text(gold)
     if gold_text is None:
-        return Verdict(
-            Outcome.UNPARSED_GOLD, None, repr(type(gold)), "extract", _not_text("gold", gold), perf_counter() - started
-        )
-    if response_text is None:
-        return Verdict(
-            Outcome.NO_ANSWER, None, gold_text, "extract", _not_text("response", response), perf_counter() - started
-        )
-    outcome, prediction, method, reason, *witness = _decide(response_text, gold_text, policy, prompt, think_open)
-    return Verdict(outcome, prediction, gold_text, method, reason, perf_counter() - started, *witness)
+        decision: Decision = Outcome.UNPARSED_GOLD, None, "extract", Grounds(_not_text("gold", gold))
+    elif response_text is None:
+        decision = Outcome.NO_ANSWER, None, "extract", Grounds(_not_text("response", response))
+    else:
+        decision = _decide(response_text, gold_text, policy, prompt, think_open)
+    outcome, prediction, method, grounds = decision
+    shown = repr(type(gold)) if gold_text is None else gold_text
+    asked = (response_text or "", prompt, think_open, policy)
+    return verdict_of(outcome, prediction, shown, method, perf_counter() - started, grounds, asked)
 
 
 _RANK = tuple(Outcome(name) for name in ("correct", "restated", "timeout", "unparsed_prediction", "wrong"))
@@ -138,55 +142,72 @@ def read_gold(gold: str) -> Answer:
     return read_gold_text(gold)
 
 
+class Gold(NamedTuple):
+    """A gold as read, and what decides how a response is read for it.
+
+    is_truth: it is yes, no, true or false. holds_number: it has a value, as words and choices have none.
+    name: the person that it names, None where it is no name.
+    """
+
+    answer: Answer
+    is_truth: bool
+    holds_number: bool
+    name: str | None
+
+
+@lru_cache(maxsize=_GOLD_CACHE)
+def known_gold(gold: str) -> Gold:
+    """A gold with what is asked of it for every response, once."""
+    answer = read_gold(gold)
+    tree = answer.tree
+    holds_number = tree is not None and tree.op not in ("text", "choice", "set")
+    return Gold(answer, tree is not None and tree.value in _TRUTHS, holds_number, name_of(answer.source))
+
+
 def _decide(response: str, gold: str, policy: Policy, prompt: str | None, think_open: bool) -> Decision:
-    expected = read_gold(gold)
-    if not expected.key:
-        return Outcome.UNPARSED_GOLD, None, "extract", "The gold is empty."
+    expected = known_gold(gold)
+    source = expected.answer.source
+    if not expected.answer.key:
+        return Outcome.UNPARSED_GOLD, None, "extract", Grounds("The gold is empty.")
     if response == gold and len(gold) < _MAX_SHOWN and not policy.require_box and not think_open:
-        return Outcome.CORRECT, expected.source, "text", "The response is the gold."
+        return Outcome.CORRECT, source, "text", Grounds("The response is the gold.", rule="whole")
     text = after_thinking(response, policy, think_open)
-    if text is not None and prompt and not text.isspace():
+    if text is None:
+        return Outcome.NO_ANSWER, None, "extract", _NO_ANSWER
+    if prompt and not text.isspace():
         text = without_question(text, prompt)
-        if not text.strip():
-            return Outcome.RESTATED, None, "extract", "The response is the question."
-    found = None if text is None else final_answer(text, policy, expected.source)
-    if text is not None and _is_truth(expected) and (found is None or found.rule not in _MARKED):
+        if not text or text.isspace():
+            return Outcome.RESTATED, None, "extract", Grounds("The response is the question.")
+    found = final_answer(text, policy, source)
+    if expected.is_truth and (found is None or found.rule not in _MARKED):
         if claims_both(text[:_MAX_CLAIM]) or (len(text.split()) <= 4 and both_truths(text)):
-            return Outcome.NO_ANSWER, None, "extract", "The response says both yes and no."
+            return Outcome.NO_ANSWER, None, "extract", Grounds("The response says both yes and no.")
         opening = None if policy.require_box else _YES_OR_NO.match(text)
         found = found if opening is None else Extracted(opening[1], "opening")
-    unboxed = text is not None and (found is None or found.rule not in _BOXED) and not policy.require_box
-    if unboxed and text and concludes_on_name(text, expected.source):
-        return Outcome.CORRECT, expected.source, "text", "The last sentence says it of the person that the gold names."
-    if text is None or found is None:
-        return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
+    if expected.name is not None and text and not policy.require_box and (found is None or found.rule not in _BOXED):
+        if concludes_on(text, expected.name):
+            return Outcome.CORRECT, source, "text", Grounds(_OF_PERSON, rule="name")
+    if found is None:
+        return Outcome.NO_ANSWER, None, "extract", _NO_ANSWER
     prediction = found.text
-    if len(prediction) <= _MAX_SHOWN and prediction == expected.source:
-        return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
+    if prediction == source and len(prediction) <= _MAX_SHOWN:
+        return Outcome.CORRECT, prediction, "text", Grounds(_AS_WRITTEN, rule=found.rule)
     answer = read_answer(prediction)
-    if found.rule == "whole" and (answer.tree is None or answer.tree.op == "text") and _holds_number(expected):
+    if found.rule == "whole" and expected.holds_number and (answer.tree is None or answer.tree.op == "text"):
         again = second_reading(last_boxes(text, policy)[0])
         if again is not None:
             found, answer = again, read_answer(again.text)
     return _compare(found, answer, expected, policy, prompt)
 
 
-def _is_truth(expected: Answer) -> bool:
-    return expected.tree is not None and expected.tree.value in _TRUTHS
-
-
-def _holds_number(expected: Answer) -> bool:
-    return expected.tree is not None and expected.tree.op not in ("text", "choice", "set")
-
-
-def _compare(found: Extracted, answer: Answer, expected: Answer, policy: Policy, prompt: str | None) -> Decision:
-    prediction = found.text
+def _compare(found: Extracted, answer: Answer, gold: Gold, policy: Policy, prompt: str | None) -> Decision:
+    prediction, rule, expected = found.text, found.rule, gold.answer
     if answer.key and answer.key == expected.key:
-        return Outcome.CORRECT, prediction, "text", "The answer is the gold as written."
+        return Outcome.CORRECT, prediction, "text", Grounds(_AS_WRITTEN, rule=rule)
     if expected.tree is None or answer.tree is None:
-        return _compare_words(prediction, answer, expected, policy)
-    if answer.tree.op == "text" and found.rule == "whole" and _holds_number(expected):
-        return Outcome.NO_ANSWER, None, "extract", "The response gives no final answer."
+        return _compare_words(found, answer, expected, policy)
+    if rule == "whole" and answer.tree.op == "text" and gold.holds_number:
+        return Outcome.NO_ANSWER, None, "extract", _NO_ANSWER
     gold_tree, answer_tree = expected.tree, answer.tree
     if prompt:
         policy = policy_for(policy, expected.source, prediction, prompt)
@@ -197,21 +218,21 @@ def _compare(found: Extracted, answer: Answer, expected: Answer, policy: Policy,
         same = comparison.equal(gold_tree, answer_tree)
     except DeadlineExceeded:
         reason = f"The symbolic tier had no answer within {policy.deadline_seconds:g} s of CPU time."
-        return Outcome.TIMEOUT, prediction, "symbolic", reason
+        return Outcome.TIMEOUT, prediction, "symbolic", Grounds(reason, rule=rule)
     except Unreadable as error:
-        return Outcome.UNPARSED_PREDICTION, prediction, comparison.method, f"The comparison is undecided: {error}."
-    method = comparison.method
+        reason = _verbatim(f"The comparison is undecided: {error}.")
+        return Outcome.UNPARSED_PREDICTION, prediction, comparison.method, Grounds(reason, rule=rule)
+    method, texts = comparison.method, (prediction, expected.source)
     if same and prompt and restates(answer, expected._replace(tree=gold_tree), prompt, policy):
-        reason = f"{_short(prediction)} has the value of the gold in the question's form, not in the gold's."
-        return Outcome.RESTATED, prediction, method, reason
+        reason = "{} has the value of the gold in the question's form, not in the gold's."
+        return Outcome.RESTATED, prediction, method, Grounds(reason, texts[:1], None, rule)
     if same:
-        return Outcome.CORRECT, prediction, method, f"{_short(prediction)} equals {_short(expected.source)}."
+        return Outcome.CORRECT, prediction, method, Grounds("{} equals {}.", texts, None, rule)
     witness = comparison.witness
     if same is None or witness is None:
-        reason = f"Whether {_short(prediction)} equals the gold is undecided."
-        return Outcome.UNPARSED_PREDICTION, prediction, method, reason
-    reason = f"{_short(prediction)} is not {_short(expected.source)}. {witness}."
-    return Outcome.WRONG, prediction, method, reason, witness
+        reason = "Whether {} equals the gold is undecided."
+        return Outcome.UNPARSED_PREDICTION, prediction, method, Grounds(reason, texts[:1], None, rule)
+    return Outcome.WRONG, prediction, method, Grounds("{} is not {}.", texts, witness, rule)
 
 
 NO_WORDS: frozenset[str] = frozenset()
@@ -223,20 +244,28 @@ def _countable(gold: str, prompt: str | None) -> frozenset[str]:
     return content_words(gold) | (content_words(prompt) if prompt else NO_WORDS)
 
 
-def _compare_words(prediction: str, answer: Answer, expected: Answer, policy: Policy) -> Decision:
+def _compare_words(found: Extracted, answer: Answer, expected: Answer, policy: Policy) -> Decision:
     """Where one side cannot be read, only equal words decide."""
+    prediction, rule = found.text, found.rule
     if _key(answer, policy) == _key(expected, policy) and _key(answer, policy):
-        return Outcome.CORRECT, prediction, "text", "The answer is the gold in the same words."
+        return Outcome.CORRECT, prediction, "text", Grounds("The answer is the gold in the same words.", rule=rule)
     if expected.tree is None:
-        return Outcome.UNPARSED_GOLD, prediction, "text", f"The gold {_short(expected.source)} {_because(expected)}."
+        grounds = Grounds(f"The gold {{}} {_because(expected)}.", (expected.source,), None, rule)
+        return Outcome.UNPARSED_GOLD, prediction, "text", grounds
     if expected.tree.op in ("text", "choice"):
-        reason = f"Whether {_short(prediction)} means {_short(expected.source)} is undecided."
-        return Outcome.UNPARSED_PREDICTION, prediction, "text", reason
-    return Outcome.UNPARSED_PREDICTION, prediction, "text", f"The answer {_short(prediction)} {_because(answer)}."
+        grounds = Grounds("Whether {} means {} is undecided.", (prediction, expected.source), None, rule)
+        return Outcome.UNPARSED_PREDICTION, prediction, "text", grounds
+    grounds = Grounds(f"The answer {{}} {_because(answer)}.", (prediction,), None, rule)
+    return Outcome.UNPARSED_PREDICTION, prediction, "text", grounds
 
 
 def _because(answer: Answer) -> str:
-    return f"cannot be read: {answer.error}"
+    return _verbatim(f"cannot be read: {answer.error}")
+
+
+def _verbatim(text: str) -> str:
+    """A text as part of a template, in which braces mark places."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _key(answer: Answer, policy: Policy) -> str:
@@ -244,8 +273,3 @@ def _key(answer: Answer, policy: Policy) -> str:
         return answer.key
     key = _SPACE.sub("", answer.key).replace("\\left", "").replace("\\right", "").replace("\\,", "").replace("\\!", "")
     return words(key) if policy.ignore_case and answer.tree is not None else key
-
-
-def _short(text: str) -> str:
-    text = " ".join(text[: 2 * _MAX_SHOWN].split())
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -32,6 +32,7 @@ _GROUPS = (
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 _GROUP_OF = {word: number for number, group in enumerate(_GROUPS) for word in group}
 _GROWN = frozenset(("mul", "fn", "add", "pow", "sym"))
+_NUMBERS = frozenset(("num", "dec", "base"))
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -55,6 +56,8 @@ class Comparison(Scalars, Measures, Collected, Piecewise, Relations):
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise TooLarge("the comparison takes too many steps")
+        if a.op in _NUMBERS and b.op in _NUMBERS:
+            return self.scalars(a, b)
         a, b = plain_form(a), plain_form(b)
         ops = (a.op, b.op)
         if "text" in ops:

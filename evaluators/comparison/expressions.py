@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from evaluators.comparison.canonical import is_infinite
@@ -18,6 +19,7 @@ from evaluators.comparison.numeric import (
     Undefined,
     digits_needed,
     exact,
+    fresh_budget,
     point_of,
     value_at,
 )
@@ -30,6 +32,8 @@ from evaluators.comparison.sampling import (
     orthants,
     show_number,
     special_points,
+    witness_at,
+    witness_of_numbers,
     witness_of_values,
 )
 from evaluators.comparison.truth_tables import compare_tables, is_logic
@@ -86,14 +90,14 @@ class Scalars(Ladder):
         if left is not None and right is not None:
             self.reach(1)
             same = self.rationals(a, left, b, right)
-            return same or self.differ(f"The values are {show_number(left)} and {show_number(right)}")
+            return same or self.differ(partial(witness_of_numbers, left, right))
         if {a.op, b.op} == {"percent", "deg"}:
             return self.differ("One is a percentage, the other an angle")
         if a.op == "percent" or b.op == "percent":
             return self.percentages(a, b)
         self.reach(3)
         if a.op not in _WRITTEN and b.op not in _WRITTEN and surely_differ(a, b):
-            return self.differ(witness_of_values(a, b, {}) or "The values differ")
+            return self.differ(partial(witness_at, a, b, {}))
         if a.op == "deg" or b.op == "deg":
             return self.degrees(a, b)
         if a.op == "dec" or b.op == "dec":
@@ -159,7 +163,7 @@ class Scalars(Ladder):
         if None not in pair:
             same: bool | None = pair[0] == pair[1] and residue(a, 1) == residue(b, 1)
             if not same:
-                same = self.differ(some_witness(a, b, names))
+                same = self.differ(partial(some_witness, a, b, names))
         elif names and contains_function(a, b, *_OF_COMPLEX) and (complex_pair := with_complex_letters(a, b)):
             return self.expressions(*complex_pair)
         else:
@@ -191,7 +195,7 @@ class Scalars(Ladder):
         self.too_large = None
         first = point_of(names, 0, "positive")
         if surely_differ(a, b, first):
-            return self.differ(witness_of_values(a, b, first) or "The values differ")
+            return self.differ(partial(witness_at, a, b, first))
         if self.policy.symbolic and not _warming:
             begin_warming()
         digits = digits_needed(a, b)
@@ -227,7 +231,7 @@ class Scalars(Ladder):
             raise
         except Unreadable:
             return None
-        return self.decided(same, witness_of_values(a, b, {}) or "The values differ") if same is not True else True
+        return self.decided(same, partial(witness_at, a, b, {}))
 
     def agree_at(
         self, points: Iterable[dict[str, Rational]], a: Node, b: Node, digits: int, enough: int = 1000
@@ -251,7 +255,7 @@ class Scalars(Ladder):
             if same is None:
                 continue
             if not same and ((left.imag == 0 and right.imag == 0) or point_is_positive(point)):
-                return self.differ(witness_of_values(a, b, point) or "The values differ")
+                return self.differ(partial(witness_at, a, b, point))
             if left.imag != 0 or right.imag != 0:
                 complex_ += same
                 continue
@@ -337,6 +341,7 @@ def check_symbolic_size(*nodes: Node) -> None:
 
 def some_witness(a: Node, b: Node, names: frozenset[str]) -> str:
     """A point at which two different rational functions differ; the residues where no value can be computed."""
+    fresh_budget()
     for index in range(3):
         found = witness_of_values(a, b, mixed_point(names, index) if names else {})
         if found is not None:

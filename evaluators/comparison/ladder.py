@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from evaluators.comparison.numeric import fresh_budget
 from evaluators.parsing.tree import Node, TooLarge
 from evaluators.verdict import Policy
 
+Witness = str | Callable[[], str]
 TIERS = ("text", "rational", "structure", "numeric", "symbolic")
 MAX_STEPS = 2000  # pairs of parts looked at in one comparison
 
@@ -33,7 +34,7 @@ class Ladder:
     def __init__(self, policy: Policy, question: frozenset[str] = frozenset()) -> None:
         self.policy = policy
         self.question = question  # words of the gold and of the question: what may be counted
-        self.witness: str | None = None  # why the two sides differ, of the last difference that was proved
+        self.witness: Witness | None = None  # why the two sides differ, of the last difference that was proved
         self.tier = 0
         self.steps = 0
         self.relating = 0
@@ -51,12 +52,15 @@ class Ladder:
         """Note that a tier was needed."""
         self.tier = max(self.tier, tier)
 
-    def differ(self, witness: str) -> bool:
-        """Return False, and keep the witness: a point or two values that show the difference."""
+    def differ(self, witness: Witness) -> bool:
+        """Return False, and keep the witness: a point or two values that show the difference.
+
+        A witness that takes work to write is a function, called when somebody reads the verdict's reason.
+        """
         self.witness = witness
         return False
 
-    def decided(self, same: bool | None, witness: str) -> bool | None:
+    def decided(self, same: bool | None, witness: Witness) -> bool | None:
         """Return a finding, and keep the witness where it is False."""
         return self.differ(witness) if same is False else same
 

@@ -14,7 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from evaluators.comparison.error_bounds import estimate
-from evaluators.comparison.numeric import DIGITS, Rational, value_at
+from evaluators.comparison.numeric import DIGITS, Rational, fresh_budget, value_at
 from evaluators.comparison.polynomials import between, breakpoints_of_parts
 from evaluators.parsing.tree import Node, TooLarge, Unreadable, contains, substitute, symbols, walk
 
@@ -159,3 +159,14 @@ def witness_of_values(a: Node, b: Node, point: Mapping[str, Any]) -> str | None:
         return None
     place = f"At {show_point(point)} the values are " if point else "The values are "
     return f"{place}{show_number(left)} and {show_number(right)}"
+
+
+def witness_at(a: Node, b: Node, point: Mapping[str, Any]) -> str:
+    """Return the witness of a difference that is proved at a point, whether or not the two values can be shown."""
+    fresh_budget()
+    return witness_of_values(a, b, point) or "The values differ"
+
+
+def witness_of_numbers(left: Rational, right: Rational) -> str:
+    """Return the witness of two exact values that differ."""
+    return f"The values are {show_number(left)} and {show_number(right)}"

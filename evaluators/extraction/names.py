@@ -20,12 +20,15 @@ _NAME = re.compile(r"[A-Z][a-z]+(?:[ -][A-Z][a-z]+){0,2}")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf)\s*\{\s*([^{}]+?)\s*\}")
 
 
-def concludes_on_name(text: str, gold: str) -> bool:
-    """Return whether the last sentence of a response says something superlative of the person that the gold names."""
+def name_of(gold: str) -> str | None:
+    """Return the name that a gold is, as `\\text{Evelyn}` is Evelyn; None where it is none."""
     wrapped = _WRAPPED.fullmatch(gold.strip())
     name = wrapped[1] if wrapped else gold.strip()
-    if not _NAME.fullmatch(name):
-        return False
+    return name if _NAME.fullmatch(name) else None
+
+
+def concludes_on(text: str, name: str) -> bool:
+    """Return whether the last sentence of a response says something superlative of a person."""
     sentences = [sentence for sentence in _SENTENCE.split(text[-600:].strip()) if sentence.strip()]
     if not sentences or _OPEN.search(sentences[-1]):
         return False
