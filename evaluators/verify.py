@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from numbers import Number
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from evaluators.comparison.asked import as_option, gold_as_asked, policy_for
 from evaluators.comparison.compare import Comparison
 from evaluators.comparison.restated import restates
+from evaluators.comparison.sampling import witness_of_numbers
 from evaluators.extraction.boxes import LAST
 from evaluators.extraction.candidates import Extracted
 from evaluators.extraction.doubt import both_truths, claims_both
@@ -39,6 +40,7 @@ _SPACE = re.compile(r"(?<!\d) | (?!\d)")  # two numbers are not one
 _MAX_SHOWN = 200  # characters of an answer that is the gold without being read
 _NO_ANSWER = Grounds("The response gives no final answer.")
 _AS_WRITTEN = "The answer is the gold as written."
+_IS_NOT = "{} is not {}."
 _OF_PERSON = "The last sentence says it of the person that the gold names."
 
 
@@ -184,9 +186,9 @@ def _decide(response: str, gold: str, policy: Policy, prompt: str | None, think_
             return Outcome.NO_ANSWER, None, "extract", Grounds("The response says both yes and no.")
         opening = None if policy.require_box else _YES_OR_NO.match(text)
         found = found if opening is None else Extracted(opening[1], "opening")
-    if expected.name is not None and text and not policy.require_box and (found is None or found.rule not in _BOXED):
-        if concludes_on(text, expected.name):
-            return Outcome.CORRECT, source, "text", Grounds(_OF_PERSON, rule="name")
+    named = expected.name is not None and not policy.require_box and (found is None or found.rule not in _BOXED)
+    if named and concludes_on(text, expected.name or ""):
+        return Outcome.CORRECT, source, "text", Grounds(_OF_PERSON, rule="name")
     if found is None:
         return Outcome.NO_ANSWER, None, "extract", _NO_ANSWER
     prediction = found.text
@@ -213,6 +215,9 @@ def _compare(found: Extracted, answer: Answer, gold: Gold, policy: Policy, promp
         policy = policy_for(policy, expected.source, prediction, prompt)
         gold_tree = gold_as_asked(gold_tree, answer, prompt)
         answer_tree = as_option(answer, gold_tree, prompt) or answer_tree
+    if gold_tree.op == answer_tree.op == "num" and gold_tree.value != answer_tree.value:  # most wrong answers, and what the tiers would find
+        witness = partial(witness_of_numbers, gold_tree.value, answer_tree.value)
+        return Outcome.WRONG, prediction, "rational", Grounds(_IS_NOT, (prediction, expected.source), witness, rule)
     comparison = Comparison(policy, _countable(expected.source, prompt))
     try:
         same = comparison.equal(gold_tree, answer_tree)
@@ -228,11 +233,10 @@ def _compare(found: Extracted, answer: Answer, gold: Gold, policy: Policy, promp
         return Outcome.RESTATED, prediction, method, Grounds(reason, texts[:1], None, rule)
     if same:
         return Outcome.CORRECT, prediction, method, Grounds("{} equals {}.", texts, None, rule)
-    witness = comparison.witness
-    if same is None or witness is None:
+    if same is None or comparison.witness is None:
         reason = "Whether {} equals the gold is undecided."
         return Outcome.UNPARSED_PREDICTION, prediction, method, Grounds(reason, texts[:1], None, rule)
-    return Outcome.WRONG, prediction, method, Grounds("{} is not {}.", texts, witness, rule)
+    return Outcome.WRONG, prediction, method, Grounds(_IS_NOT, texts, comparison.witness, rule)
 
 
 NO_WORDS: frozenset[str] = frozenset()

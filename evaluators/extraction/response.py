@@ -15,7 +15,7 @@ from evaluators.extraction.doubt import STRIKETHROUGH, corrects, is_denied, is_d
 from evaluators.extraction.formulas import ONE_FORMULA, PROSE
 from evaluators.extraction.languages import foreign_prose, stated_value
 from evaluators.extraction.statements import last_statement
-from evaluators.extraction.thinking import thought_and_answer
+from evaluators.extraction.thinking import may_have_tags, thought_and_answer
 from evaluators.extraction.unmarked import TAIL, closing_letter, last_emphasis, last_number, spelled_out, whole
 from evaluators.parsing.units import is_unit_word
 from evaluators.verdict import Policy
@@ -51,9 +51,7 @@ def final_answer(text: str, policy: Policy, expected: str = "") -> Extracted | N
 
     expected: the gold as written, which is an answer even where it says "Yes and no".
     """
-    text = text[-LAST:]
-    if "Q" in text or "Problem" in text or "Human:" in text or "User:" in text or "In" in text or "Exercise" in text:
-        text = one_exercise(text)
+    text = one_exercise(text[-LAST:])
     found = _proposed(text, policy)
     if found is None or not found.text or (found.text != expected and is_doubtful(found.text)):
         return None
@@ -102,8 +100,6 @@ def one_exercise(text: str) -> str:
 
 def one_turn(response: str) -> str:
     """A response up to the control token that ends its turn: 42<|im_end|>, 42</s>."""
-    if not ("|>" in response or "s>" in response or "_turn>" in response or "｜>" in response or "INST]" in response):
-        return response
     start = _TURN_START.match(response)
     end = _TURN_END.search(response, start.end() if start else 0)
     return response[: end.start()] if end else response
@@ -111,6 +107,8 @@ def one_turn(response: str) -> str:
 
 def after_thinking(response: str, policy: Policy, think_open: bool = False) -> str | None:
     """What follows the think block; None where thinking never ends and the policy does not look inside."""
+    if not think_open and not may_have_tags(response):
+        return response
     thought, answer, closed = thought_and_answer(one_turn(response), think_open)
     if closed:
         return answer

@@ -10,7 +10,7 @@ from evaluators.extraction.formulas import FORMULA, PROSE, first_of_run, formula
 from evaluators.extraction.languages import Language, announcements, stated_value
 from evaluators.extraction.languages.english import ANSWER, CHOSEN, LABEL, OPTION, ROOTS
 
-_LABELLED_NUMBER = re.compile(LABEL.pattern.removeprefix("^") + r"[ \t]*(-?\d+(?:\.\d+)?)\s*\Z")
+_LABELLED_NUMBER = re.compile(LABEL.pattern.removeprefix("^") + r"[ \t]*(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*\Z")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _HASHED_ANSWER = re.compile(r"[-−+±$€£¥\\(\[{.\d√π∞]|[A-J]\)?\.?$")
 VERB = re.compile(r"^.*\b(?:is|are|equals?|has|have)\b", re.DOTALL)
@@ -77,7 +77,7 @@ def hashed_answer(text: str) -> str | None:
 
 
 def _english_announcements(text: str, lowered: str) -> list[int]:
-    ends = [match.end() for match in LABEL.finditer(text)]
+    ends = _labels(text) if ":" in text or "：" in text or "Ans." in text else []
     if "answer" in lowered:
         ends += [match.end() for match in ANSWER.finditer(text)]
     if " are" in lowered:
@@ -85,6 +85,19 @@ def _english_announcements(text: str, lowered: str) -> list[int]:
     if "option" in lowered or "cho" in lowered or "pick" in lowered or "select" in lowered:
         ends += [match.end() for match in OPTION.finditer(text)]
     return ends
+
+
+def _labels(text: str) -> list[int]:
+    """The ends of the labels that begin a line; tried at each line, ten times as fast as a search."""
+    ends = []
+    start = 0
+    while True:
+        label = LABEL.match(text, start)
+        if label:
+            ends.append(label.end())
+        start = text.find("\n", start) + 1
+        if not start:
+            return ends
 
 
 def _denied_in(text: str, start: int, stated: str) -> bool:

@@ -104,11 +104,17 @@ def _plain_tags(response: str) -> list[Tag]:
     return sorted(tags, key=lambda tag: tag.start)
 
 
-def _may_have_tags(text: str) -> bool:
-    """Whether a part of some tag stands in a text; written out, for it is asked of every response."""
-    if "<" in text and ("hink" in text or "hought" in text or "channel" in text or "easoning>" in text):
+_ANGLE = re.compile(r"<[/|｜A-Za-z]")  # where a tag or control token begins; the `<<` of a calculation is none
+
+
+def may_have_tags(text: str) -> bool:
+    """Whether a part of a think tag, or of a control token that ends a turn, may stand in a text.
+
+    Asked of every response, so it has as few searches as it can.
+    """
+    if ("<" in text and _ANGLE.search(text) is not None) or "assistantfinal" in text:
         return True
-    return "THINK]" in text or "hink▷" in text or "_solution|>" in text or "assistantfinal" in text
+    return ("]" in text and ("THINK]" in text or "INST]" in text)) or (not text.isascii() and "◁" in text)
 
 
 def split_thinking(response: str, opened: bool = False) -> Split:
@@ -126,7 +132,7 @@ def split_thinking(response: str, opened: bool = False) -> Split:
     whole = (0, len(response))
     if len(response) > MAX_SCAN:
         return _split_long(response, opened)
-    if not _may_have_tags(response):
+    if not may_have_tags(response):
         return Split(whole, (len(response),) * 2, False) if opened else Split(None, whole, True)
     start: int | None = 0 if opened else None  # of the thought
     end: int | None = None

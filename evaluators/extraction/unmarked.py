@@ -45,7 +45,7 @@ _CONCLUSION = re.compile(
 _QUALIFIED = re.compile(
     r"\b(?:not|at least|at most|less than|more than|greater than|fewer than|between .{1,10} and) $", re.IGNORECASE
 )
-_CLOSING_LETTER = re.compile(r"\w[^\n]*\n\s{0,9}\(?([A-J])[).]?\s{0,9}$")
+_LETTER = re.compile(r"\(?([A-J])[).]?")
 _COUNTED = re.compile(rf"{FOREIGN_LETTER.pattern}{{1,8}}")
 TAIL = 8_000  # characters at the end in which an answer is looked for
 
@@ -117,8 +117,11 @@ def last_emphasis(text: str) -> Extracted | None:
 
 def closing_letter(text: str) -> Extracted | None:
     """The letter of a choice that stands alone on the last line, behind prose."""
-    match = _CLOSING_LETTER.search(text)
-    return Extracted(match[1], "letter") if match else None
+    before, _, line = text.rstrip().rpartition("\n")
+    match = _LETTER.fullmatch(line.strip())
+    before = before.rstrip()
+    prose = match is not None and any(char.isalnum() for char in before[before.rfind("\n") + 1 :])
+    return Extracted(match[1], "letter") if match and prose else None
 
 
 def second_reading(text: str) -> Extracted | None:

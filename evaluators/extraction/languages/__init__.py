@@ -46,8 +46,13 @@ def foreign_prose(text: str) -> bool:
     return not text.isascii() and FOREIGN_PROSE.search(text) is not None
 
 
+_ASCII_KEYWORDS = tuple(word for language in OTHERS for word in language.keywords if word.isascii())
+
+
 def announcements(text: str, lowered: str) -> list[tuple[int, Language]]:
     """Return the ends of all announcements of an answer in languages other than English."""
+    if text.isascii() and not any(map(lowered.__contains__, _ASCII_KEYWORDS)):
+        return []
     return [
         (match.end(), language)
         for language in OTHERS
