@@ -215,7 +215,7 @@ def _compare(found: Extracted, answer: Answer, gold: Gold, policy: Policy, promp
         policy = policy_for(policy, expected.source, prediction, prompt)
         gold_tree = gold_as_asked(gold_tree, answer, prompt)
         answer_tree = as_option(answer, gold_tree, prompt) or answer_tree
-    if gold_tree.op == answer_tree.op == "num" and gold_tree.value != answer_tree.value:  # most wrong answers, and what the tiers would find
+    if gold_tree.op == answer_tree.op == "num" and gold_tree.value != answer_tree.value:  # what the tiers would find
         witness = partial(witness_of_numbers, gold_tree.value, answer_tree.value)
         return Outcome.WRONG, prediction, "rational", Grounds(_IS_NOT, (prediction, expected.source), witness, rule)
     comparison = Comparison(policy, _countable(expected.source, prompt))
