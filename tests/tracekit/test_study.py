@@ -38,7 +38,8 @@ from tracekit.study.tasks.embedded import EmbeddedWorld, text_of
 from tracekit.study.tasks.world import box
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = [QUICK, *sorted((ROOT / "studies").glob("*.toml"))]
+SMALL = Path(__file__).with_name("small_study.toml")
+RECIPES = [QUICK, SMALL, *sorted((ROOT / "studies").glob("*.toml"))]
 
 
 # ---------------------------------------------------------------- settings and graph
@@ -279,11 +280,11 @@ TINY = [
 
 
 def tiny(folder: Path) -> StudySettings:
-    return load_settings(StudySettings, QUICK, [f"output={folder}", *TINY])
+    return load_settings(StudySettings, SMALL, [f"output={folder}", *TINY])
 
 
 def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tracekit.cli", "study", f"output={folder}", *TINY, *overrides]
+    command = [sys.executable, "-m", "tracekit.cli", "study", str(SMALL), f"output={folder}", *TINY, *overrides]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
@@ -329,7 +330,7 @@ def test_a_base_without_the_skill_is_trained_anew_and_twice_as_long(finished: Pa
 @pytest.mark.parametrize(("base", "length", "expected"), [("steps=6", "steps", 24), ("epochs=3", "epochs", 12)])
 def test_an_attempt_doubles_what_the_recipe_counts_in(tmp_path: Path, base: str, length: str, expected: int) -> None:
     key, _, value = base.partition("=")
-    settings = load_settings(StudySettings, QUICK, [f"output={tmp_path}"])
+    settings = load_settings(StudySettings, SMALL, [f"output={tmp_path}"])
     kept = {name: part for name, part in settings.base.items() if name != "steps"}
     settings = settings.model_copy(update={"base": {**kept, key: int(value)}})
     assert getattr(train_settings(settings, "base", 0, attempt=2), length) == expected
@@ -414,14 +415,14 @@ def test_methods_that_change_places_over_the_temperatures_are_found() -> None:
 
 
 def test_a_study_that_probes_nothing_plans_no_states(tmp_path: Path) -> None:
-    settings = load_settings(StudySettings, QUICK, [f"output={tmp_path}", "probing.features=[]"])
+    settings = load_settings(StudySettings, SMALL, [f"output={tmp_path}", "probing.features=[]"])
     assert {job.stage for job in jobs_of(settings)}.isdisjoint({"states", "probe", "rollouts"})
 
 
 @pytest.mark.slow
 def test_a_study_killed_again_and_again_ends_with_the_same_numbers(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "tracekit.cli", "study", f"output={folder}", *TINY]
+    command = [sys.executable, "-m", "tracekit.cli", "study", str(SMALL), f"output={folder}", *TINY]
     for seconds in (6, 9, 12, 15, 18):
         victim = subprocess.Popen(
             command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -467,7 +468,7 @@ def test_the_record_of_an_older_release_is_the_same_study(tmp_path: Path) -> Non
 
 def test_a_folder_of_another_study_is_refused(finished: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tracekit.cli", "study", f"output={finished}", *TINY, "world.habit=0.25"],
+        [sys.executable, "-m", "tracekit.cli", "study", str(SMALL), f"output={finished}", *TINY, "world.habit=0.25"],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -489,7 +490,7 @@ def test_a_finished_study_and_a_phase_diagram_are_published(
 ) -> None:
     phase = tmp_path / "phase"
     shutil.copytree(finished, phase / "habit-0.5", copy_function=shutil.copy2)
-    run_grid(QUICK, [f"output={phase}", *TINY], {"world.habit": [0.5]})  # the point is finished: it is told alone
+    run_grid(SMALL, [f"output={phase}", *TINY], {"world.habit": [0.5]})  # the point is finished: it is told alone
     spec = importlib.util.spec_from_file_location("publish", ROOT / "studies" / "publish.py")
     assert spec is not None
     assert spec.loader is not None

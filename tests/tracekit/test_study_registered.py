@@ -12,8 +12,9 @@ from tracekit.core.runs import no_progress
 from tracekit.core.settings import load_settings
 from tracekit.core.tables import CURATED, read_table
 from tracekit.study import preregistration
+from tracekit.study.analysis.claim_sets import ClaimSet
 from tracekit.study.analysis.registered import OPEN, OPPOSITE, SAME, YES, Records, conclude
-from tracekit.study.analysis.sealed_claims import CLAIMS
+from tracekit.study.analysis.sealed_claims import CLAIMS, LEAST_BASES
 from tracekit.study.preregistration import (
     FILE,
     RegistrationError,
@@ -59,7 +60,7 @@ def planted(changes: dict[tuple[str, str], dict[str, Any]] | None = None, bases:
 
 
 def conclusions(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {row["id"]: row for row in conclude(CLAIMS, Records(SETTINGS, records))}
+    return {row["id"]: row for row in conclude(CLAIMS, Records(SETTINGS, records), LEAST_BASES)}
 
 
 def test_what_is_planted_is_concluded() -> None:
@@ -138,7 +139,7 @@ def test_a_changed_recipe_is_refused(tmp_path: Path) -> None:
 def test_a_claim_that_is_changed_afterwards_is_exploratory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = with_registration(tmp_path)
     begin_registered(settings, started=False)
-    monkeypatch.setattr(preregistration, "CLAIMS", CLAIMS[:-1])
+    monkeypatch.setitem(preregistration.CLAIM_SETS, "sealed", ClaimSet(CLAIMS[:-1], LEAST_BASES))
     assert not standing(settings)[0]
 
 

@@ -11,7 +11,8 @@ from tracekit.cli.arguments import recipe_and_settings
 from tracekit.core.progress import draw_progress
 from tracekit.core.settings import SettingsError, load_settings
 from tracekit.study.grid import PHASE, run_grid
-from tracekit.study.run import QUICK, run_study
+from tracekit.study.preregistration import registered_by
+from tracekit.study.run import QUICK, QUICK_REGISTRATION, run_study
 from tracekit.study.settings import StudySettings
 
 
@@ -24,8 +25,8 @@ def command_study(
 ) -> None:
     """Run a study: world, curation, base, arms, evaluation, probes, report.
 
-    Without a recipe: the quick study, one seed and three arms, under ten minutes on two cores. Killed, the same
-    command goes on. Ends with code 3 where a gate failed.
+    Without a recipe: the quick study, four bases, two cells and three arms with registered claims, under ten minutes
+    on two cores. Killed, the same command goes on. Ends with code 3 where a gate failed.
 
     With --dry-run nothing is made or trained: the jobs are counted, hours and memory of each arm told by formula. What
     that assumes can be set: work.response_tokens=3000, hardware.devices=16.
@@ -61,9 +62,15 @@ def command_study(
             run_grid(recipe or QUICK, overrides, settings.grid, progress=progress)
         print(f"phase diagram: {settings.output / PHASE}")
         return
+    if recipe is None:
+        settings = registered_by(settings, QUICK_REGISTRATION)
     with draw_progress() as progress:
         result = run_study(settings, progress=progress)
-    _print(settings, result)
+    if settings.rungs:
+        _print_claims(result)
+    else:
+        _print_accuracies(settings, result)
+    _print_gates(settings, result)
     if not all(gate["passed"] for gate in result["gates"]):
         sys.exit(GATE_FAILED)
 
@@ -94,7 +101,26 @@ def _print_plan(settings: StudySettings, assumed: list[str], hardware: str | Non
         console.print(line, markup=False, highlight=False)
 
 
-def _print(settings: StudySettings, result: dict[str, Any]) -> None:
+def _print_claims(result: dict[str, Any]) -> None:
+    """The findings of a study with rungs: its sentences, then each claim with its conclusion."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tracekit.study.report.answers import conclusion_of
+    from tracekit.study.report.rung_report import interval_of
+
+    console = Console()
+    for sentence in result["sentences"]:
+        console.print(f"- {sentence}", markup=False, highlight=False)
+    table = Table(title=result["registration"], title_justify="left")
+    for column in ("claim", "conclusion", "estimate [95 %]", "p"):
+        table.add_column(column, justify="left")
+    for row in result["claims"]:
+        table.add_row(f"{row['id']} {row['claim']}", conclusion_of(row), interval_of(row), f"{row['p_holm']:.3g}")
+    console.print(table)
+
+
+def _print_accuracies(settings: StudySettings, result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -111,7 +137,13 @@ def _print(settings: StudySettings, result: dict[str, Any]) -> None:
             cells.append(" / ".join(f"{100 * one['value']:.0f}" for one in shown))
         table.add_row(arm, *cells)
     console.print(table)
+
+
+def _print_gates(settings: StudySettings, result: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console()
     for gate in result["gates"]:
         word = "passed" if gate["passed"] else "FAILED"
-        console.print(f"{word}  {gate['name']}: {gate['value']:.3f}, {gate['needs']} {gate['threshold']:g}")
+        console.print(f"{word}  {gate['name']}: {gate['value']:.3g}, {gate['needs']} {gate['threshold']:g}")
     console.print(f"report: {settings.output / 'report.html'}", markup=False, highlight=False)

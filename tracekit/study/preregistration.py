@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.core.runs import write_text
-from tracekit.study.analysis.registered import ALPHA, LEAST_BASES, MARGIN, SOLVED
-from tracekit.study.analysis.sealed_claims import CLAIMS
+from tracekit.study.analysis.claim_sets import CLAIM_SETS
+from tracekit.study.analysis.registered import ALPHA, MARGIN, SOLVED
 from tracekit.study.analysis.time_to_solve import THRESHOLD, WINDOW
 from tracekit.study.settings import StudySettings
 
@@ -30,6 +30,7 @@ class RegistrationError(ValueError):
 
 def registration_of(settings: StudySettings) -> dict[str, Any]:
     """What is registered of a study: everything that decides a conclusion, and the hash of it."""
+    claims = CLAIM_SETS[settings.claims]
     body: dict[str, Any] = {
         "recipe": settings.model_dump(mode="json", exclude=NOT_REGISTERED, exclude_defaults=True),
         "bases": len(settings.seeds),
@@ -42,7 +43,7 @@ def registration_of(settings: StudySettings) -> dict[str, Any]:
                 "test": claim.test,
                 "runs": [list(run) for run in claim.runs],
             }
-            for claim in CLAIMS
+            for claim in claims.claims
         ],
         "analysis": {
             "alpha": ALPHA,
@@ -50,7 +51,7 @@ def registration_of(settings: StudySettings) -> dict[str, Any]:
             "margin": MARGIN,
             "solved": f"greedy accuracy of at least {SOLVED} on the test problems",
             "time to solve": f"first round whose last {WINDOW} have a mean on-policy reward of {THRESHOLD} or more",
-            "complete": f"every base whose gates held, and at least {LEAST_BASES}",
+            "complete": f"every base whose gates held, and at least {claims.least_bases}",
             "excluded": "a base whose rung fails a gate (skill on logs, highest pass rate); the count is reported",
         },
         "looks": "one, when every planned base is finished; counts shown before that carry no conclusion",
@@ -73,6 +74,13 @@ def register(settings: StudySettings, path: Path) -> dict[str, Any]:
         )
     write_text(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     return found
+
+
+def registered_by(settings: StudySettings, path: Path) -> StudySettings:
+    """The settings with `path` as their registration where it registers them; unchanged, so exploratory, elsewhere."""
+    if read_registration(path)["hash"] != registration_of(settings)["hash"]:
+        return settings
+    return settings.model_copy(update={"registration": path})
 
 
 def read_registration(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tracekit.study.tasks import task_of
 
 #: The recipe of `tracekit study` without one.
 QUICK = Path(__file__).with_name("quick.toml")
+QUICK_REGISTRATION = Path(__file__).with_name("quick.prereg.json")
 
 INSTALL_SECONDS = "TRACEKIT_INSTALL_SECONDS"  # set by `make study`
 

@@ -109,6 +109,9 @@ class Probing(Settings):
         (), description="arms whose rollouts (first seed) are read too, by every model: arm × source"
     )
     protocol: dict[str, Any] = Field({}, description="settings of the probing protocol, such as fit or max_rows")
+    rungs: tuple[str, ...] = Field(
+        ("sealed",), description="of a study with rungs: where its one feature is read, at the last step of a trace"
+    )
 
     @model_validator(mode="after")
     def _positions_and_protocol_known(self) -> Probing:
@@ -225,6 +228,7 @@ class StudySettings(Settings):
     data: PublicData | None = None  # None: the embedded world
     rungs: dict[str, Rung] = {}  # habits of the base, at each of which the arms are run (see tracekit.study.rungs)
     registration: Path | None = None  # of a study with rungs: its prereg.json
+    claims: Literal["sealed", "quick", "hybrids"] = "sealed"  # of a study with rungs: see analysis/claim_sets.py
     mid_training: dict[str, Any] = {}  # recipe of the training that gives a skill base its habit
 
     @model_validator(mode="after")

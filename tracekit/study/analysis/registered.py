@@ -34,7 +34,8 @@ ALPHA = 0.05
 MARGIN = 0.02  # accuracies within ±2 points count as the same
 SOLVED = 0.5  # a run is solved if its greedy accuracy on the test problems is at least this
 
-LEAST_BASES = 6  # fewer whose gates held leave a claim open
+Z_95, Z_POWER = 1.960, 0.842  # normal quantiles: of a 95 % interval, of a power of .8
+MOST_BASES = 1_000  # more are no plan
 
 YES, OPPOSITE, SAME, OPEN = "yes", "no: the opposite", "no difference", "open"
 Conclusion = str
@@ -42,7 +43,7 @@ Conclusion = str
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a claim's test says. p: of no effect. p_same: of an effect outside the margin, where it has one."""
+    """The result of a claim's test. p: of no effect. p_same: of an effect outside the margin, where it has one."""
 
     estimate: float
     low: float
@@ -53,6 +54,8 @@ class Outcome:
     opposite: bool  # the estimate lies on the side that falsifies it
     p_same: float = 1.0
     note: str = ""
+    margin: float | None = None  # within which it counts as no difference; None: the claim has none
+    null: float = 0.0  # the value of no effect: 1 of a ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ def half_way_at_one(arm: str, rungs: Sequence[str], factor: float) -> Callable[[
         seeds = records.seeds([(rung, arm) for rung in rungs])
         cells = records.cells(arm, rungs, seeds)
         if not cells:
-            return _nothing()
+            return nothing()
         found, reach = half_way(cells), math.log10(factor)
         inside = abs(found.value) < reach
         bounds = (-reach, reach) if inside else (math.copysign(0.5, found.value),)
@@ -182,7 +185,7 @@ def shifted(first: str, second: str, rungs: Sequence[str], least: float) -> Call
     def of(records: Records) -> Outcome:
         seeds = records.seeds([(rung, arm) for rung in rungs for arm in (first, second)])
         if not seeds:
-            return _nothing()
+            return nothing()
         found = shift(records.cells(first, rungs, seeds), records.cells(second, rungs, seeds))
         return Outcome(
             found.value,
@@ -203,7 +206,7 @@ def slower(rung_a: str, first: str, rung_b: str, second: str) -> Callable[[Recor
     def of(records: Records) -> Outcome:
         seeds = records.seeds([(rung_a, first), (rung_b, second)])
         if not seeds:
-            return _nothing()
+            return nothing()
         a = [records.time(rung_a, first, s) for s in seeds]
         b = [records.time(rung_b, second, s) for s in seeds]
         budget = min(int(records.settings.recipe["steps"]), *(_steps(records, arm) for arm in (first, second)))
@@ -211,7 +214,15 @@ def slower(rung_a: str, first: str, rung_b: str, second: str) -> Callable[[Recor
         censored = sum(not t.solved for t in a), sum(not t.solved for t in b)
         note = f"censored at {budget} rounds: {censored[0]} and {censored[1]} of {len(seeds)}"
         return Outcome(
-            found.value, found.low, found.high, found.p, len(seeds), found.value > 1, found.value < 1, note=note
+            found.value,
+            found.low,
+            found.high,
+            found.p,
+            len(seeds),
+            found.value > 1,
+            found.value < 1,
+            note=note,
+            null=1.0,
         )
 
     return of
@@ -232,7 +243,7 @@ def compared(
     def of(records: Records) -> Outcome:
         seeds = records.seeds(runs)
         if not seeds:
-            return _nothing()
+            return nothing()
         values = [measure(records, seed) for seed in seeds]
         found = mean_difference(values)
         return Outcome(
@@ -244,6 +255,7 @@ def compared(
             sign * found.value > 0,
             sign * found.value < 0,
             equivalence(values, margin) if margin else 1.0,
+            margin=margin,
         )
 
     return of
@@ -257,12 +269,12 @@ def not_worse(
     def of(records: Records) -> Outcome:
         seeds = records.seeds(runs)
         if not seeds:
-            return _nothing()
+            return nothing()
         values = np.array([measure(records, seed) for seed in seeds])
         found = mean_difference(values)
         above, below = sign_flip(values + margin, "greater"), sign_flip(values + margin, "less")
         p = min(1.0, 2 * min(above, below))
-        return Outcome(found.value, found.low, found.high, p, len(seeds), above <= below, below < above)
+        return Outcome(found.value, found.low, found.high, p, len(seeds), above <= below, below < above, null=-margin)
 
     return of
 
@@ -275,7 +287,7 @@ def unchanged(
     def of(records: Records) -> Outcome:
         seeds = records.seeds(runs)
         if not seeds:
-            return _nothing()
+            return nothing()
         values = [records.time(*first, s).value - records.time(*second, s).value for s in seeds]
         found, p = mean_difference(values), equivalence(values, margin)
         more = sign_flip([value - margin for value in values], "greater")
@@ -285,7 +297,8 @@ def unchanged(
     return of
 
 
-def _nothing() -> Outcome:
+def nothing() -> Outcome:
+    """The outcome of a claim none of whose runs is finished."""
     nan = float("nan")
     return Outcome(nan, nan, nan, 1.0, 0, False, False, note="no run is finished")
 
@@ -338,15 +351,15 @@ def _holm_within(questions: Sequence[str], p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def conclude(claims: Sequence[Claim], records: Records) -> list[dict[str, Any]]:
+def conclude(claims: Sequence[Claim], records: Records, least_bases: int) -> list[dict[str, Any]]:
     """One row a claim: id, question, text, estimate, interval, p, Holm's p, bases, conclusion, note.
 
-    Complete is a claim whose runs are finished on every base whose gates held, and on at least LEAST_BASES.
+    Complete is a claim whose runs are finished on every base whose gates held, and on at least `least_bases`.
     """
     outcomes = [claim.of(records) for claim in claims]
     planned = len(records.settings.seeds)
     excluded = [len(records.excluded(claim.runs)) for claim in claims]
-    complete = [o.count + out == planned and o.count >= LEAST_BASES for o, out in zip(outcomes, excluded)]
+    complete = [o.count + out == planned and o.count >= least_bases for o, out in zip(outcomes, excluded)]
     questions = [claim.question for claim in claims]
     adjusted = _holm_within(questions, [o.p if done else 1.0 for o, done in zip(outcomes, complete)])
     same = _holm_within(questions, [o.p_same if done else 1.0 for o, done in zip(outcomes, complete)])
@@ -360,12 +373,29 @@ def conclude(claims: Sequence[Claim], records: Records) -> list[dict[str, Any]]:
                 "falsified": claim.falsified,
                 "test": claim.test,
                 "unit": claim.unit,
-                **{k: v for k, v in asdict(outcome).items() if k in ("estimate", "low", "high", "p", "note")},
+                **{k: v for k, v in asdict(outcome).items() if k in ("estimate", "low", "high", "p", "note", "margin")},
                 "p_holm": float(p),
                 "bases": outcome.count,
                 "excluded": out,
                 "planned": planned,
                 "conclusion": judge(outcome, float(p), float(q), done),
+                "bases_needed": bases_needed(outcome) if done else None,
             }
         )
     return rows
+
+
+def bases_needed(outcome: Outcome) -> int | None:
+    """Bases at which a test at 5 % would find the estimate in four of five studies, as the interval shrinks with √n.
+
+    None where the interval has no end, or the estimate lies at no effect: then no number of bases decides a difference.
+    """
+    values = [outcome.estimate, outcome.low, outcome.high, outcome.null]
+    if outcome.null == 1.0:  # a ratio: its interval is symmetric in logarithms
+        values = [math.log(value) if value > 0 else -math.inf for value in values]
+    estimate, low, high, null = values
+    distance, error = abs(estimate - null), (high - low) / (2 * Z_95)
+    if not all(map(math.isfinite, values)) or distance == 0:
+        return None
+    needed = math.ceil(outcome.count * ((Z_95 + Z_POWER) * error / distance) ** 2)
+    return max(needed, outcome.count + 1) if needed <= MOST_BASES else None

@@ -21,6 +21,8 @@ from tracekit.study.analysis.registered import (
 )
 from tracekit.study.settings import BASE
 
+LEAST_BASES = 6  # fewer whose gates held leave a claim open
+
 LADDER = ("sealed", "low", "middle", "edge")
 FORGETTING = ("sft", "grpo", "luffy", "luffy_plain", "rl_sft", "sft_garbled")
 

@@ -79,6 +79,13 @@ class Page:
         lines += ["| " + " | ".join(_markdown(v, digits) for v in row) + " |" for row in frame.iter_rows()]
         self.markdown.append("\n".join(lines))
 
+    def folded(self, summary: str, frame: pl.DataFrame, digits: int = 3, kind: str = "") -> None:
+        """A table that opens by a click on its summary; in Markdown it stands open."""
+        self.html.append(f"<details><summary>{html.escape(summary)}</summary>")
+        self.markdown.append(f"**{summary}**")
+        self.table(frame, digits, kind)
+        self.html.append("</details>")
+
     def render(self) -> str:
         """The page: no network, no script but its own."""
         script = (HERE / "page.js").read_text(encoding="utf-8")

@@ -92,6 +92,24 @@ def temperature_figure(runs: pl.DataFrame, titles: dict[str, str], rungs: dict[s
     return drawn[0]
 
 
+def probe_figure(runs: pl.DataFrame, titles: dict[str, str]) -> str:
+    """AUC of the probe of every run, an arm a row; the text's own as a dashed line."""
+    own = runs.filter(pl.col("probe_auc").is_not_null())
+    arms = [arm for arm in titles if arm in own["arm"]]
+    with _drawing(7.6, 0.9 + 0.3 * len(arms)) as (_, (axis, *_rest), drawn):
+        style = styles_of(arms)
+        for row, arm in enumerate(arms):
+            values = own.filter(pl.col("arm") == arm)["probe_auc"]
+            places = [row + 0.08 * (n - (len(values) - 1) / 2) for n in range(len(values))]
+            axis.plot(values, places, **style[arm].mark, markersize=5, alpha=0.8)
+        axis.axvline(float(own["text_auc"].mean()), color="#888888", linewidth=0.8, linestyle="--")  # type: ignore[arg-type]
+        axis.set_yticks(range(len(arms)), [titles[arm] for arm in arms])
+        axis.set_ylim(len(arms) - 0.5, -0.5)
+        axis.set_xlim(0.45, 1.02)
+        axis.set_xlabel("held-out AUC")
+    return drawn[0]
+
+
 def forgetting_figure(runs: pl.DataFrame, titles: dict[str, str]) -> str:
     """Loss on the untouched family `!` against KL(base ‖ arm), both in nats a token, every run a dot."""
     own = runs.filter(pl.col("kl").is_not_null() & pl.col("loss_reversed").is_not_null())

@@ -11,13 +11,18 @@ import polars as pl
 
 from tracekit.core.runs import versions, write_text
 from tracekit.core.tables import write_table
+from tracekit.study.analysis.claim_sets import CLAIM_SETS
 from tracekit.study.analysis.exact import clopper_pearson
-from tracekit.study.analysis.registered import OPEN, OPPOSITE, SAME, SOLVED, YES, Records, conclude, read_records
-from tracekit.study.analysis.sealed_claims import CLAIMS
+from tracekit.study.analysis.registered import SOLVED, Records, conclude, read_records
 from tracekit.study.preregistration import standing
 from tracekit.study.report import rung_figures
+from tracekit.study.report.answers import SENTENCES, conclusion_of, decision_card
+from tracekit.study.report.cost_frontier import frontier_figure, frontier_sentences, read_curves
 from tracekit.study.report.html_page import Page
 from tracekit.study.settings import BASE, StudySettings
+
+#: What a set's study is run with, as a word of the command line.
+RECIPES = {"sealed": "studies/sealed.toml", "quick": "", "hybrids": "studies/hybrids.toml"}
 
 FIGURE = "solved.svg"
 SVG_INK = "#7d8590"  # readable on a white page and on a black one
@@ -31,16 +36,18 @@ def write_rung_report(settings: StudySettings, jobs: Mapping[str, Mapping[str, A
     records = read_records(settings, settings.output / "results")
     runs = runs_table(records)
     registered, note = standing(settings)
-    claims = conclude(CLAIMS, records)
+    chosen = CLAIM_SETS[settings.claims]
+    claims = conclude(chosen.claims, records, chosen.least_bases)
     counts = solved_counts(runs)
     result = {
         "registered": registered,
         "registration": note,
         "bases": bases_done(settings, runs),
-        "sentences": sentences(claims, counts),
+        "sentences": SENTENCES[settings.claims]({row["id"]: row for row in claims}, counts),
         "claims": claims,
         "solved": counts.to_dicts(),
         "gates": gates(settings, records),
+        "command": f"tracekit study {RECIPES[settings.claims]}".strip(),
         "seconds": round(sum(float(job["seconds"]) for job in jobs.values()), 1),
         "versions": versions(),
         "commits": sorted({str(job["commit"]) for job in jobs.values() if job.get("commit")}),
@@ -92,7 +99,9 @@ def runs_table(records: Records) -> pl.DataFrame:
                 "rounds": rounds.get("value"),
                 "solved_rl": rounds.get("solved"),
                 "skill": record["skill"],
-                "flops": record.get("flops"),
+                "flops": _whole_cost(records, rung, arm, seed),
+                "probe_auc": (record.get("probe") or {}).get("auc"),
+                "text_auc": (record.get("probe") or {}).get("text_auc"),
                 "kl": record.get("kl"),
                 "loss_reversed": record.get("loss_reversed"),
                 "loss_logs": record.get("loss_logs"),
@@ -103,8 +112,19 @@ def runs_table(records: Records) -> pl.DataFrame:
         "rung": pl.String, "arm": pl.String, "seed": pl.Int64, "gates_passed": pl.Boolean, "solved_rl": pl.Boolean,
     }  # fmt: skip
     numbers = ("pass_rate", "greedy", "warm", "hot", "vote", "rounds", "skill", "flops", "kl", "loss_reversed")
-    full = schema | dict.fromkeys((*numbers, "loss_logs", "seconds"), pl.Float64)
+    full = schema | dict.fromkeys((*numbers, "loss_logs", "probe_auc", "text_auc", "seconds"), pl.Float64)
     return pl.DataFrame(rows, schema_overrides=full, schema=None if rows else full).sort("rung", "arm", "seed")
+
+
+def _whole_cost(records: Records, rung: str, arm: str, seed: int) -> float | None:
+    """FLOPs of a run and of the runs that it starts from; None where one of them is not known."""
+    total = 0.0
+    while arm != BASE:
+        spent = records.by_run.get((rung, arm, seed), {}).get("flops")
+        if spent is None:
+            return None
+        total, arm = total + float(spent), records.settings.arms[arm].start
+    return total
 
 
 def solved_counts(runs: pl.DataFrame) -> pl.DataFrame:
@@ -153,47 +173,6 @@ def _gate(name: str, value: float, needs: str, threshold: float, passed: bool) -
     return {"name": name, "value": value, "needs": needs, "threshold": threshold, "passed": passed}
 
 
-# ---------------------------------------------------------------- the five sentences
-
-
-def sentences(claims: list[dict[str, Any]], counts: pl.DataFrame) -> list[str]:
-    """The answers in five sentences, made from the conclusions: what is open is called open."""
-    found = {row["id"]: row for row in claims}
-    return [
-        f"Is zero-RL bounded by its base? {_said(found['P1'])} "
-        f"In the sealed cell {_solved(counts, 'sealed', ('sft', 'grpo', 'luffy'))}.",
-        f"Where a base succeeds now and then (the edge), {_solved(counts, 'edge', ('grpo', 'luffy', 'sft'))}; "
-        f"does GRPO take more rounds than LUFFY there? {_said(found['P3b'])}",
-        f"Is LUFFY bounded too (more rounds where the teacher's first token is rarer)? {_said(found['P4'])}",
-        f"Is SFT then GRPO at least as accurate as LUFFY, within 2 points? {_said(found['P8'])}",
-        f"Is LUFFY ahead of SFT at temperature 1, as in the first study? {_said(found['P10'])}",
-    ]
-
-
-def _said(row: dict[str, Any]) -> str:
-    if row["conclusion"] == OPEN:
-        done = row["bases"] + row["excluded"]
-        state = (
-            f"{done} of {row['planned']} bases are finished" if done < row["planned"] else f"p = {row['p_holm']:.2g}"
-        )
-        return f"Open ({row['id']}; {state})."
-    words = {YES: "Yes", OPPOSITE: "No: the opposite", SAME: "No difference within the margin"}[row["conclusion"]]
-    return f"{words} ({row['id']}; p = {row['p_holm']:.2g})."
-
-
-def _solved(counts: pl.DataFrame, rung: str, arms: tuple[str, ...]) -> str:
-    parts = []
-    for arm in arms:
-        own = counts.filter((pl.col("rung") == rung) & (pl.col("arm") == arm))
-        for row in own.iter_rows(named=True):
-            interval = f"[{100 * row['low']:.0f}, {100 * row['high']:.0f}] %"
-            parts.append(f"{_NAMES.get(arm, arm)} solved {row['solved']} of {row['runs']} {interval}")
-    return ", ".join(parts) if parts else "no run is finished"
-
-
-_NAMES = {"sft": "SFT", "grpo": "GRPO", "luffy": "LUFFY"}
-
-
 # ---------------------------------------------------------------- the page
 
 
@@ -220,40 +199,98 @@ def _page(
     page = Page(settings.title, f"{state} {result['registration']}")
     for sentence in result["sentences"]:
         page.text(sentence)
-    titles, rungs = _titles(settings)
-    data = "figures/runs.parquet"
+    card = decision_card(settings.claims, {row["id"]: row for row in claims})
+    if not card.is_empty():
+        page.section("What to do")
+        page.table(card, kind="card")
     if not runs.is_empty():
-        main = _main(runs)
-        page.section("What each method solves")
-        page.figure(
-            "Every run a dot; a run is solved right of the line.", data, rung_figures.solved_figure, main, titles, rungs
-        )
-        page.table(counts)
-        page.section("Against the base's pass rate")
-        page.figure("Every run a dot.", data, rung_figures.ladder_figure, main, titles)
-        page.section("How long it takes")
-        page.figure("Hollow: not solved in the budget.", data, rung_figures.time_figure, main, titles, rungs)
-        page.section("Temperature")
-        page.figure("Every run a line.", data, rung_figures.temperature_figure, main, titles, rungs)
-        page.section("Forgetting")
-        page.figure("Every run a dot.", data, rung_figures.forgetting_figure, main, titles)
-    page.section("Registered claims" if result["registered"] else "Claims, exploratory")
-    page.text(
-        "Four conclusions: yes; no: the opposite; no difference (within the margin); open. p is exact, or of the "
-        "ladder's likelihood; p_holm after Holm's correction within a question. A claim stays open until every base "
-        "is finished."
-    )
-    shown = ("id", "claim", "conclusion", "estimate", "low", "high", "unit", "p", "p_holm", "bases", "note")
-    page.table(pl.DataFrame([{k: row[k] for k in shown} for row in claims], infer_schema_length=None), kind="claims")
-    page.section("Gates")
-    page.table(pl.DataFrame(result["gates"], infer_schema_length=None))
-    page.section("Every run")
-    page.text("Whatever is read from these beyond the registered claims is exploratory.")
-    page.table(runs)
-    page.section("To run it again")
+        _figures(page, settings, runs, counts)
+    _claims(page, settings, claims, result["registered"])
+    page.section("Tables")
+    page.text("Whatever is read from these beyond the claims above is exploratory.")
+    page.folded("Gates", pl.DataFrame(result["gates"], infer_schema_length=None))
+    page.folded("Solved, by cell and method", counts)
+    page.folded("Every run", runs)
+    page.section("How to run it again")
     page.text("The same command goes on where it was stopped; finished runs are never repeated.")
-    page.code(json.dumps({k: result[k] for k in ("registration", "seconds", "versions", "commits")}, indent=1))
+    page.code(result["command"])
+    kept = ("registration", "seconds", "versions", "commits")
+    page.code(json.dumps({k: result[k] for k in kept}, indent=1))
     return page
+
+
+def _figures(page: Page, settings: StudySettings, runs: pl.DataFrame, counts: pl.DataFrame) -> None:
+    """A figure for each question; every run is a dot or a line."""
+    titles, rungs = _titles(settings)
+    data, main = "figures/runs.parquet", _main(runs)
+    page.section("What does each method solve?")
+    page.figure(
+        "Every run a dot; a run is solved right of the dotted line.",
+        data, rung_figures.solved_figure, main, titles, rungs,
+    )  # fmt: skip
+    if runs["pass_rate"].n_unique() > 1:
+        page.section("How does that depend on the base's pass rate?")
+        page.figure("Every run a dot.", data, rung_figures.ladder_figure, main, titles)
+    page.section("How long does it take?")
+    page.figure("Hollow: not solved in the budget.", data, rung_figures.time_figure, main, titles, rungs)
+    page.section("What does it cost?")
+    curves = read_curves(settings)
+    page.figure(
+        "A line: a run of RL, its on-policy reward after each round, mean of five. A dot: where a run ends, accuracy "
+        "at temperature 1 on test problems. FLOPs by formula, with those of the run it starts from.",
+        data, frontier_figure, curves, main, titles, rungs,
+    )  # fmt: skip
+    for sentence in frontier_sentences(main, titles, rungs):
+        page.text(sentence)
+    page.section("Is it learning or sampling?")
+    page.figure(
+        "Accuracy by temperature; every run a line.", data, rung_figures.temperature_figure, main, titles, rungs
+    )
+    page.section("What is forgotten?")
+    page.figure("Every run a dot.", data, rung_figures.forgetting_figure, main, titles)
+    if runs["probe_auc"].drop_nulls().len():
+        page.section("What can be read inside before it is written?")
+        page.figure(
+            "AUC of a probe of the last layer, one token before a step's result, on held-out problems; every run a "
+            "dot. Dashed: a probe of the last token and the value before it.",
+            data, rung_figures.probe_figure, runs, titles,
+        )  # fmt: skip
+
+
+def _claims(page: Page, settings: StudySettings, claims: list[dict[str, Any]], registered: bool) -> None:
+    page.section("Registered claims" if registered else "Claims, exploratory")
+    page.text(
+        "Four conclusions: yes; no: the opposite; no difference within the margin; open, with the number of bases that "
+        "would decide an effect of this size at 80 % power. p is exact, or of the ladder's likelihood; p_holm is after "
+        "Holm's correction within a question. A claim stays open until every base is finished."
+    )
+    if CLAIM_SETS[settings.claims].pairing:
+        page.text(CLAIM_SETS[settings.claims].pairing)
+    page.table(claims_table(claims), kind="claims")
+
+
+def claims_table(claims: list[dict[str, Any]]) -> pl.DataFrame:
+    """The table of claims as it is printed: the conclusion in words, estimate and interval in one column."""
+    rows = [
+        {
+            "claim": f"{row['id']}. {row['claim']}",
+            "conclusion": conclusion_of(row),
+            "estimate [95 %]": interval_of(row),
+            "p_holm": row["p_holm"],
+            "bases": row["bases"],
+            "test": row["test"],
+            "note": row["note"],
+        }
+        for row in claims
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def interval_of(row: Mapping[str, Any]) -> str:
+    """Estimate, interval and unit as words; a dash where no run is finished."""
+    if row["estimate"] != row["estimate"]:
+        return "–"
+    return f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}] {row['unit']}"
 
 
 def report_from(settings: StudySettings, published: Path) -> dict[str, Any]:

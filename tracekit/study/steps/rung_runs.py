@@ -157,6 +157,7 @@ def make_rung(settings: StudySettings, run: Run, progress: Progress) -> None:
         "pass_rate": {**asdict(rate), "total": rate.total},
         "gates_passed": skill["least"] >= settings.gates.skill and rate.total <= rung.pass_rate,
         **_measured(settings, run, model, "test", progress),
+        **_probed(settings, run, model),
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_text(record_file(settings, run.name), json.dumps(record, indent=1))
@@ -244,6 +245,7 @@ def train_and_measure(settings: StudySettings, run: Run, progress: Progress) -> 
         "elicited": skill["elicited"],
         **_measured(settings, run, folder / "final", split, progress),
         **_spent(curve),
+        **_probed(settings, run, folder / "final"),
         **measure_forgetting(
             folder / "final",
             model_of(settings, Run(run.rung, BASE, run.seed)),
@@ -295,6 +297,15 @@ def _measured(settings: StudySettings, run: Run, model: Path, split: str, progre
         "vote": _vote(completions.filter(pl.col("temperature") == 1.0)),
         "problems": problems.height,
     }
+
+
+def _probed(settings: StudySettings, run: Run, model: Path) -> dict[str, Any]:
+    """What a probe reads from a checkpoint in the cell that is probed; {} where nothing is."""
+    from tracekit.study.steps.rung_probing import measure_probe
+
+    if run.arm not in settings.probed() or run.rung not in settings.probing.rungs:
+        return {}
+    return {"probe": measure_probe(settings, model, settings.output / "measures" / run.name)}
 
 
 def _vote(samples: pl.DataFrame) -> float:
