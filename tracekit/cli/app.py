@@ -78,6 +78,12 @@ COMMANDS = (
     Command("probe erase", "tracekit.cli.probe_use:command_probe_erase", "Erase a feature and answer again."),
     Command("probe steer", "tracekit.cli.probe_use:command_probe_steer", "Push along a direction and answer again."),
     Command("study", "tracekit.cli.study:command_study", "Run the whole experiment and write its report."),
+    Command("demo", "tracekit.cli.demo:command_demo", "Write the published study's pages and open them."),
+    Command(
+        "preflight",
+        "tracekit.cli.preflight:command_preflight",
+        "Forecast whether RL can begin from a model on a set of problems.",
+    ),
     Command("recipes", "tracekit.cli.recipes:command_recipes", "List the recipes that come with the packages."),
     Command("recipe", "tracekit.cli.recipes:command_recipe", "Print a recipe, to be saved and edited."),
     Command("view", "tracekit.cli.view:command_view", "Write a page to read traces, decisions and rollouts."),

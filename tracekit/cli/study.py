@@ -64,6 +64,9 @@ def command_study(
         return
     if recipe is None:
         settings = registered_by(settings, QUICK_REGISTRATION)
+    elif settings.registration is not None and not settings.registration.exists():
+        beside = recipe.with_name(settings.registration.name)  # where recipes come with an installed package
+        settings = settings.model_copy(update={"registration": beside}) if beside.exists() else settings
     with draw_progress() as progress:
         result = run_study(settings, progress=progress)
     if settings.rungs:

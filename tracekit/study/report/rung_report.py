@@ -13,6 +13,7 @@ from tracekit.core.runs import versions, write_text
 from tracekit.core.tables import write_table
 from tracekit.study.analysis.claim_sets import CLAIM_SETS
 from tracekit.study.analysis.exact import clopper_pearson
+from tracekit.study.analysis.ladder import half_way
 from tracekit.study.analysis.registered import SOLVED, Records, conclude, read_records
 from tracekit.study.preregistration import standing
 from tracekit.study.report import rung_figures
@@ -46,6 +47,7 @@ def write_rung_report(settings: StudySettings, jobs: Mapping[str, Mapping[str, A
         "sentences": SENTENCES[settings.claims]({row["id"]: row for row in claims}, counts),
         "claims": claims,
         "solved": counts.to_dicts(),
+        "ladder": ladders(settings, records),
         "gates": gates(settings, records),
         "command": f"tracekit study {RECIPES[settings.claims]}".strip(),
         "seconds": round(sum(float(job["seconds"]) for job in jobs.values()), 1),
@@ -167,6 +169,31 @@ def gates(settings: StudySettings, records: Records) -> list[dict[str, Any]]:
         if rung.pass_rate < 1:
             rows.append(_gate(f"pass rate, {name}", rate, "<=", rung.pass_rate, rate <= rung.pass_rate))
     return rows
+
+
+def ladders(settings: StudySettings, records: Records) -> dict[str, Any]:
+    """Arm → log10 of the right rollouts at which half of its runs are solved, with its 95 % interval, over all rungs.
+
+    Only arms that were run at more than one rung, from the right teacher, on the study's own problems.
+    """
+    found = {}
+    for name, arm in settings.arms.items():
+        places = [(rung, seed) for rung, at, seed in records.by_run if at == name and _gates_held(records, rung, seed)]
+        if len({rung for rung, _ in places}) < 2 or arm.split != "test" or arm.teacher != "right":
+            continue
+        if "rollout" not in settings.recipe or arm.recipe.get("method") in ("sft", "cpt", "dpo"):
+            continue
+        cells = [cell for rung, seed in places for cell in records.cells(name, [rung], [seed])]
+        half = half_way(cells)
+        solved = sum(cell.solved for cell in cells)
+        found[name] = {
+            "half_way": half.value, "low": half.low, "high": half.high, "runs": len(cells), "solved": solved,
+        }  # fmt: skip
+    return found
+
+
+def _gates_held(records: Records, rung: str, seed: int) -> bool:
+    return bool(records.by_run.get((rung, BASE, seed), {}).get("gates_passed"))
 
 
 def _gate(name: str, value: float, needs: str, threshold: float, passed: bool) -> dict[str, Any]:
