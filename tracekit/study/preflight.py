@@ -104,7 +104,7 @@ def mixed_share(samples: int, right: int, size: int) -> float:
 
 
 def begin_chance(rate: float, rollouts: int, half_way: float) -> float:
-    """P(a run of RL begins) = 1 - exp(-c n p), c = ln 2 / 10^half_way, as the ladder was fitted (analysis/ladder.py)."""
+    """Return 1 - exp(-c n p) with c = ln 2 / 10^half_way: the chance that RL begins, as analysis/ladder.py fits it."""
     return -math.expm1(-math.log(2) / 10.0**half_way * rollouts * rate)
 
 
@@ -125,12 +125,12 @@ def forecast(rates: Rates, settings: PreflightSettings, ladder: Mapping[str, Any
         lines.append(f"{100 * rates.cut:.0f} % of the samples were cut at {settings.max_tokens} tokens: allow more.")
     if rates.formatted < 0.5:
         lines.append(
-            f"Only {100 * rates.formatted:.0f} % of the samples hold an answer that can be read: teach the format first."
+            f"Only {100 * rates.formatted:.0f} % of the samples hold a readable answer: teach the format first."
         )
     lines.append(
         f"This rests on {ladder['runs']} GRPO runs ({ladder['solved']} solved) of a model of 0.4 million parameters in "
-        "the embedded world, from which the curve P(solved) = 1 - exp(-c · rollouts · pass rate) was fitted: half of the "
-        f"runs began at {10 ** ladder['half_way']:.2g} right rollouts [{10 ** ladder['low']:.2g}, "
+        "the embedded world, to which P(solved) = 1 - exp(-c · rollouts · pass rate) was fitted: half of the runs "
+        f"began at {10 ** ladder['half_way']:.2g} right rollouts [{10 ** ladder['low']:.2g}, "
         f"{10 ** ladder['high']:.2g}]. It says whether there is anything to reinforce, not how far training gets; no "
         "larger model was used in the fit."
     )
@@ -144,7 +144,5 @@ def _advice(least: float, most: float, rates: Rates) -> str:
             f"{100 * rates.signal:.0f} % of cases."
         )
     if most <= UNLIKELY:
-        return (
-            "GRPO alone should not begin: train on traces first (SFT, then GRPO), or mix a teacher trace into groups."
-        )
+        return "GRPO alone should not begin: train on traces first (SFT, then GRPO), or mix teacher traces into groups."
     return "Open: the interval is too wide for advice; ask more problems (take=) or more samples (samples=)."
