@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -159,35 +158,3 @@ def test_what_is_worked_is_read_as_worked(seed: int, split: str) -> None:
     steps = read_steps(chain.text(), work(rng, world, chain, wrong=0.0), world)
     assert all(step.correct for step in steps if step.kind != "exploration")
     assert read_chain(chain.text()) == chain
-
-
-@pytest.mark.parametrize("teacher", ["wrong", "garbled", "answer"])
-def test_a_spoilt_teachers_traces_reach_the_trainer(tmp_path: Path, teacher: str) -> None:
-    """RL with the traces of a teacher that is always wrong can begin: its rows are verified later, one by one."""
-    from transformers import AutoTokenizer
-
-    from tracekit.core.progress import no_progress
-    from tracekit.study.settings import Arm, StudySettings
-    from tracekit.study.steps.rung_runs import make_world
-    from trainer.data.problems import load_problems
-    from trainer.settings import TrainSettings
-
-    arm = Arm(recipe={"method": "luffy"}, teacher=teacher)
-    settings = StudySettings(
-        output=tmp_path, world=World(sealed=True), problems={"train": 8, "test": 4}, arms={"mixed": arm}
-    )
-    make_world(settings, no_progress)
-    train = TrainSettings.model_validate(
-        {
-            "method": "luffy",
-            "model": "none",
-            "output": tmp_path / "run",
-            "data": {
-                "problems": tmp_path / "world" / "test-train.parquet",
-                "curated": tmp_path / "world" / f"traces-{teacher}-test.parquet",
-            },
-        }
-    )
-    problems, skipped = load_problems(train, AutoTokenizer.from_pretrained(tmp_path / "world" / "tokenizer"))
-    assert [len(problem.traces) for problem in problems] == [1] * 8
-    assert not skipped

@@ -95,12 +95,13 @@ def make_world(settings: StudySettings, progress: Progress) -> None:
 def _as_curated(problems: pl.DataFrame, traces: pl.DataFrame) -> pl.DataFrame:
     """Traces beside their problems, unfiltered: a spoilt teacher's are to be learnt from as they are.
 
-    `correct` is true of all, or the trainer would leave a wrong teacher's traces out when it reads them. Methods that
-    verify a teacher's row still do: of a wrong teacher no row enters a group.
+    `correct` is what the final answer says.
     """
     asked = problems.select("problem_id", "problem", "gold", "source", "split")
     joined = conform(traces, TRACES, "traces").join(asked, on="problem_id")
-    return conform(joined.with_columns(pl.lit(True).alias("correct")), CURATED, "traces")
+    boxed = pl.col("response").str.extract(r"\( (.*) \)", 1).str.replace_all(" ", "")
+    right = boxed == pl.col("gold").str.strip_chars("()").str.replace_all(" ", "")
+    return conform(joined.with_columns(right.fill_null(False).alias("correct")), CURATED, "traces")
 
 
 # ---------------------------------------------------------------- bases
