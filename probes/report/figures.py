@@ -10,22 +10,17 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 import polars.selectors as cs
 
 from probes.protocol.result import ProbeResult
-
-Theme = Literal["light", "dark"]
+from tracekit.core.pages.palette import BASE, COLOURS, Theme, colours_of
 
 _INK = {"light": "#1f2328", "dark": "#e6e8eb"}
 _FAINT = {"light": "#d8dce1", "dark": "#3a4048"}
-_PALETTE = {
-    "light": ("#5b6470", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9"),
-    "dark": ("#aab2bd", "#56b4e9", "#ff8c42", "#2fc79a", "#e39ac4", "#e6c34a", "#7f9cff"),
-}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
@@ -186,8 +181,11 @@ def _panels(count: int, columns: int = 3, size: tuple[float, float] = (3.1, 2.3)
 
 
 def _look(result: ProbeResult, model: str, theme: Theme) -> dict[str, Any]:
-    k = list(result.about["models"]).index(model) % len(_MARKERS)
-    return {"color": _PALETTE[theme][k], "marker": _MARKERS[k], "linestyle": _LINES[k]}
+    models = list(result.about["models"])
+    colours = colours_of([BASE if name == result.settings.base else name for name in models], theme)
+    k = models.index(model) % len(_MARKERS)
+    colour = colours[BASE if model == result.settings.base else model]
+    return {"color": colour, "marker": _MARKERS[k], "linestyle": _LINES[k]}
 
 
 def _names(frame: pl.DataFrame, column: str) -> list[str]:
@@ -387,7 +385,7 @@ def _geometry(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
 def _slices(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
     features, models = _names(data, "feature"), _names(data, "model")
     figure, axes = _panels(len(features) * len(models), len(models), (2.6, 2.3))
-    low, high = _PALETTE[theme][2], _PALETTE[theme][1]
+    (low, high) = (COLOURS[place][0 if theme == "light" else 1] for place in (1, 0))
     for axis, (feature, model) in zip(axes, [(f, m) for f in features for m in models]):
         own = data.filter((pl.col("feature") == feature) & (pl.col("model") == model))
         for x, style in ((-1, "--"), (0, "-"), (1, "--")):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import polars as pl
 
 from probes.protocol.result import ProbeResult
 from probes.report.figures import Figure, draw_figures
+from tracekit.core.pages.html_page import Page
 from tracekit.core.runs import write_text
 from tracekit.core.tables import write_table
 
@@ -54,36 +53,18 @@ _EXPLAINED = {
     "source_effects": "Arm × source: differences, on identical traces of each source and on each model's own",
 }
 
-_STYLE = """
-:root { color-scheme: light dark;
-  --ink: #1f2328; --faint: #59636e; --line: #d8dce1; --paper: #ffffff; --tint: #f4f6f8; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8eb; --faint: #9aa4af; --line: #343a42; --paper: #14171b; --tint: #1c2026; }
-}
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
-  max-width: 68rem; padding: 2rem 1.25rem 5rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem; } h2 { font-size: 1.15rem; margin: 2.6rem 0 .4rem; }
-p.answer { font-size: 1.1rem; } .faint, figcaption { color: var(--faint); font-size: .88rem; }
-figure { margin: .6rem 0 0; overflow-x: auto; } figure img { max-width: 100%; height: auto; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .28rem .7rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number { text-align: right; white-space: nowrap; }
-td.long { min-width: 19rem; } th { color: var(--faint); font-weight: 600; }
-ul.findings { padding-left: 1.1rem; }
-b.verdict { font-weight: 650; } details { margin-top: 1.2rem; } summary { cursor: pointer; }
-pre { background: var(--tint); padding: .8rem; overflow-x: auto; font-size: .82rem; }
-"""
 
+def write_report(result: ProbeResult, folder: str | Path, pages: Sequence[tuple[str, str]] = ()) -> Path:
+    """Write report.html, report.md and tables/*.parquet into `folder`; returns the page.
 
-def write_report(result: ProbeResult, folder: str | Path) -> Path:
-    """Write report.html, report.md and tables/*.parquet into `folder`; returns the page."""
+    pages: (words, relative path) of the run's other pages, for the bar; the path "" is this one.
+    """
     folder = Path(folder)
     for name, table in result.tables.items():
         write_table(table, folder / "tables" / f"{name}.parquet")
-    figures = draw_figures(result)
-    write_text(folder / "report.md", as_markdown(result))
-    return write_text(folder / "report.html", as_html(result, figures))
+    page = as_page(result, draw_figures(result), pages)
+    write_text(folder / "report.md", page.render_markdown())
+    return write_text(folder / "report.html", page.render())
 
 
 def answer(result: ProbeResult) -> str:
@@ -128,91 +109,24 @@ def _sentence(row: dict[str, Any]) -> str:
     return f"{start}{effect}, {row['why']}. Smallest Δ found in 80 % of cases: {row['detectable']:.3f}."
 
 
-def as_html(result: ProbeResult, figures: Sequence[Figure]) -> str:
-    """The page. Every text from outside is escaped; figures are images inside the page, in both themes."""
-    sentences = "".join(
-        f"<li><b class='verdict'>{_escape(f['verdict'])}</b> – {_escape(f['sentence'])}</li>" for f in findings(result)
-    )
-    notes = "".join(f"<li>{_escape(note)}</li>" for note in result.notes)
-    tables = "".join(_html_table(name, result.tables[name]) for name in _SHOWN if not result.tables[name].is_empty())
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{TITLE}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{TITLE}</h1><p class='answer'>{_escape(answer(result))}</p><ul class='findings'>{sentences}</ul>"
-        f"<h2>Read this first</h2><ul>{notes}</ul>{''.join(_html_figure(f) for f in figures)}"
-        f"<h2>Tables</h2>{tables}<h2>Protocol</h2><p class='faint'>{_escape(_what_was_read(result))}</p>"
-        f"<pre>{_escape(_protocol(result))}</pre></body></html>\n"
-    )
-
-
-def as_markdown(result: ProbeResult) -> str:
-    """The same as text: the answer, findings, notes, tables, protocol."""
-    lines = [f"# {TITLE}", "", _markdown(answer(result)), ""]
-    lines += [f"- **{f['verdict']}**: {_markdown(f['sentence'])}" for f in findings(result)]
-    lines += ["", "## Read this first", "", *(f"- {_markdown(note)}" for note in result.notes)]
+def as_page(result: ProbeResult, figures: Sequence[Figure], pages: Sequence[tuple[str, str]] = ()) -> Page:
+    """The page: conclusions first, then what to mind, figures, and tables folded. pages: other pages of the run."""
+    page = Page(TITLE, answer(result), pages)
+    page.conclusions([(found["verdict"], found["sentence"]) for found in findings(result)])
+    page.section("Read this first")
+    page.items(result.notes)
+    for figure in figures:
+        page.section(figure.title)
+        page.images(figure.title, figure.caption, figure.svg)
+    page.section("Tables")
     for name, columns in _SHOWN.items():
         table = result.tables[name]
         if not table.is_empty():
-            lines += ["", f"## {_EXPLAINED[name]}", "", *_markdown_table(table.select(columns.split()))]
-    protocol = ["```json", _protocol(result).replace("<", "\\u003c"), "```"]
-    return "\n".join([*lines, "", "## Protocol", "", _markdown(_what_was_read(result)), "", *protocol, ""])
-
-
-def _html_figure(figure: Figure) -> str:
-    light, dark = (
-        "data:image/svg+xml;base64," + base64.b64encode(figure.svg[theme].encode()).decode()
-        for theme in ("light", "dark")
-    )
-    return (
-        f"<h2 id='{figure.name}'>{_escape(figure.title)}</h2><figure><picture>"
-        f"<source media='(prefers-color-scheme: dark)' srcset='{dark}'>"
-        f"<img src='{light}' alt='{_escape(figure.title)}'></picture>"
-        f"<figcaption>{_escape(figure.caption)}</figcaption></figure>"
-    )
-
-
-def _html_table(name: str, table: pl.DataFrame) -> str:
-    shown = table.select(_SHOWN[name].split())
-    head = "".join(f"<th>{_escape(c.replace('_', ' '))}</th>" for c in shown.columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td{_align(v)}>{_escape(_format(v))}</td>" for v in row) + "</tr>" for row in shown.rows()
-    )
-    opened = " open" if name == "effects" else ""
-    return (
-        f"<details{opened}><summary>{_escape(_EXPLAINED[name])} ({len(shown)} rows)</summary>"
-        f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
-    )
-
-
-def _markdown_table(table: pl.DataFrame) -> list[str]:
-    rows = [f"| {' | '.join(table.columns)} |", f"|{'---|' * len(table.columns)}"]
-    return rows + [f"| {' | '.join(_markdown_cell(v) for v in row)} |" for row in table.rows()]
-
-
-def _markdown_cell(value: Any) -> str:
-    return _markdown(_format(value)).replace("|", "\\|").replace("\n", " ")
-
-
-def _markdown(text: str) -> str:
-    """Text that no Markdown reader takes for HTML."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _align(value: Any) -> str:
-    if isinstance(value, str) and len(value) > 40:
-        return " class='long'"
-    return " class='number'" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
-
-
-def _format(value: Any) -> str:
-    if value is None or value != value:  # NaN
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
-    return str(value)
+            page.folded(f"{_EXPLAINED[name]} ({len(table)} rows)", table.select(columns.split()))
+    page.section("Protocol")
+    page.text(_what_was_read(result), "soft")
+    page.code(_protocol(result).replace("<", "\\u003c"))  # JSON that no Markdown reader takes for HTML
+    return page
 
 
 def _layers(result: ProbeResult) -> str:
@@ -233,7 +147,3 @@ def _what_was_read(result: ProbeResult) -> str:
 def _protocol(result: ProbeResult) -> str:
     record = {"settings": result.settings.model_dump(mode="json"), "versions": result.about["versions"]}
     return json.dumps(record, indent=2, ensure_ascii=False)
-
-
-def _escape(text: str) -> str:
-    return html.escape(text, quote=True)

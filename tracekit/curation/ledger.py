@@ -89,8 +89,7 @@ def fates(run: Path) -> pl.DataFrame:
     """trace_id, problem_id, kept, and for what is out the stage, rule and reason of the first drop."""
     traces = pl.read_parquet(run / "traces.parquet", columns=["trace_id", "problem_id"])
     curated = pl.read_parquet(run / "curated.parquet", columns=["trace_id"])["trace_id"]
-    rejected = pl.read_parquet(run / "pairs.parquet", columns=["rejected"])["rejected"]
-    kept = curated.filter(~curated.is_in(rejected.implode()))  # the rejected side of a pair is written and not kept
+    kept = curated.filter(~curated.is_in(_rejected(run).implode()))
     drops = read_table(run / "ledger.parquet", LEDGER).filter(pl.col("verdict") == DROP)
     first = drops.unique("row_id", keep="first", maintain_order=True)
     first = first.select("row_id", "stage", "rule", "measured", "reason")
@@ -102,6 +101,14 @@ def fates(run: Path) -> pl.DataFrame:
         for c in ("stage", "rule", "measured", "reason")
     ]
     return by_trace.with_columns(told)
+
+
+def _rejected(run: Path) -> pl.Series:
+    """Traces that stand in curated.parquet as the rejected side of a pair alone, and so are not kept."""
+    pairs = run / "pairs.parquet"
+    if not pairs.is_file():
+        return pl.Series("rejected", [], pl.String)
+    return pl.read_parquet(pairs, columns=["rejected"])["rejected"]
 
 
 def diff(run_a: Path, run_b: Path) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from tracekit.core import pages
 from tracekit.core.folders import check_replaceable, replace_folder
 from tracekit.core.runs import Progress, no_progress
 from tracekit.core.tables import STEP_KINDS
@@ -23,6 +24,8 @@ from tracekit.viewer.run_data import Material, ViewError, join_materials, read_m
 from tracekit.viewer.scripts import write_script
 
 PAGE = Path(__file__).parent / "page"
+#: The colours that every page shares.
+TOKENS = Path(pages.__file__).with_name("tokens.css")
 
 #: A shard ends with the row that passes either: small enough to load between two frames' worth of patience.
 SHARD_CHARACTERS, SHARD_ROWS = 1_000_000, 512
@@ -74,6 +77,7 @@ def build_view(*runs: str | Path, out: str | Path | None = None, progress: Progr
     title = ", ".join(folder.resolve().name for folder in folders)
     with replace_folder(final, "view") as folder:
         shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+        shutil.copy(TOKENS, folder)
         _write_data(folder / "data", material, title, progress)
     return final / "index.html"
 
