@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from evaluators.rewards import format_reward as format_reward
     from evaluators.rewards import length_reward as length_reward
     from evaluators.rewards import repetition_reward as repetition_reward
+    from evaluators.service.judge import Judge as Judge
 
 #: Public name → the module that holds it. A module is imported when one of its names is first used.
 _MODULES = {
+    "Judge": "evaluators.service.judge",
     "audit_golds": "evaluators.audit",
     "verify_batch": "evaluators.batch",
     "majority_at_k": "evaluators.metrics",
@@ -33,6 +35,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Judge",
     "Outcome",
     "Policy",
     "Verdict",

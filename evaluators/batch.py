@@ -9,11 +9,14 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluators.verdict import Outcome, Policy, Verdict
 from evaluators.verify import verify
 from evaluators.workers.pool import DeadlineExceeded, Worker, WorkerDied
+
+if TYPE_CHECKING:
+    from evaluators.service.judge import Judge
 
 #: A list is begun in this process. What is left after the trial goes to workers where it would take longer than
 #: their start and the pipes cost: half a second and about 20 µs a pair, measured.
@@ -48,6 +51,7 @@ def verify_batch(
     policy: Policy | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    judge: Judge | None = None,
 ) -> list[Verdict]:
     r"""Verify many responses; verdicts come in the order given.
 
@@ -68,6 +72,8 @@ def verify_batch(
         would take longer than WORTH_SECONDS.
     progress : callable, optional
         Called as progress("verify", done, total, note) on the calling thread, at most ten times a second.
+    judge : Judge, optional
+        A model that is asked about the undecided verdicts alone.
 
     Returns
     -------
@@ -105,7 +111,7 @@ def verify_batch(
         verdicts += rest.run(workers or os.cpu_count() or 1, report, len(verdicts))
     report(len(golds), last=True)
     warn_of_unparsed_golds(verdicts)
-    return verdicts
+    return verdicts if judge is None else judge.resolve_all(verdicts, prompts)
 
 
 class Pair(NamedTuple):

@@ -125,7 +125,8 @@ def accuracy_reward(
         What counts as equal.
     think_open : bool, optional
         Whether the chat template opened a think block behind the prompts. None: decided from the end of the prompts'
-        texts; a conversation does not show what its template adds.
+        texts; for conversations, which do not show what their template adds, from the completions: those of a template
+        that opens the block close one that they never opened.
     on_unparsed_gold : {"skip", "raise", "zero"}
         What a gold that cannot be read gives: None, an UnparsedGold error, or 0.0.
 
@@ -146,8 +147,11 @@ def accuracy_reward(
     >>> accuracy_reward(["1 + 1 = ?"] * 2, [r"\boxed{2}", r"\boxed{3}"], solution=["2", "2"])
     [1.0, 0.0]
     """
+    texts = [text_of(completion) for completion in completions]
+    if think_open is None and prompts is not None and not any(isinstance(prompt, str) for prompt in prompts):
+        think_open = opened_by_template(texts)
     verdicts = verify_batch(
-        [text_of(completion) for completion in completions],
+        texts,
         solution,
         prompts=None if prompts is None else [question_of(prompt) for prompt in prompts],
         think_open=think_open,
@@ -159,6 +163,20 @@ def accuracy_reward(
         for outcome in Outcome:
             log_metric(f"verifier/{outcome}", sum(v.outcome is outcome for v in verdicts) / len(verdicts))
     return rewards_of(verdicts, on_unparsed_gold)
+
+
+def opened_by_template(completions: Sequence[str]) -> bool | None:
+    """Whether a batch's completions show that their template opens a think block; None where they do not.
+
+    Such completions close a block that they never opened. A quarter of a batch must do so, and none open one itself,
+    so that a single stray tag does not turn its neighbours into thoughts.
+
+    >>> opened_by_template(["2 + 2 = 4</think>4", "It is, well,"])
+    True
+    """
+    first = [tags[0].opens for text in completions if (tags := find_tags(text))]
+    closing = first.count(False)
+    return True if closing and closing == len(first) and 4 * closing >= len(completions) else None
 
 
 def format_reward(
@@ -322,7 +340,7 @@ def _weighted_sum(parts: list[tuple[float | None, float]]) -> float | None:
 
 
 # --- verl: reward.custom_reward_function.path=…/evaluators/rewards.py, reward.custom_reward_function.name=compute_score
-# (before 0.7: custom_reward_function.path and .name) -----------------------------------------------------------------
+# (without `reward.` before verl's pull request 5255 of February 2026, which still reads the earlier names) -----------
 
 
 def compute_score(
@@ -341,9 +359,8 @@ def compute_score(
     think_open: whether the prompt opened a think block; also read from `extra_info["think_open"]`.
     """
     info = extra_info if isinstance(extra_info, Mapping) else {}
-    question = next((info[key] for key in ("question", "problem", "prompt") if info.get(key) is not None), None)
     opened = info.get("think_open") if think_open is None else think_open
-    verdict = verify(solution_str, ground_truth, prompt=question_of(question), think_open=opened)
+    verdict = verify(solution_str, ground_truth, prompt=question_in(info), think_open=opened)
     return number_of(verdict, on_unparsed_gold)
 
 
@@ -392,23 +409,37 @@ def rubric_accuracy(
 # --- lm-evaluation-harness 0.4: process_results: !function evaluators.rewards.process_results ----------------------
 
 
-def process_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+def process_results(
+    doc: Mapping[str, Any], results: Sequence[str], *, prompt: str | None = None, think_open: bool | None = None
+) -> dict[str, float]:
     """lm-evaluation-harness: {"accuracy", "unknown"} of a document's first result.
 
-    The gold is the document's `answer`, else `gold`, `solution` or `target`, the first that it has. accuracy is NaN
-    where nothing can be said, for which `unknown` is 1.0: aggregate with `mean_of_known`.
-    Raises ValueError where the document has none of them.
+    The gold is the document's `answer`, else `gold`, `solution` or `target`, the first that it has; the question, in
+    whose own form an answer is RESTATED, its `question`, `problem` or `prompt`. Where the model's template opens a
+    think block, the document says so as `think_open`, or a function of your own passes it on. accuracy is NaN where
+    nothing can be said, for which `unknown` is 1.0: aggregate with `mean_of_known`.
+    Raises ValueError where the document has no gold.
     """
-    for column in ("answer", "gold", "solution", "target"):
-        if column in doc:
-            break
-    else:
+    column = next((name for name in ("answer", "gold", "solution", "target") if name in doc), None)
+    if column is None:
         raise ValueError(f"the document has {', '.join(doc)}; expected its gold as answer, gold, solution or target")
-    verdict = verify(results[0], doc[column])
+    if prompt is None:
+        prompt = question_in(doc)
+    if think_open is None:
+        think_open = doc.get("think_open")
+    verdict = verify(results[0], doc[column], prompt=prompt, think_open=think_open)
     if verdict.outcome is Outcome.UNPARSED_GOLD:
         warn_of_unparsed_golds([verdict])
     reward = reward_of(verdict)
     return {"accuracy": math.nan if reward is None else reward, "unknown": float(reward is None)}
+
+
+def question_in(row: Mapping[str, Any]) -> str | None:
+    """The question of a row: its `question`, `problem` or `prompt`, as text or a conversation; None without one."""
+    for name in ("question", "problem", "prompt"):
+        if row.get(name) is not None:
+            return question_of(row[name])
+    return None
 
 
 def mean_of_known(values: Sequence[float]) -> float:

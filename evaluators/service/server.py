@@ -1,6 +1,8 @@
 """The verifier behind HTTP, for trainers that ask a reward service: JSON in, JSON out, single or in batches.
 
 POST /verify   {"response", "gold", "prompt"?, "think_open"?} or {"pairs": [...]}; answers verdicts.
+               NeMo Gym's call to a resources server, {"responses_create_params", "response", "expected_answer"}, is
+               answered with itself and its "reward".
 POST /reward   OpenRLHF's call: {"query": [...], "prompts": [...], "labels": [...]}; answers {"rewards", "scores"}.
 GET  /rates    how many verdicts had each outcome since the start, and in the last RECENT.
 GET  /health   "ok".
@@ -15,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from evaluators.batch import Pair
+from evaluators.service.judge import Judge
 from evaluators.verdict import Outcome, Policy, Verdict
 
 MAX_BODY = 64 * 1024**2  # bytes of a request
@@ -66,8 +69,11 @@ class VerifierServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 8765, policy: Policy | None = None) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 8765, policy: Policy | None = None, judge: Judge | None = None
+    ) -> None:
         self.policy = policy or Policy()
+        self.judge = judge
         self.rates = Rates()
         super().__init__((host, port), _Handler)
 
@@ -77,6 +83,8 @@ class VerifierServer(ThreadingHTTPServer):
 
         breaker = Breaker(self.policy)
         verdicts = [breaker.verify(pair) for pair in pairs]
+        if self.judge is not None:
+            verdicts = self.judge.resolve_all(verdicts, [pair.prompt for pair in pairs])
         self.rates.add(verdicts)
         return verdicts
 
@@ -122,6 +130,48 @@ def read_openrlhf(data: Any) -> list[Pair]:
     ]
 
 
+GYM_GOLDS = ("expected_answer", "answer", "ground_truth", "label", "solution", "gold")
+
+
+def is_gym(data: Any) -> bool:
+    """Whether a request to /verify is NeMo Gym's: a model's response as the Responses API gives it."""
+    return isinstance(data, dict) and isinstance(data.get("response"), dict) and "responses_create_params" in data
+
+
+def read_gym(data: dict[str, Any]) -> Pair:
+    """The pair of NeMo Gym's request. Raises RequestError.
+
+    The answer is the text of the last message; the question the last user message of the input; the gold the first of
+    GYM_GOLDS in the request or its `verifier_metadata`.
+    """
+    metadata = data.get("verifier_metadata")
+    fields = {**(metadata if isinstance(metadata, dict) else {}), **data}
+    name = next((name for name in GYM_GOLDS if fields.get(name) is not None), None)
+    if name is None:
+        raise RequestError(f"expected the gold as {', '.join(GYM_GOLDS)}, there or in verifier_metadata")
+    given = data["responses_create_params"]
+    asked = given.get("input") if isinstance(given, dict) else None
+    prompt = asked if isinstance(asked, str) else last_text(asked, "user")
+    return read_pair(
+        {
+            "response": last_text(data["response"].get("output"), "assistant") or "",
+            "gold": fields[name],
+            "prompt": prompt,
+        }
+    )
+
+
+def last_text(items: Any, role: str) -> str | None:
+    """The text of the last message of a role among items of the Responses API; None where there is none."""
+    messages = [item for item in items or () if isinstance(item, dict) and item.get("role") == role]
+    content = messages[-1].get("content") if messages else None
+    if isinstance(content, list):
+        content = "".join(
+            part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
+        )
+    return content if isinstance(content, str) else None
+
+
 def as_json(verdict: Verdict) -> dict[str, Any]:
     """A verdict as the service writes it."""
     return {
@@ -153,7 +203,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             data = self._read()
-            pairs = read_pairs(data) if self.path == "/verify" else read_openrlhf(data)
+            pairs = (
+                read_openrlhf(data)
+                if self.path == "/reward"
+                else [read_gym(data)]
+                if is_gym(data)
+                else read_pairs(data)
+            )
         except RequestError as error:
             self.close_connection = True
             self._send(400, {"error": str(error)})
@@ -163,6 +219,8 @@ class _Handler(BaseHTTPRequestHandler):
             rewards = [float(verdict.correct) for verdict in verdicts]
             timeouts = [float(verdict.outcome is Outcome.TIMEOUT) for verdict in verdicts]
             self._send(200, {"rewards": rewards, "scores": rewards, "extra_logs": {"timeouts": timeouts}})
+        elif is_gym(data):
+            self._send(200, {**data, "reward": float(verdicts[0].correct), "verdict": as_json(verdicts[0])})
         elif isinstance(data, dict) and "pairs" in data:
             self._send(200, {"verdicts": [as_json(verdict) for verdict in verdicts]})
         else:

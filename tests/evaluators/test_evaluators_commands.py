@@ -105,3 +105,14 @@ def test_the_audit_writes_its_findings_and_shows_them(tmp_path, capsys):
     findings = [json.loads(line) for line in (tmp_path / "rows.audit.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(finding["row"], finding["fault"]) for finding in findings] == [(0, "echo"), (1, "text"), (2, "unparsed")]
     assert "4 golds, 3 findings" in capsys.readouterr().out
+
+
+def test_a_judge_needs_its_url_and_its_model(tmp_path):
+    with pytest.raises(ValueError, match="go together"):
+        command_verify(write_jsonl(tmp_path / "rows.jsonl", ROWS), judge="http://127.0.0.1:1/v1")
+
+
+def test_an_endpoint_that_is_not_there_leaves_the_verdicts(tmp_path, capsys):
+    rows = [{"response": "an isosceles triangle", "answer": r"\text{isosceles}"}, {"response": "4", "answer": "4"}]
+    command_verify(write_jsonl(tmp_path / "rows.jsonl", rows), judge="http://127.0.0.1:1/v1", judge_model="m")
+    assert "asked 1 times, 0 from the cache, 1 without an answer" in capsys.readouterr().err

@@ -166,6 +166,25 @@ def test_a_verifiers_rubric_function_takes_completion_and_answer():
     assert rubric_accuracy(completion="\\boxed{71}", answer="72") == 0.0
 
 
+def test_a_template_that_opens_the_think_block_shows_in_the_completions():
+    question = [{"role": "user", "content": "2 + 2?"}]
+    closing = ["2 + 2 = 4</think>\\boxed{4}", "Is it \\boxed{4}? I go on", "No: 5</think>\\boxed{5}", "\\boxed{4}"]
+    solution = ["4"] * 4
+    assert accuracy_reward([question] * 4, closing, solution=solution) == [1.0, 0.0, 0.0, 0.0]
+    stray = ["\\boxed{4}"] * 7 + ["\\boxed{5}</think>"]
+    assert accuracy_reward([question] * 8, stray, solution=["4"] * 8)[:7] == [1.0] * 7
+    opening = ["<think>4</think>\\boxed{4}", "\\boxed{4}"]
+    assert accuracy_reward([question] * 2, opening, solution=["4"] * 2) == [1.0, 1.0]
+
+
+def test_lm_eval_passes_the_question_and_the_open_think_block():
+    doc = {"answer": "11\\sqrt2", "question": "Simplify $\\sqrt{242}$."}
+    assert process_results(doc, ["\\boxed{\\sqrt{242}}"])["accuracy"] == 0.0
+    assert process_results({"answer": "11\\sqrt2"}, ["\\boxed{\\sqrt{242}}"])["accuracy"] == 1.0
+    assert process_results({"answer": "4", "think_open": True}, ["It is \\boxed{4}."])["accuracy"] == 0.0
+    assert process_results({"answer": "4"}, ["It is \\boxed{4}."], think_open=True)["accuracy"] == 0.0
+
+
 def test_lm_eval_gets_accuracy_and_how_much_is_unknown():
     assert process_results({"answer": "72"}, ["\\boxed{72}"]) == {"accuracy": 1.0, "unknown": 0.0}
     assert process_results({"solution": "so \\boxed{72}"}, ["71"]) == {"accuracy": 0.0, "unknown": 0.0}

@@ -49,6 +49,32 @@ def test_openrlhf_calls_it_by_its_remote_url(address):
     assert post(f"{address}/reward", data)[1]["rewards"] == [1.0, 0.0]
 
 
+def test_nemo_gym_calls_it_as_a_resources_server(address):
+    said = [{"type": "output_text", "text": "\\boxed{11\\sqrt2}"}]
+    data = {
+        "responses_create_params": {"input": [{"role": "user", "content": "Simplify $\\sqrt{242}$."}]},
+        "response": {
+            "output": [
+                {"type": "reasoning", "summary": []},
+                {
+                    "type": "message",
+                    "role": "assistant",
+                    "content": [{"type": "output_text", "text": "\\boxed{11\\sqrt2}"}],
+                },
+            ]
+        },
+        "expected_answer": "11\\sqrt{2}",
+    }
+    status, answer = post(f"{address}/verify", data)
+    assert (status, answer["reward"], answer["expected_answer"]) == (200, 1.0, data["expected_answer"])
+    said[0]["text"] = "\\boxed{\\sqrt{242}}"
+    assert post(f"{address}/verify", data)[1]["verdict"]["outcome"] == "restated"
+    del data["expected_answer"]
+    assert post(f"{address}/verify", data)[0] == 400
+    data["verifier_metadata"] = {"answer": 4}
+    assert post(f"{address}/verify", data)[1]["reward"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("path", "data"),
     [

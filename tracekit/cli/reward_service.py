@@ -15,12 +15,21 @@ from tracekit.cli.verify import (
     PROMPT_COLUMNS,
     beside,
     first_column,
+    judge_from,
     progress_bar,
     texts_of,
 )
 
 
-def command_serve_verifier(*, host: str = "127.0.0.1", port: int = 8765, deadline_seconds: float = 1.0) -> None:
+def command_serve_verifier(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    deadline_seconds: float = 1.0,
+    judge: str | None = None,
+    judge_model: str | None = None,
+    judge_cache: Path | None = None,
+) -> None:
     """Serve the verifier over HTTP until interrupted: JSON, single or in batches; rates by outcome.
 
     Example: tracekit serve-verifier --port 8765
@@ -33,11 +42,19 @@ def command_serve_verifier(*, host: str = "127.0.0.1", port: int = 8765, deadlin
         Port to listen on; 0 takes a free one.
     deadline_seconds
         CPU time that sympy may take for one row.
+    judge
+        Base URL of an OpenAI-compatible endpoint, asked about undecided verdicts alone; its key is read from
+        OPENAI_API_KEY.
+    judge_model
+        Name of its model.
+    judge_cache
+        JSONL file of its replies, with what was asked.
     """
     from evaluators.service.server import VerifierServer
     from evaluators.verdict import Policy
 
-    with VerifierServer(host, port, Policy(deadline_seconds=deadline_seconds)) as server:
+    policy = Policy(deadline_seconds=deadline_seconds)
+    with VerifierServer(host, port, policy, judge_from(judge, judge_model, judge_cache)) as server:
         address = f"http://{server.server_address[0]!s}:{server.server_address[1]}"
         Console(stderr=True).print(f"Verifier at {address}: POST /verify, POST /reward, GET /rates, GET /health")
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it

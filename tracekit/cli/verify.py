@@ -19,6 +19,7 @@ from rich.table import Table
 
 from evaluators.audit import Audit, Fault, audit_golds
 from evaluators.batch import Progress, verify_batch
+from evaluators.service.judge import Judge
 from evaluators.verdict import Outcome, Policy, Verdict
 from tracekit.cli.app import GATE_FAILED
 from tracekit.cli.arguments import print_json
@@ -40,6 +41,9 @@ def command_verify(
     deadline_seconds: float = 1.0,
     prompt: str | None = None,
     fail_under: float | None = None,
+    judge: str | None = None,
+    judge_model: str | None = None,
+    judge_cache: Path | None = None,
     json: bool = False,
 ) -> None:
     """Verify every row of JSONL, JSON, CSV or Parquet files and write the verdicts beside the first.
@@ -71,6 +75,13 @@ def command_verify(
         problem, prompt, question, input, if any.
     fail_under
         End with code 3 where the accuracy of what is known is below this share, in [0, 1].
+    judge
+        Base URL of an OpenAI-compatible endpoint, asked about undecided rows alone; its key is read from
+        OPENAI_API_KEY.
+    judge_model
+        Name of its model.
+    judge_cache
+        JSONL file of its replies, with what was asked; by default FILE.judge.jsonl beside the first file.
     json
         Print one JSON object: rows, outcomes, accuracy, and where the verdicts are.
     """
@@ -81,8 +92,13 @@ def command_verify(
     policy = Policy(require_box=require_box, symbolic=symbolic, deadline_seconds=deadline_seconds)
     responses, golds = texts_of(rows, response), texts_of(rows, gold)
     prompts = None if prompt is None else texts_of(rows, prompt)
+    if judge is not None and judge_cache is None and str(files[0]) != "-":
+        judge_cache = files[0].with_name(f"{files[0].name}.judge.jsonl")
+    asked = judge_from(judge, judge_model, judge_cache)
     with progress_bar("verify") as progress, warnings.catch_warnings(record=True) as raised:
-        verdicts = verify_batch(responses, golds, policy=policy, workers=workers, progress=progress, prompts=prompts)
+        verdicts = verify_batch(
+            responses, golds, policy=policy, workers=workers, progress=progress, prompts=prompts, judge=asked
+        )
     target = output or beside(files[0], "verdicts")
     if target is not None:
         write_rows([_record(row, verdict) for row, verdict in enumerate(verdicts)], target)
@@ -94,6 +110,9 @@ def command_verify(
         Console().print(_verdict_summary(verdicts, target))
     for warning in raised:
         Console(stderr=True).print(f"warning: {warning.message}", markup=False)
+    if asked is not None:
+        counts = f"asked {asked.asked} times, {asked.recalled} from the cache, {asked.failed} without an answer"
+        Console(stderr=True).print(f"judge {asked.model}: {counts}", markup=False)
     if fail_under is not None and not accuracy >= fail_under:
         print(f"tracekit: accuracy {accuracy:.4f} is below --fail-under {fail_under:g}.", file=sys.stderr)
         sys.exit(GATE_FAILED)
@@ -137,6 +156,15 @@ def command_audit_gold(
     if audit.findings:
         write_rows([asdict(finding) for finding in audit.findings], output)
     _print_audit(audit, output, examples)
+
+
+def judge_from(url: str | None, model: str | None, cache: Path | None) -> Judge | None:
+    """The judge that the options name, None where they name none. Raises ValueError where one of the two is missing."""
+    if url is None and model is None:
+        return None
+    if url is None or model is None:
+        raise ValueError("--judge URL and --judge-model NAME go together")
+    return Judge(url, model, cache)
 
 
 @contextmanager
