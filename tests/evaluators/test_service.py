@@ -56,11 +56,7 @@ def test_nemo_gym_calls_it_as_a_resources_server(address):
         "response": {
             "output": [
                 {"type": "reasoning", "summary": []},
-                {
-                    "type": "message",
-                    "role": "assistant",
-                    "content": [{"type": "output_text", "text": "\\boxed{11\\sqrt2}"}],
-                },
+                {"type": "message", "role": "assistant", "content": said},
             ]
         },
         "expected_answer": "11\\sqrt{2}",
