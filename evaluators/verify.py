@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from numbers import Number
 from time import perf_counter
@@ -16,6 +17,7 @@ from evaluators.extraction.boxes import LAST
 from evaluators.extraction.candidates import Extracted
 from evaluators.extraction.doubt import both_truths, claims_both
 from evaluators.extraction.names import concludes_on, name_of
+from evaluators.extraction.options import Options, chosen_in_prose, mentions, read_options
 from evaluators.extraction.question import without_question
 from evaluators.extraction.response import after_thinking, extract, final_answer, last_boxes
 from evaluators.extraction.thinking import opens_thinking
@@ -45,7 +47,13 @@ _OF_PERSON = "The last sentence says it of the person that the gold names."
 
 
 def verify(
-    response: Any, gold: Any, *, policy: Policy = DEFAULT, prompt: str | None = None, think_open: bool | None = None
+    response: Any,
+    gold: Any,
+    *,
+    policy: Policy = DEFAULT,
+    prompt: str | None = None,
+    think_open: bool | None = None,
+    options: Sequence[str] | Mapping[str, str] | None = None,
 ) -> Verdict:
     r"""Decide whether a response's final answer equals the gold.
 
@@ -65,6 +73,10 @@ def verify(
     think_open : bool, optional
         Whether the prompt opened a think block: the response then thinks until the closing tag, and has no answer where
         there is none. None: decided from the end of `prompt`.
+    options : sequence of str or mapping, optional
+        The options of a multiple-choice question: their texts in order, their letters, or texts by letter. The gold
+        and the answer may then each be a letter or an option's text, and a choice in prose is read: "I would go with
+        (B)". A response that names two options has no answer. ValueError for fewer than 2 options or more than 26.
 
     Returns
     -------
@@ -86,13 +98,15 @@ def verify(
         think_open = prompt is not None and opens_thinking(prompt)
     golds = acceptable_golds(gold)
     if golds is not None:
-        return _verify_any(response, golds, policy=policy, prompt=prompt, think_open=think_open)
+        return _verify_any(response, golds, policy=policy, prompt=prompt, think_open=think_open, options=options)
     response_text = response if isinstance(response, str) else as_text(response)
     gold_text = gold if isinstance(gold, str) else as_text(gold)
     if gold_text is None:
         decision: Decision = Outcome.UNPARSED_GOLD, None, "extract", Grounds(_not_text("gold", gold))
     elif response_text is None:
         decision = Outcome.NO_ANSWER, None, "extract", Grounds(_not_text("response", response))
+    elif options is not None:
+        decision = _decide_choice(response_text, gold_text, policy, prompt, think_open, read_options(options))
     else:
         decision = _decide(response_text, gold_text, policy, prompt, think_open)
     outcome, prediction, method, grounds = decision
@@ -200,6 +214,70 @@ def _decide(response: str, gold: str, policy: Policy, prompt: str | None, think_
         if again is not None:
             found, answer = again, read_answer(again.text)
     return _compare(found, answer, expected, policy, prompt)
+
+
+def _decide_choice(
+    response: str, gold: str, policy: Policy, prompt: str | None, think_open: bool, options: Options
+) -> Decision:
+    """The option chosen against the gold's; where no option is chosen, the answer against the gold option's text."""
+    source = read_gold(gold).source
+    letters = options.letters_of(source)
+    right = _option_of(source, options, policy) if not letters else letters.pop() if len(letters) == 1 else None
+    if right is None:
+        reason = f"The gold is none of the options {', '.join(options.texts)}."
+        return Outcome.UNPARSED_GOLD, None, "extract", Grounds(reason)
+    text = after_thinking(response, policy, think_open)
+    if text is None:
+        return Outcome.NO_ANSWER, None, "extract", _NO_ANSWER
+    if prompt:
+        text = without_question(text, prompt)
+    chosen, rule = _chosen(text, options, policy)
+    if not chosen:
+        other = options.texts[right]
+        return _decide(text, other, policy, None, False) if other else (Outcome.NO_ANSWER, None, "extract", _NO_ANSWER)
+    if len(chosen) > 1:
+        return Outcome.NO_ANSWER, None, "extract", Grounds("The response leaves open which option it chooses.")
+    (letter,) = chosen
+    if letter == right:
+        return Outcome.CORRECT, letter, "text", Grounds("The response chooses {}.", (letter,), None, rule)
+    witness = f"The choices are {right} and {letter}"
+    return Outcome.WRONG, letter, "text", Grounds(_IS_NOT, (letter, right), witness, rule)
+
+
+def _chosen(text: str, options: Options, policy: Policy) -> tuple[set[str], str]:
+    """The options that a response chooses, and the rule that found them."""
+    found = final_answer(text, policy)
+    if found is not None and found.rule in _MARKED:
+        letters = options.letters_of(found.text)
+        letter = None if letters else _option_of(found.text, options, policy)
+        if letters or letter is not None:
+            return letters or {str(letter)}, found.rule
+        if found.rule in _BOXED:
+            return {name for name, denied in mentions(found.text, options) if not denied}, found.rule
+    if policy.require_box:
+        return set(), ""
+    prose = chosen_in_prose(text, options)
+    if prose or found is None:
+        return prose, "choice"
+    letter = _option_of(found.text, options, policy)
+    return (set() if letter is None else {letter}), found.rule
+
+
+def _option_of(answer: str, options: Options, policy: Policy) -> str | None:
+    """The only option whose text says the same as an answer, word by word or in value."""
+    named = options.named_by(answer)
+    tree = read_answer(answer).tree if named is None else None
+    if tree is None or tree.op in ("text", "choice"):
+        return named
+    equal = []
+    for letter, text in options.texts.items():
+        other = read_answer(text).tree if text else None
+        try:
+            if other is not None and Comparison(policy).equal(other, tree):
+                equal.append(letter)
+        except (Unreadable, DeadlineExceeded):
+            continue
+    return equal[0] if len(equal) == 1 else None
 
 
 def _compare(found: Extracted, answer: Answer, gold: Gold, policy: Policy, prompt: str | None) -> Decision:
