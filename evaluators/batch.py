@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evaluators.verdict import Outcome, Policy, Verdict
-from evaluators.verify import verify
+from evaluators.verdict import Outcome, Policy, Verdict, with_origin
+from evaluators.verify import origin_of, verify
 from evaluators.workers.pool import DeadlineExceeded, Worker, WorkerDied
 
 if TYPE_CHECKING:
@@ -280,7 +280,10 @@ class _Lane:
             raise DeadlineExceeded("it needs more memory than a worker may use")
         if kind == "error":
             raise RuntimeError(f"verify raised in a worker, which it never should: {value}")
-        verdicts = [Verdict(Outcome(outcome), *rest) for outcome, *rest in value]
+        verdicts = [
+            with_origin(Verdict(Outcome(outcome), *rest), rule, origin_of(*pair, self.policy))
+            for pair, (rule, outcome, *rest) in zip(pairs, value)
+        ]
         self.timeouts += sum(verdict.outcome is Outcome.TIMEOUT for verdict in verdicts)
         return verdicts
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from evaluators.extraction.candidates import PRECISION, Candidate, Extracted
+
 
 class Outcome(StrEnum):
     """How a verification ended. Values that mean "not known" are never WRONG.
@@ -90,8 +92,8 @@ class Grounds(NamedTuple):
     rule: str = ""
 
 
-Asked = tuple[str, str | None, bool, Policy]
-"""What was verified: response, prompt, whether the prompt opened a think block, policy."""
+Asked = tuple[Callable[..., tuple[Candidate, ...]], str, str | None, bool, Policy]
+"""What proposes candidates, and what it needs: response, prompt, whether that opened a think block, policy."""
 
 
 class _Deferred:
@@ -152,6 +154,37 @@ class Verdict(_Deferred):
         return getattr(self, name)
 
     @property
+    def rule(self) -> str:
+        """The rule of extraction that found the prediction, such as "box"; "" where none did, or it is not known."""
+        grounds: Grounds | None = getattr(self, "_grounds", None)
+        return "" if grounds is None else grounds.rule
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All possible final answers of the response, the one that was compared first; worked out when read."""
+        asked: Asked | None = getattr(self, "_asked", None)
+        if asked is None:
+            return ()
+        propose, response, prompt, think_open, policy = asked
+        chosen = Extracted(self.prediction, self.rule) if self.prediction is not None and self.rule else None
+        return propose(response, policy, prompt, think_open, chosen)
+
+    @property
+    def confidence(self) -> float | None:
+        """How often verdicts on answers found by this verdict's rule agreed with labels of real responses, from 0 to 1.
+
+        None where there is no answer, or no labelled responses in which the rule found one.
+        """
+        precision = PRECISION.get(self.rule)
+        return None if precision is None else precision.agreed / precision.observed
+
+    @property
+    def confidence_interval(self) -> tuple[float, float] | None:
+        """Wilson's 95 % interval of `confidence`."""
+        precision = PRECISION.get(self.rule)
+        return None if precision is None else precision.interval()
+
+    @property
     def correct(self) -> bool:
         """True for CORRECT alone."""
         return self.outcome is Outcome.CORRECT
@@ -179,6 +212,13 @@ def verdict_of(
     _set_method(verdict, method)
     _set_seconds(verdict, seconds)
     _set_grounds(verdict, grounds)
+    _set_asked(verdict, asked)
+    return verdict
+
+
+def with_origin(verdict: Verdict, rule: str, asked: Asked) -> Verdict:
+    """Return a verdict that came from another process with what its candidates are worked out from."""
+    _set_grounds(verdict, Grounds("", rule=rule))
     _set_asked(verdict, asked)
     return verdict
 

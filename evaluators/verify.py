@@ -19,6 +19,7 @@ from evaluators.extraction.doubt import both_truths, claims_both
 from evaluators.extraction.names import concludes_on, name_of
 from evaluators.extraction.options import Options, chosen_in_prose, mentions, read_options
 from evaluators.extraction.question import without_question
+from evaluators.extraction.ranking import candidates
 from evaluators.extraction.response import after_thinking, extract, final_answer, last_boxes
 from evaluators.extraction.thinking import opens_thinking
 from evaluators.extraction.unmarked import second_reading
@@ -27,7 +28,7 @@ from evaluators.parsing.normalize import words
 from evaluators.parsing.read_answer import Answer, read_answer
 from evaluators.parsing.tree import DeadlineExceeded, Unreadable
 from evaluators.parsing.units import content_words
-from evaluators.verdict import Grounds, Outcome, Policy, Verdict, verdict_of
+from evaluators.verdict import Asked, Grounds, Outcome, Policy, Verdict, verdict_of
 
 DEFAULT = Policy()
 Decision = tuple[Outcome, str | None, str, Grounds]
@@ -111,8 +112,14 @@ def verify(
         decision = _decide(response_text, gold_text, policy, prompt, think_open)
     outcome, prediction, method, grounds = decision
     shown = repr(type(gold)) if gold_text is None else gold_text
-    asked = (response_text or "", prompt, think_open, policy)
+    asked = (candidates, response_text or "", prompt, think_open, policy)
     return verdict_of(outcome, prediction, shown, method, perf_counter() - started, grounds, asked)
+
+
+def origin_of(response: Any, gold: Any, prompt: str | None, think_open: bool | None, policy: Policy) -> Asked:
+    """What the candidates of a verdict from another process are worked out from; the fields are those of `verify`."""
+    opened = prompt is not None and opens_thinking(prompt) if think_open is None else think_open
+    return candidates, as_text(response) or "", prompt, opened, policy
 
 
 _RANK = tuple(Outcome(name) for name in ("correct", "restated", "timeout", "unparsed_prediction", "wrong"))

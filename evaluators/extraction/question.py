@@ -26,6 +26,14 @@ def without_question(text: str, question: str) -> str:
     return text
 
 
+def blanked(text: str, question: str) -> str:
+    """Return a response with spaces in place of the copies of its question, so that places stay."""
+    for part in (question.strip(), *sentences(question)):
+        if len(part) >= MIN_SENTENCE // 2:
+            text = text.replace(part, " " * len(part))
+    return text
+
+
 @lru_cache(maxsize=4096)
 def sentences(question: str) -> tuple[str, ...]:
     """The sentences of a question that are long enough, and neither options nor answers of worked examples."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from evaluators.extraction.candidates import Extracted
 from evaluators.extraction.doubt import CORRECTION, DENIED_AFTER, HEDGE, is_denied, revised
@@ -47,6 +48,14 @@ def last_statement(text: str) -> Extracted | None:
     labelled = _LABELLED_NUMBER.match(text, text.rfind("\n", 0, len(text) - 1) + 1)
     if labelled:  # the end of most responses that are trained on: what follows finds the same
         return Extracted(labelled[1], "statement")
+    for end, stated in announced(text):
+        return Extracted(revised(text[end : end + 2000]) or stated, "statement")
+    return None
+
+
+def announced(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the end of each announcement of an answer and what it states, the last first, five at most."""
+    lowered = text.lower()
     ends: list[tuple[int, Language | None]] = [(end, None) for end in _english_announcements(text, lowered)]
     ends += announcements(text, lowered)
     for end, language in sorted(ends, key=lambda item: -item[0])[:5]:
@@ -54,8 +63,14 @@ def last_statement(text: str) -> Extracted | None:
         if language is not None:
             stated = stated_value(stated, language)
         if stated and not _denied_in(text, end, stated):
-            return Extracted(revised(text[end : end + 2000]) or stated, "statement")
-    return None
+            yield end, stated
+
+
+def hashes(text: str) -> Iterator[re.Match[str]]:
+    """Yield the `####` of a text that give an answer: what stands behind is in the first group."""
+    for match in _HASHES.finditer(text):
+        if _HASHED_ANSWER.match(_CALCULATION.sub("", match[1]).strip()):
+            yield match
 
 
 def hashed_answer(text: str) -> str | None:

@@ -11,14 +11,14 @@ from evaluators.extraction.languages import FOREIGN_LETTER, FOREIGN_PROSE, witho
 from evaluators.extraction.statements import VERB
 from evaluators.parsing.normalize import number_word
 
-_BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*|__([^_\n]{1,300})__")
+BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*|__([^_\n]{1,300})__")
 _BOLD_AT_END = re.compile(r"\*\*([A-Za-z][A-Za-z ]{0,30})\.?\*\*\.?\s{0,9}$")
 _BOLD_MARK = re.compile(r"(?<=\s)\*\*(?=\S)|(?<=[^\w)\]}\s])\*\*")  # and no power, as in 2*x**2
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.])[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"(?:/\d+)?(?:[eE][-+]?\d+)?(?: ?\\?%)?(?!\d)"
 )
-_PLAIN = re.compile(
+PLAIN = re.compile(
     r"[(\[] ?[-−]?[\d.]+(?:/\d+)?(?: ?, ?[-−]?[\d./]+)+ ?[)\]]|(?<![\w.:])\d{1,2}:[0-5]\d(?: ?[ap]\.?m\.?)?(?![\w:])|"
     + _NUMBER.pattern,
     re.IGNORECASE,
@@ -87,7 +87,7 @@ def whole(text: str) -> Extracted | None:
 
 def last_emphasis(text: str) -> Extracted | None:
     """The last bold text or formula that could be an answer, whichever comes later."""
-    bold = [match for match in _BOLD.finditer(text) if re.search(r"\d|\\|^[A-Z]$", match[1] or match[2])]
+    bold = [match for match in BOLD.finditer(text) if re.search(r"\d|\\|^[A-Z]$", match[1] or match[2])]
     closing = _BOLD_AT_END.search(text)
     if closing and not bold:
         return Extracted(closing[1], "bold")
@@ -137,7 +137,7 @@ def last_number(text: str) -> Extracted | None:
     concluded = _EXPRESSION.search(text)
     if concluded and _SIGN.search(concluded[1]) and all(word in _NAMES for word in PROSE.findall(concluded[1])):
         return Extracted(concluded[1], "sentence")
-    found = list(_PLAIN.finditer(text))
+    found = list(PLAIN.finditer(text))
     if not found:
         return None
     last = found[-1]

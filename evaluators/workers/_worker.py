@@ -111,7 +111,8 @@ def _verify() -> Task:
     def run(payload: Any) -> list[Any]:
         settings, pairs, timeouts = payload
         breaker = Breaker(Policy(**settings), timeouts)
-        return [astuple(breaker.verify(Pair(*pair))) for pair in pairs]
+        verdicts = [breaker.verify(Pair(*pair)) for pair in pairs]
+        return [(verdict.rule, *astuple(verdict)) for verdict in verdicts]
 
     return run
 
