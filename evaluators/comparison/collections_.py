@@ -58,11 +58,10 @@ class Collected(Ladder):
         regions = self.regions(a, b)
         if regions is not None:
             return regions or self.point_apart(a, b)
-        if "quantity" in (a.op, b.op):
-            several, other = (a, b) if b.op == "quantity" else (b, a)
-            whole = together(several)
-            if whole is not None:
-                return self.equal(whole, other)
+        several, other = (b, a) if b.op == "list" else (a, b)
+        whole = together(several) if other.op not in COLLECTIONS else None
+        if whole is not None:
+            return self.equal(whole, other)
         vectors = vector(a), vector(b)
         if vectors[0] is not None and vectors[1] is not None and "matrix" in (a.op, b.op):
             return self.in_order(vectors[0], vectors[1])

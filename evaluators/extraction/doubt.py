@@ -31,7 +31,8 @@ DENIED = joined("denied_before")
 DENIED_AFTER = joined("denied_after")
 _DENIAL_PARTS = ("no", "n't", "ne", "than", "inst", "pas", "nich", "kein", "ni")  # a search by words is cheap
 _GUESS_PARTS = (
-    "may", "might", "could", "perhaps", "pos", "candidate", "guess", "quiz", "tal vez", "puede", "prob", "viel",
+    "may", "might", "doubt",
+    "could", "perhaps", "pos", "candidate", "guess", "quiz", "tal vez", "puede", "prob", "viel",
     "event", "wohl",
 )  # fmt: skip
 DOUBTED = joined("doubted_before")

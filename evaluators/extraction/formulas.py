@@ -16,7 +16,10 @@ COMMAND = re.compile(r"\\[a-zA-Z]+ ?(?:\{[^{}]{0,200}\})?")
 _MATHEMATICAL = frozenset(FUNCTIONS) | frozenset(CONSTANTS) | GREEK | {"inf", "oo", "frac", "mod"}
 GLUE = re.compile(r"\s{0,3}(?:,\s{0,3}(?:and|or)\b|,|;|and\b|or\b|&)\s{0,3}", re.IGNORECASE)
 _UNIT_AFTER = re.compile(r"\s{0,3}\(?(or\b[^.\n]{1,40}|[A-Za-z°%][A-Za-z/°^0-9 ]{0,24})(?=[.,;\n]|$|\*)")
-_NOT_UNIT = re.compile(r"(?:is|are|which|as|so|where|when|for|by|in|on|at|with|the|and|if|since|that|to|because)\b")
+_NOT_UNIT = re.compile(
+    r"(?:is|are|which|as|so|where|when|for|by|in|on|at|with|the|and|if|since|that|to|because|"
+    r"exactly|precisely|indeed|only|here|total|altogether|respectively|too|also)\b"
+)
 
 
 def prose_words(text: str) -> list[str]:

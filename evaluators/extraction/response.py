@@ -32,6 +32,9 @@ _TURN_END = re.compile(
     r"<｜end▁of▁sentence｜>|<｜User｜>|\[/?INST\]"
 )
 _TURN_START = re.compile(r"\s*(?:(?:<[^<>\n]{1,30}>|\[/INST\])\s*(?:assistant\s*)?)*")
+_HEADER = re.compile(
+    r"(?:\s{0,9}<\|(?:assistant|im_start|start_header_id|end_header_id|begin_of_text)\|>(?:assistant\b)?)+\s"
+)
 _SPLIT_POWER = re.compile(r"\$ ?([a-zA-Z]{1,12}) ?\$\^")  # $15$ cm$^2$
 _BOX_UNIT = re.compile(r"\s?\\(?:text|mathrm|mbox)\{[^{}]{1,30}\}(?:\^\{?\d\}?)?(?=[\s$.]|\\[\])]|$)")
 _PLAIN_UNIT = re.compile(r"(?:\\\))?\$? {1,2}((?:square |cubic )?(?!in\b)([A-Za-z]{2,12}))(?=[\s.,;]|$)")
@@ -109,7 +112,9 @@ def after_thinking(response: str, policy: Policy, think_open: bool = False) -> s
     """What follows the think block; None where thinking never ends and the policy does not look inside."""
     if not think_open and not may_have_tags(response):
         return response
-    thought, answer, closed = thought_and_answer(one_turn(response), think_open)
+    header = _HEADER.match(response)
+    turn = one_turn(response[header.end() :] if header else response)
+    thought, answer, closed = thought_and_answer(turn, think_open)
     if closed:
         return answer
     return thought if policy.answer_in_open_think else None

@@ -21,12 +21,14 @@ _STOP = re.compile(
 )
 _AFTER = re.compile(
     r",? (?:because|since|as|so|which|where|when|but|given|after|for which|that|not|rather than|"
-    r"instead of)\b| \((?:since|because|as|not|rather)\b",
+    r"instead of)\b| \((?:since|because|as|not|rather|verified|checked|confirmed|by|from|using|see|after|assuming)"
+    r"\b",
     re.IGNORECASE,
 )
 _THEN_WORDS = re.compile(
     r"([-−+]?[$€£]?\d[\d,.]*(?<=\d)%?(?: [A-Za-z]{2,15}){0,2}), ?([a-z]{2,}\b.*)", re.DOTALL
 )  # 72, in total
+_CHEERS = re.compile(r"[\s*_]*[✅✓✔☑🎉🎊🎯😀-😊🙂👍💯\ufe0f]+\s*\Z")  # **Answer: 5** ✅
 _VALUE = re.compile(r"[-−+(]?\s?(?:[$€£]\s?)?\d|\\|\$")
 _FILLER = re.compile(
     r"(?:[ \t:*_>]|\n\s{0,5}(?:[-•] )?|\\(?=\n)|&|(?:therefore|thus|so|hence|(?:equals? (?:to)?)|exactly|"
@@ -130,7 +132,7 @@ def statement_after(text: str, start: int) -> str:
     if formula:
         return formulas_from(rest, formula)
     stop = _STOP.search(rest)
-    sentence = (rest[: stop.start()] if stop else rest).strip().strip("*_ ").strip()
+    sentence = _CHEERS.sub("", rest[: stop.start()] if stop else rest).strip().strip("*_ ").strip()
     sentence = _to_the_point(sentence)
     inside = list(FORMULA.finditer(sentence))
     if inside and not HEDGE.search(sentence):

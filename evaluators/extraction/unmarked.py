@@ -9,7 +9,8 @@ from evaluators.extraction.doubt import HEDGE, is_denied, is_guess
 from evaluators.extraction.formulas import FORMULA, PROSE, content_of, first_of_run, formulas_from, prose_words
 from evaluators.extraction.languages import FOREIGN_LETTER, FOREIGN_PROSE, without_counter
 from evaluators.extraction.statements import VERB
-from evaluators.parsing.normalize import number_word
+from evaluators.parsing.normalize import NUMBER_WORDS, number_word
+from evaluators.parsing.units import is_unit_word
 
 BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*|__([^_\n]{1,300})__")
 _BOLD_AT_END = re.compile(r"\*\*([A-Za-z][A-Za-z ]{0,30})\.?\*\*\.?\s{0,9}$")
@@ -23,6 +24,20 @@ PLAIN = re.compile(
     + _NUMBER.pattern,
     re.IGNORECASE,
 )
+_RUN = re.compile(  # 2√3, π/6, 6.02 × 10²³: a number that is a part of a formula is no answer
+    r"[-−(]?[\d√∛π(][\d.,√∛π()⁰¹²³⁴⁵⁶⁷⁸⁹⁻/^*]*(?: ?[×·÷*/^] ?[-−(]?[\d√∛π(][\d.,√∛π()⁰¹²³⁴⁵⁶⁷⁸⁹⁻/^*]*)*"
+)
+_FORMULA_SIGN = re.compile(r"[√∛π×·÷⁰¹²³⁴⁵⁶⁷⁸⁹⁻^]")
+_UNIT_BEHIND = re.compile(
+    r" ((?:square |cubic )?(?!in\b)([A-Za-z]{2,12})(?: per [a-z]{2,9}|/[a-z]{1,4})?)(?=[\s.,;!]|$)"
+)
+_NUMBER_WORD = "|".join(NUMBER_WORDS)
+_PART = "hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?"
+_NUMBERS_IN_WORDS = re.compile(
+    rf"\b(?:{_NUMBER_WORD})\b(?:[ -](?:and (?:a )?)?(?:{_NUMBER_WORD}|hundred|thousand|million|{_PART})\b)*",
+    re.IGNORECASE,
+)
+_LAST_SENTENCE = re.compile(r"[^.!?\n]*[.!?]?\s*\Z")
 _SPELLED_OUT = re.compile(r"\b(?:is|are|equals|has|have|was|were|therefore) ([A-Za-z]+(?:[ -][A-Za-z]+){0,4})\.?\s*$")
 _SAYS = re.compile(
     r"(?:The|It|So|Thus|Hence|Therefore)\b[^.\n]{0,60} (?:is|was|will be) (?!not\b)((?:an? |the )?[A-Za-z]+)\.?"
@@ -36,6 +51,9 @@ _SENTENCE = re.compile(
     r"\b(?:is|are|was|were|has|have|the|it|we|he|she|they|there|so|thus|hence|therefore|get|gets|at|of|that|this|would|will|be|"
     r"equals|takes|costs|maybe|perhaps)\b",
     re.IGNORECASE,
+)
+_OPEN = re.compile(
+    r"\b(?:or|not|either|neither|maybe|perhaps|at least|at most|more|less|fewer|about)\b|n['’]t\b|\?", re.I
 )
 _CONCLUSION = re.compile(
     r"(?:(?:so|thus|therefore|hence|then),? )?(?:(?:the|a) [a-z ]{2,40} (?:is|are|equals) )?"
@@ -52,8 +70,22 @@ TAIL = 8_000  # characters at the end in which an answer is looked for
 
 def spelled_out(text: str) -> Extracted | None:
     """The number in words that ends a response without digits."""
-    said = None if any(char.isdigit() for char in text) else _SPELLED_OUT.search(text)
-    return Extracted(said[1], "words") if said and number_word(said[1].lower()) is not None else None
+    if any(char.isdigit() for char in text):
+        return None
+    said = _SPELLED_OUT.search(text)
+    if said and number_word(said[1].lower()) is not None:
+        return Extracted(said[1], "words")
+    last = _LAST_SENTENCE.search(text.rstrip()[-300:])
+    named = _NUMBERS_IN_WORDS.findall(last[0]) if last else []
+    if (
+        last is None
+        or len(named) != 1
+        or named[0].lower() == "one"
+        or _OPEN.search(last[0])
+        or len(last[0].split()) < 3
+    ):
+        return None
+    return Extracted(named[0], "words")
 
 
 def whole(text: str) -> Extracted | None:
@@ -148,7 +180,33 @@ def last_number(text: str) -> Extracted | None:
     counted = _COUNTED.match(text, last.end()) if not text.isascii() else None
     value = without_counter(last[0] + counted[0]) if counted else last[0]  # 5厘米 as 5 cm
     value = value if FOREIGN_PROSE.search(value) is None else last[0]
-    return Extracted(candidates or (qualified[0] if qualified else "") + value, "number")
+    if candidates or qualified or counted:
+        return Extracted(candidates or (qualified[0] if qualified else "") + value, "number")
+    return Extracted(_formula_around(text, last) or _with_unit(text, found), "number")
+
+
+def _formula_around(text: str, number: re.Match[str]) -> str:
+    """The formula in plain signs that a number is a part of; "" where it stands alone."""
+    start = max(0, number.start() - 60)
+    for run in _RUN.finditer(text, start, number.end() + 60):
+        if run.end() >= number.end():
+            whole_run = run[0].rstrip(".,")
+            inside = run.start() <= number.start() and whole_run.count("(") == whole_run.count(")")
+            return whole_run if inside and _FORMULA_SIGN.search(whole_run) else ""
+    return ""
+
+
+def _with_unit(text: str, numbers: list[re.Match[str]]) -> str:
+    """The last number with its unit, as in "5 square centimeters" and "12 dollars and 50 cents"."""
+    last = numbers[-1]
+    unit = _UNIT_BEHIND.match(text, last.end())
+    if unit is None or not is_unit_word(unit[2]):
+        return last[0]
+    measured = f"{last[0]} {unit[1]}"
+    between = text[numbers[-2].end() : last.start()] if len(numbers) > 1 else ""
+    if between.endswith(" and ") and is_unit_word(between[:-5].strip()):
+        return f"{numbers[-2][0]}{between}{measured}"
+    return measured
 
 
 def candidates_around(text: str, start: int, end: int, pattern: re.Pattern[str]) -> str:

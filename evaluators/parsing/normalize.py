@@ -188,8 +188,8 @@ _SMALL = [
     "eighteen",
     "nineteen",
 ]
-_NUMBER_WORDS = {word: value for value, word in enumerate(_SMALL)}
-_NUMBER_WORDS |= {word: 10 * value for value, word in enumerate(_UNITS_OF_TEN, start=2)}
+NUMBER_WORDS = {word: value for value, word in enumerate(_SMALL)}
+NUMBER_WORDS |= {word: 10 * value for value, word in enumerate(_UNITS_OF_TEN, start=2)}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 
 
@@ -217,8 +217,8 @@ def number_word(text: str) -> int | Fraction | None:
 def _cardinal(text: str) -> int | None:
     total, group, seen = 0, 0, False
     for word in text.casefold().replace("-", " ").replace(" and ", " ").split():
-        if word in _NUMBER_WORDS:
-            group += _NUMBER_WORDS[word]
+        if word in NUMBER_WORDS:
+            group += NUMBER_WORDS[word]
         elif word in _SCALES and seen:
             if word == "hundred":
                 group *= 100

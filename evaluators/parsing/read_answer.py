@@ -91,7 +91,7 @@ _ENUMERATION = re.compile(r",(?: and\b)?|;|\band\b|&")
 _TRUTH_WORDS = frozenset(("yes", "no", "true", "false"))
 _CLAUSE = re.compile(r"[,.;:!?/]|\b(?:but|however|or|actually|wait|and|rather|then|maybe|also)\b")
 FORMULA = "formula "  # before a chemical formula, which is compared as text
-_YES_FIRST = re.compile(r"^(yes|no|true|false)\s*[,.;:]", re.IGNORECASE)
+_YES_FIRST = re.compile(r"^(yes|no|true|false)(?:\s*[,.;:]|\s+-)", re.IGNORECASE)
 _APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|\\sim|~|≈|about|approximately|roughly)\s*", re.IGNORECASE)
 
 _NO_SOLUTION = frozenset(

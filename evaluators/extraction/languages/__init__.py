@@ -38,6 +38,7 @@ _NUMBER = r"[-−+]?[$€£¥]?\d[\d,.]*(?:/\d+)?"
 _MEASURED = re.compile(
     rf"({_NUMBER}|\\d?frac\{{\d+\}}\{{\d+\}})\$?\s?([^\W\d_]+(?:[ 的和与とのや、]{{1,2}}[^\W\d_]+){{0,3}})[.。!！]?$"
 )
+_PLAIN_NUMBER = re.compile(_NUMBER)
 _DECIMAL_COMMA = re.compile(r"([-−+]?\d{1,3}(?:\.\d{3})+|[-−+]?\d+),(\d{1,2}|\d{4,})(?!\d)")
 
 
@@ -64,11 +65,27 @@ def announcements(text: str, lowered: str) -> list[tuple[int, Language]]:
 def stated_value(sentence: str, language: Language | None) -> str:
     """Return what a sentence of a language says without its copula, counter words and decimal comma."""
     sentence = sentence.strip().rstrip("。．.!！").strip()
+    if language is not None:
+        sentence = sentence.strip("*_ ")
     if language is None or language.copula:
         sentence = _COPULA.sub("", sentence).strip()
     if language is not None and language.decimal_comma:
-        sentence = _DECIMAL_COMMA.sub(lambda match: f"{match[1].replace('.', '')}.{match[2]}", sentence)
+        sentence = _DECIMAL_COMMA.sub(
+            lambda match: f"{match[1].replace('.', '')}.{match[2]}", sentence.replace("{,}", ",")
+        )
+    if language is not None and language.letters:
+        sentence = _only_number(sentence, language)
     return without_counter(sentence, _OWN_SCRIPT if language is None else (language,))
+
+
+def _only_number(sentence: str, language: Language) -> str:
+    """The only number of a sentence with what it counts: 一共有5个苹果 as 5个苹果; other sentences as they are."""
+    numbers = list(_PLAIN_NUMBER.finditer(sentence))
+    if len(numbers) != 1 or not re.match(f"[{language.letters}]", sentence):
+        return sentence
+    before = sentence[: numbers[0].start()]
+    doubtful = re.search(f"{language.question}|{language.hedge}", before) is not None
+    return sentence if doubtful or len(before) > 20 else sentence[numbers[0].start() :]
 
 
 def without_counter(text: str, languages: tuple[Language, ...] = _OWN_SCRIPT) -> str:

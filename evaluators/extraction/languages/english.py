@@ -37,8 +37,9 @@ LANGUAGE = Language(
     r"(?:answer|right|correct|it|solution|true|valid|possible)\b"
     r"|(?:that|this)(?:'s|’s) (?:wrong|incorrect|not (?:it|right|correct))"
     r"|(?:[Nn]o|[Nn]ope|[Ww]rong|[Ii]ncorrect|[Ff]alse)[\s.!]*$)"
+    r"|[^.\n]{0,60}\bbut (?:this|that|it)(?: is|'s|’s) (?:wrong|incorrect|not)\b"  # tempting, but wrong
     r"|[\s$)*\]]{0,3}\?(?!\s*(?:[Yy]es|[Cc]orrect|[Rr]ight|[Ii]ndeed))",
-    doubted_before=r"\b(?:(?:may|might|could) (?:also )?be|maybe|perhaps|possibly|"
+    doubted_before=r"\b(?:doubt (?:that )?(?:it|this|that) is|(?:may|might|could) (?:also )?be|maybe|perhaps|possibly|"
     r"(?:one|an?|another|the other) (?:candidate|guess|possibility) (?:is|would be))[ $]{0,3}$",
     hedge=r"\b(?:or|either|maybe|perhaps|possibly|could be|might be|candidates?|not)\b",
 )
