@@ -111,8 +111,9 @@ def test_several_interpreters_give_the_same_steps(monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.setattr(segment_worker, "WORTH_A_WORKER", 0)
     assert segment_worker.segment_in_processes(traces, 2).equals(segment_traces(traces))
-    with pytest.raises(segment_worker.WorkerError, match="trace_id"):
-        segment_worker.segment_in_processes(traces.drop("trace_id"), 2)
+    null = pl.when(pl.col("trace_id") != "t5").then("response").alias("response")  # in the other interpreter's share
+    with pytest.raises(segment_worker.WorkerError, match="NoneType"):
+        segment_worker.segment_in_processes(traces.with_columns(null), 2)
 
 
 @pytest.mark.parametrize(

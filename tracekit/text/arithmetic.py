@@ -43,7 +43,7 @@ _EQUATION = re.compile(
     r"(?![\d%^/(\\a-zA-Z]|[.,]\d|\s*[-+*/×÷^=x–]|\s\d{3}\b|\s(?:cents?|percent|thousand|million|hundred)\b)",
     re.MULTILINE,
 )
-_EQUATES_NUMBERS = re.compile(r"\d\s*=\s*\$?\.?\d")  # what every plain equation holds, found ten times as fast
+_EQUATES = re.compile(r"=\s*\$?\.?\d")  # begins with one certain character, which is found fast
 _STARTS = re.compile(r"(?<!\d)[$.\d]")
 _OF_A_CHAIN = "0123456789 \t\n\r\f\v,.$+-*/×÷x"
 _AMBIGUOUS = re.compile(r"/.*/|\b0\d")  # "2/ 1/5" may divide by a fifth; "0130" is a time of day
@@ -98,14 +98,27 @@ def equations(text: str) -> list[Calculation]:
 def _plain_equations(text: str) -> Iterator[re.Match[str]]:
     """The matches of _EQUATION in order: tried where a chain before an equality sign begins, and nowhere else."""
     position = 0
-    while (sign := _EQUATES_NUMBERS.search(text, position)) is not None:
-        chain = len(text[position : sign.start()].rstrip(_OF_A_CHAIN)) + position
-        starts = (_EQUATION.match(text, one.start()) for one in _STARTS.finditer(text, chain, sign.end()))
+    for number, sign, end in _equated_numbers(text):
+        if number < position:
+            continue  # within the last match
+        chain = len(text[position:number].rstrip(_OF_A_CHAIN)) + position
+        starts = (_EQUATION.match(text, one.start()) for one in _STARTS.finditer(text, chain, end))
         found = next((found for found in starts if found is not None), None)
         if found is not None and not _AMBIGUOUS.search(found.group(1)):
             yield found
         # What stands right of a sign may be left of the next: the search goes on behind the sign, or behind the match.
-        position = found.end() if found is not None else sign.start() + 1 + sign.group()[1:].index("=")
+        position = found.end() if found is not None else sign
+
+
+def _equated_numbers(text: str) -> Iterator[tuple[int, int, int]]:
+    """Equality signs between digits: where the digit before, the sign, and what follows the digit after stand."""
+    for found in _EQUATES.finditer(text):
+        sign = found.start()
+        before = sign - 1
+        while before > 0 and text[before].isspace():
+            before -= 1
+        if before >= 0 and text[before].isdecimal():
+            yield before, sign, found.end()
 
 
 #: Status, operator and claimed value of a calculation: what a step tells of it.

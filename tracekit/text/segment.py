@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
 import polars as pl
 
 from evaluators.extraction.thinking import split_thinking
@@ -70,7 +71,9 @@ _KIND_MARKERS = (
         ),
     ),
 )
-_CALCULATION_MARKS = ("=", "<<", "\\frac", "\\cdot", "\\times", "\\sqrt")
+_MARKER_OF_KEY = {key: number for number, (_, keys, _) in enumerate(_KIND_MARKERS) for key in keys}
+#: Letters beyond ASCII that become ASCII when they are lower-cased: the Kelvin sign, and I with a dot.
+_LOWERED_TO_ASCII = ("\u212a", "\u0130")
 _OPERATES = re.compile(r"\d\s*[-+*/×÷^]")
 
 
@@ -149,7 +152,8 @@ def segment(response: str) -> list[Step]:
     [(True, 5.0), (False, 21.0)]
     """
     spans = _spans(response)
-    return [Step(start, end, *found) for (start, end), found in zip(spans, _judged(response, spans), strict=True)]
+    (hits,) = marker_hits(pl.Series([response]))
+    return [Step(*span, *found) for span, found in zip(spans, _judged(response, spans, hits), strict=True)]
 
 
 def _spans(response: str) -> list[tuple[int, int]]:
@@ -172,22 +176,48 @@ def segment_traces(traces: pl.DataFrame) -> pl.DataFrame:
     ids: list[str] = []
     rows: list[tuple[int, int, int]] = []
     judged: list[_Judgement] = []
-    for trace_id, response in traces.select("trace_id", "response").iter_rows():
+    responses = traces["response"].to_list()
+    for trace_id, response, hits in zip(traces["trace_id"], responses, marker_hits(traces["response"]), strict=True):
         spans = _spans(response)
         ids += [trace_id] * len(spans)
         rows += [(index, start, end) for index, (start, end) in enumerate(spans)]
-        judged += _judged(response, spans)
+        judged += _judged(response, spans, hits)
     columns = [*zip(*rows), *zip(*judged)] or [()] * (len(STEPS) - 1)
     return pl.DataFrame(dict(zip(STEPS, [ids, *columns], strict=True)), schema=STEPS)
 
 
 #: Kind, correct, operator and value of a step, as in Step.
 _Judgement = tuple[str, bool | None, str | None, float | None]
+#: Where in a response keys of markers stand, in characters, and the number of the marker that each belongs to.
+Hits = list[tuple[int, int]]
 
 
-def _judged(response: str, spans: list[tuple[int, int]]) -> Iterator[_Judgement]:
+def marker_hits(responses: pl.Series) -> Iterator[Hits | None]:
+    """The keys of the markers in each response; None where places in it may not be those in its lower-cased text.
+
+    All keys are looked for in all responses at once.
+    """
+    some = pl.col("response")
+    found = responses.to_frame("response").select(
+        at=some.str.find_many(list(_MARKER_OF_KEY), ascii_case_insensitive=True, overlapping=True),
+        key=some.str.extract_many(list(_MARKER_OF_KEY), ascii_case_insensitive=True, overlapping=True),
+        ascii=some.str.len_bytes() == some.str.len_chars(),
+        grows=some.str.contains_any(list(_LOWERED_TO_ASCII)),
+    )
+    for (places, keys, is_ascii, grows), response in zip(found.iter_rows(), responses, strict=True):
+        if grows:
+            yield None
+            continue
+        if not is_ascii and places:
+            # Bytes that go on with a character are no place of their own.
+            begins = (np.frombuffer(response.encode(), np.uint8) & 0xC0) != 0x80
+            places = (np.cumsum(begins)[places] - 1).tolist()
+        yield [(at, _MARKER_OF_KEY[key.lower()]) for at, key in zip(places, keys, strict=True)]
+
+
+def _judged(response: str, spans: list[tuple[int, int]], hits: Hits | None) -> Iterator[_Judgement]:
     texts = [response[start:end] for start, end in spans]
-    for text, kind in zip(texts, _marked_kinds(response, spans, texts), strict=True):
+    for text, kind in zip(texts, _marked_kinds(spans, texts, hits), strict=True):
         checks = quick_checks(text)
         if not checks:
             # What neither computes nor is marked tells again what is given or known.
@@ -199,22 +229,15 @@ def _judged(response: str, spans: list[tuple[int, int]]) -> Iterator[_Judgement]
         yield kind or "calculation", all(known) if known else None, operator, value
 
 
-def _marked_kinds(response: str, spans: list[tuple[int, int]], texts: list[str]) -> list[str | None]:
+def _marked_kinds(spans: list[tuple[int, int]], texts: list[str], hits: Hits | None) -> list[str | None]:
     """The kind of each step that a marker names; None where none does."""
-    kinds: list[str | None] = [None] * len(spans)
-    lowered = response.lower()
-    if len(lowered) != len(response):  # a few letters grow when they are lowered: places would not fit
+    if hits is None:
         return [_kind(text.lower(), range(len(_KIND_MARKERS))) for text in texts]
+    kinds: list[str | None] = [None] * len(spans)
     starts = [start for start, _ in spans]
     candidates: dict[int, set[int]] = {}
-    for number, (_, keys, _) in enumerate(_KIND_MARKERS):
-        for key in keys:
-            at = lowered.find(key)
-            while at >= 0:
-                step = bisect_right(starts, at) - 1
-                candidates.setdefault(step, set()).add(number)
-                # A step that holds the key is not searched for it again.
-                at = lowered.find(key, max(at + 1, starts[step + 1] if step + 1 < len(starts) else len(lowered)))
+    for at, number in hits:
+        candidates.setdefault(bisect_right(starts, at) - 1, set()).add(number)
     for step, numbers in candidates.items():
         if step >= 0:
             kinds[step] = _kind(texts[step].lower(), sorted(numbers))
@@ -227,18 +250,14 @@ def _kind(lowered: str, numbers: Iterable[int]) -> str | None:
 
 
 def _calculates(text: str) -> bool:
-    return any(mark in text for mark in _CALCULATION_MARKS) or _OPERATES.search(text) is not None
+    signs = "=" in text or "<<" in text or "\\frac" in text or "\\cdot" in text or "\\times" in text or "\\sqrt" in text
+    return signs or _OPERATES.search(text) is not None
 
 
 def _pieces(response: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     text = response[start:end]
     by_line = not _BLANK_LINE.search(text.strip())
-    if _may_display(text):
-        cuts = _cuts_outside_displays(text, _NEWLINE if by_line else _BLANK_LINE)
-    elif by_line:
-        cuts = ((at, at + 1) for at in _places(text, "\n"))
-    else:
-        cuts = (found.span() for found in _BLANK_LINE.finditer(text))
+    cuts = _cuts(text, _NEWLINE if by_line else _BLANK_LINE)
     position = 0
     for left, right in chain(cuts, ((len(text), len(text)),)):
         piece = text[position:left].lstrip()
@@ -247,30 +266,18 @@ def _pieces(response: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         position = right
 
 
-def _places(text: str, part: str) -> Iterator[int]:
-    at = text.find(part)
-    while at >= 0:
-        yield at
-        at = text.find(part, at + 1)
-
-
-def _cuts_outside_displays(text: str, separator: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    displays = iter(_displays(text))
-    left, right = next(displays, (len(text), len(text)))
-    position = 0
+def _cuts(text: str, separator: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    """Where the separator stands outside of displays."""
+    displays = _displays(text) if _may_display(text) else ()
+    # Only those that hold a separator matter, and few do.
+    walls = iter([display for display in displays if separator.search(text, *display)])
+    left, right = next(walls, (len(text), len(text)))
     for cut in separator.finditer(text):
-        at = cut.start()
+        at, after = cut.span()
         while right <= at:
-            left, right = next(displays, (len(text), len(text)))
-        if left < at - _blanks_before(text, at, position):
-            continue
-        yield cut.span()
-        position = cut.end()
-
-
-def _blanks_before(text: str, at: int, position: int) -> int:
-    """White space just before a cut: the cut begins where it begins."""
-    return 0 if not at or not text[at - 1].isspace() else at - position - len(text[position:at].rstrip())
+            left, right = next(walls, (len(text), len(text)))
+        if at < left:
+            yield at, after
 
 
 def _displays(text: str) -> Iterator[tuple[int, int]]:

@@ -53,11 +53,9 @@ class Segmenters:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self._others:
-            if process.stdin is not None:
-                process.stdin.close()
             if kind is not None:
                 process.kill()
-            process.wait()
+            process.communicate()  # the end of its input ends it
         self._others.clear()
 
     def segment(self, traces: pl.DataFrame) -> pl.DataFrame:
@@ -76,7 +74,7 @@ class Segmenters:
             for number, process in enumerate(self._others):
                 assert process.stdout is not None  # it was asked for
                 if not process.stdout.readline():
-                    raise WorkerError(f"a segmenting worker ended with {process.wait()}; what it said stands above.")
+                    raise _failure(process)
                 steps.append(pl.read_ipc(Path(folder, f"{number}.steps")))
             return pl.concat(steps)
 
@@ -97,7 +95,13 @@ def _shares(traces: pl.DataFrame, count: int) -> Iterator[pl.DataFrame]:
 
 def _start() -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tracekit.text.segment_worker"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def _failure(process: subprocess.Popen[str]) -> WorkerError:
+    _, message = process.communicate()
+    return WorkerError(f"a segmenting worker ended with {process.returncode}: {message[-1000:]}")
 
 
 def _say(process: subprocess.Popen[str], line: str) -> None:
@@ -106,7 +110,7 @@ def _say(process: subprocess.Popen[str], line: str) -> None:
         process.stdin.write(line + "\n")
         process.stdin.flush()
     except BrokenPipeError as error:
-        raise WorkerError(f"a segmenting worker ended with {process.wait()}; what it said stands above.") from error
+        raise _failure(process) from error
 
 
 def _work() -> None:
