@@ -115,7 +115,7 @@ LAYOUTS: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "capitals": ({"Problem": PROBLEM, "Answer": "56", "Response": ANSWER}, "56", [ANSWER]),
     "benchmark": ({"question": PROBLEM, "answer": "56"}, "56", []),
     "benchmark of numbers": ({"problem": PROBLEM, "answer": 56, "url": "u"}, "56", []),
-    "benchmark of lists": ({"question": PROBLEM, "final_answer": ["56"], "solution": ["worked"]}, "56", []),
+    "benchmark of lists": ({"question": PROBLEM, "final_answer": ["56"], "solution": ["worked"]}, "56", ["worked"]),
     "several golds": ({"question": PROBLEM, "answer": ["56", "56.0"]}, '["56", "56.0"]', []),
     "dapo": (
         {"data_source": "d", "prompt": [user()], "reward_model": {"ground_truth": "56"}, "extra_info": {"index": 1}},

@@ -12,7 +12,7 @@ from tracekit.reading.columns import misfit, typed
 from tracekit.reading.formats import LAYOUTS, LONG, Layout, LayoutError
 from tracekit.reading.mapping import mapped_record
 from tracekit.reading.names import NAMES_A_THOUGHT
-from tracekit.reading.records import Record, Sample, gold_text, read_record, unread_texts
+from tracekit.reading.records import Record, Sample, gold_text, read_record, unread_texts, worked_golds
 from tracekit.reading.replies import Unreadable
 from tracekit.reading.turns import without_channels
 
@@ -115,6 +115,11 @@ def _by_record(frame: pl.DataFrame, layout: Layout, where: str, first: int) -> L
         raise LayoutError(
             f"{where}: columns {', '.join(frame.columns)}: read as {shown}, without {', '.join(left)}? "
             f"{_way_out(left[0], read)}"
+        )
+    if not layout.fields and (column := worked_golds(found)):
+        raise LayoutError(
+            f"{where}: columns {', '.join(frame.columns)}: is {column} the gold or a worked solution? It is long. Say "
+            f"--map response={column}, or --map gold={column}."
         )
     long = [
         (number, record.problem, record.gold, sample.response, sample.author, sample.flagged, record.kind, record.level)

@@ -9,6 +9,7 @@ PROBLEM = ("problem", "question", "prompt", "instruction", "query", "user_prompt
 RESPONSE = (
     *("response", "completion", "output", "generation", "generated_solution", "generated_text", "model_output"),
     *("model_response", "generated_response", "assistant", "deepseek_solution", "r1_solution_1"),
+    *("llm_response", "model_answer"),
 )
 SAMPLES = ("generations", "responses", "completions", "outputs", "samples", "choices", "resps", "candidates", "code")
 THOUGHT = (
@@ -19,6 +20,8 @@ GOLD = (
     *("gold", "gold_answer", "ground_truth", "expected_answer", "reference_answer", "correct_answer", "final_answer"),
     *("answer", "target", "label", "gt", "gts", "gt_answer"),
 )
+#: A list of texts under one of these names may be the options of a multiple-choice question.
+OPTIONS = ("choices", "options")
 #: Objects, or JSON texts, that may hold the gold under one of these keys.
 GOLD_HOLDERS = ("reward_model", "verification_info", "metadata", "extra_info", "info")
 HELD_GOLD = ("ground_truth", "expected_answer", "reference_answer", "gold_answer")
@@ -59,6 +62,12 @@ LONG_TEXT = 40
 #: Names such as r1_reasoning, deepseek_thinking, cot_trace; and gold_solution, correct_option, final_ans.
 NAMES_A_THOUGHT = re.compile(r"reasoning|think|thought|(?:^|_)cot(?:_|$)|trajector|scratchpad", re.IGNORECASE)
 NAMES_A_GOLD = re.compile(r"gold|truth|expected|(?:reference|correct|right|true|final)_?ans", re.IGNORECASE)
+#: Names of what belongs to the question: SVAMP's `Body` before its `Question`, the options of MMLU-Pro.
+NAMES_A_CONTEXT = re.compile(
+    r"^(?:body|context|passage|premise|stem|background|options|choices|hints?)$", re.IGNORECASE
+)
+#: Names such as response_id, uuid.
+NAMES_AN_ID = re.compile(r"(?:^|_)u?u?id$", re.IGNORECASE)
 #: Names such as llm_response, model_responses, r1_generations, student_output.
 NAMES_A_RESPONSE = re.compile(
     r"respon|generat|complet|output|rollout|prediction|^(?:llm|model|student)_", re.IGNORECASE

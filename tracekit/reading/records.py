@@ -29,9 +29,12 @@ from tracekit.reading.names import (
     LEVEL,
     LONG_TEXT,
     METADATA,
+    NAMES_A_CONTEXT,
     NAMES_A_GOLD,
     NAMES_A_RESPONSE,
     NAMES_A_THOUGHT,
+    NAMES_AN_ID,
+    OPTIONS,
     PROBLEM,
     RESPONSE,
     SAMPLES,
@@ -52,6 +55,9 @@ from tracekit.reading.transcripts import turns_of
 from tracekit.reading.turns import Turn, join_thought, read_turn, without_channels
 
 Row = Mapping[str, Any]
+
+#: An answer of more characters is no gold: the longest of MATH's and OlympiadBench's have about 150.
+WORKED = 200
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,8 @@ def read_record(row: Row) -> Record:
     if not problem.strip():
         raise Unreadable("the problem is empty" if found.names.keys() & {*PROBLEM, *CONVERSATION} else "no problem")
     gold = found.gold(conversation)
+    if len(problem) >= LONG_TEXT and gold.startswith(problem[: min(LONG_TEXT, len(problem) * 2 // 5)]):
+        raise Unreadable(f"the gold repeats the problem: {found.read['gold']} seems to hold labels of its steps")
     kind, level = found.text(KIND), found.number(LEVEL)
     return Record(problem, gold, tuple(samples), kind, level, found.read)
 
@@ -117,23 +125,49 @@ def unread_texts(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
     answered = any(record.samples for record in records)
     golds = any(record.gold for record in records)
     thoughts = any(split_thinking(sample.response).thought for record in records for sample in record.samples)
-    found = []
-    for name in dict.fromkeys(name for row in rows for name in row):
-        if name in used or name.lower() in METADATA:
-            continue
-        if answered:
-            named = (not thoughts and NAMES_A_THOUGHT.search(name)) or (not golds and NAMES_A_GOLD.search(name))
-            least = 1 if named and not NAMES_A_THOUGHT.search(name) else LONG_TEXT
-            if not named:
-                continue
-        else:
-            least = LONG_TEXT if golds and not NAMES_A_RESPONSE.search(name) else 1
+    problems = [record.problem for record in records]
+
+    def is_context(name: str) -> bool:
+        """Whether a column belongs to the question; objects under such a name are wrappers of APIs."""
+        values = [row.get(name) for row in rows]
+        return bool(NAMES_A_CONTEXT.search(name)) and any(isinstance(value, str | list) and value for value in values)
+
+    def least_of(name: str) -> int | None:
+        """Characters from which on a column counts; None where it never does."""
+        if is_context(name):
+            return 1
+        if not answered:
+            return LONG_TEXT if golds and not NAMES_A_RESPONSE.search(name) else 1
+        if not thoughts and NAMES_A_THOUGHT.search(name):
+            return LONG_TEXT
+        return 1 if not golds and NAMES_A_GOLD.search(name) else None
+
+    def counts(name: str) -> bool:
         texts = [text for row in rows if (text := text_in(row.get(name)))]
-        longest = max(map(len, texts), default=0)
-        constant = len(set(texts)) <= 1 < len(rows) and longest < LONG_TEXT and not NAMES_A_RESPONSE.search(name)
-        if texts and longest >= least and not constant:
-            found.append(name)
-    return found
+        longest, least = max(map(len, texts), default=0), least_of(name)
+        if not texts or least is None or longest < least:
+            return False
+        if name.lower() in PROBLEM and all(problem in text for problem, text in zip(problems, texts)):
+            return False  # the problem with an instruction around it
+        return len(set(texts)) > 1 or len(rows) == 1 or longest >= LONG_TEXT or bool(NAMES_A_RESPONSE.search(name))
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [
+        name
+        for name in names
+        if name not in used and (name.lower() not in METADATA or is_context(name)) and not NAMES_AN_ID.search(name)
+        if counts(name)
+    ]
+
+
+def worked_golds(records: Sequence[Record]) -> str:
+    """The column whose golds look like worked solutions, where no response was read; "" where there is none."""
+    golds = [record.gold for record in records if record.gold]
+    if not golds or any(record.samples for record in records):
+        return ""
+    long = sum(len(gold) > WORKED or ("\\boxed" in gold and len(gold) > LONG_TEXT) for gold in golds)
+    column = next((record.read["gold"] for record in records if record.gold), "")
+    return column if long > len(golds) / 2 else ""
 
 
 def _unwrapped(row: Row) -> Row:
@@ -275,8 +309,13 @@ class _Finder:
         if pair:
             self.read["response"] = " + ".join(pair)
             return [(reply_of(self.row[self.names[name]]), name) for name in pair]
-        own = self.column(SAMPLES, list)
+        own = self.column((*SAMPLES, "solutions", "solution"), list)
         complete = conversation and conversation[-1].role == "assistant"
+        if own is not None and own.lower() in OPTIONS and self._are_options(own):
+            raise Unreadable(
+                f"{own} holds the options of a multiple-choice question and no responses; write them into the problem, "
+                f"or map the problem alone: --map problem={self.read.get('problem') or self.column(PROBLEM, str)}"
+            )
         if own is not None and not (complete and own.lower() in ("choices", "outputs") and len(self.row[own]) == 1):
             self.read["response"] = f"{own} (× {len(self.row[own])})"
             refuse_log_likelihoods(own, self.row[own])
@@ -297,6 +336,20 @@ class _Finder:
             return [(join_thought(thought, str(self.row[own])), "")]
         return self._thought_and_answer()
 
+    def _are_options(self, own: str) -> bool:
+        """Whether a list of texts is what a question offers: its gold is a place in it, a letter, or one of them."""
+        values = list(self.row[own])
+        if not all(isinstance(value, str | int | float) for value in values):
+            return False
+        golds = [self.row[name] for name in map(self.names.get, (*GOLD, "answerkey", "answer_index")) if name]
+        letters = [chr(ord("A") + place) for place in range(len(values))]
+        texts = {str(value).strip() for value in values}
+        return any(
+            (isinstance(gold, int) and 0 <= gold < len(values)) or str(gold).strip() in (*letters, *texts)
+            for gold in golds
+            if gold is not None
+        )
+
     def _response_column(self, conversation: Sequence[Turn]) -> str | None:
         """The column of a response in plain text. A `solution` that is the gold itself is none."""
         asked = self.read.get("problem", "").partition(" ")[0] if conversation else self.column(PROBLEM, str)
@@ -304,7 +357,11 @@ class _Finder:
         if own is not None:
             return own
         own = self.column(("solution",), str)
-        return None if own is None or str(self.row[own]).strip() == _Finder(self.row).gold(()) else own
+        if own is not None and str(self.row[own]).strip() != _Finder(self.row).gold(()):
+            return own
+        own = self.column(("answer",), str)  # with a thought in it, beside a gold: what a model answered
+        thinks = own is not None and split_thinking(str(self.row[own])).thought is not None
+        return own if thinks and self.column([name for name in GOLD if name != "answer"], str, int, float) else None
 
     def _thought_and_answer(self) -> list[tuple[str, str]]:
         """A thought without a response beside it: `answer` is its end where it has a box, and else in doubt."""
@@ -375,7 +432,7 @@ class _Finder:
                 value = json.loads(value)
         if not isinstance(value, Mapping):
             return ""
-        for key in HELD_GOLD:
+        for key in (*HELD_GOLD, *(("answer",) if name == "verification_info" else ())):
             if value.get(key) not in (None, "", []):
                 self.read["gold"] = f"{name}.{key}"
                 return gold_text(value[key])

@@ -108,7 +108,15 @@ def read_turn(turn: Mapping[str, Any]) -> Turn:
     legacy = turn.get("function_call")
     calls = _calls(turn.get("tool_calls")) + _calls([legacy] if isinstance(legacy, Mapping) else [])
     joined = "\n".join(part for part in (text, *calls) if part)
-    return Turn(role, joined, apart, info.get("reference_answer"))
+    return Turn(role, joined, apart, _gold_beside(turn, info))
+
+
+def _gold_beside(turn: Mapping[str, Any], info: Mapping[str, Any]) -> Any:
+    """A gold that stands in a turn: AM-DeepSeek's info.reference_answer, Light-R1's and Open-Reasoner-Zero's truth."""
+    names = ("reference_answer", "ground_truth", "expected_answer", "gold")
+    return next(
+        (place[name] for place in (info, turn) for name in names if place.get(name) not in (None, "", [])), None
+    )
 
 
 def merged(turns: Sequence[Turn]) -> list[Turn]:

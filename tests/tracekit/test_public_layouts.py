@@ -1,0 +1,47 @@
+"""Rows in the layouts of public reasoning sets: each is read whole, or refused with the reason.
+
+public_layouts.jsonl has a row of each, with the columns of the set's card and short stand-ins for its texts; where its
+gold and responses are null, the row is refused.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracekit.reading.formats import LayoutError
+from tracekit.reading.readers import Part, SourceError, SourceSettings, read_source
+
+PROBLEM = "What is 17 + 25?"
+LAYOUTS = [
+    json.loads(line)
+    for line in Path(__file__).with_name("public_layouts.jsonl").read_text(encoding="utf-8").splitlines()
+]
+READ = [one for one in LAYOUTS if one["gold"] is not None]
+REFUSED = [one for one in LAYOUTS if one["gold"] is None]
+
+
+def read(row: Any, folder: Path) -> Part:
+    (folder / "data.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    return read_source(SourceSettings(path=str(folder / "data.jsonl")))
+
+
+@pytest.mark.parametrize("layout", READ, ids=lambda one: one["name"])
+def test_a_set_is_read_whole(layout: dict[str, Any], tmp_path: Path) -> None:
+    found = read(layout["row"], tmp_path)
+    (problem,) = found.problems["problem"]
+    assert PROBLEM in problem
+    assert found.problems["gold"].to_list() == [layout["gold"]]
+    assert found.lost.is_empty()
+    if layout["responses"] is None:
+        assert found.traces.height == 1
+    else:
+        assert found.traces["response"].to_list() == layout["responses"]
+
+
+@pytest.mark.parametrize("layout", REFUSED, ids=lambda one: one["name"])
+def test_what_cannot_be_read_whole_is_refused(layout: dict[str, Any], tmp_path: Path) -> None:
+    reasons = "--map|expected an object|multiple-choice|repeats the problem"
+    with pytest.raises((LayoutError, SourceError), match=reasons):
+        read(layout["row"], tmp_path)
