@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from probes.protocol.cells import Cell, CellKey, FeaturePlan, Probed, band_rows, measure_linear
+from probes.protocol.cells import Cell, CellKey, Probed, band_rows, measure_linear
+from probes.protocol.feature_plan import FeaturePlan
 from probes.protocol.settings import ProtocolSettings
 from probes.states.alignment import Aligned
 from probes.statistics.equivalence import Effect, crossed_effect

@@ -21,7 +21,7 @@ class ProbeResult:
     """All that the protocol found, as tables, and what it was found under.
 
     tables: "effects", "cells", "decodability", "controls", "known_answers", "power", "sources",
-    "source_effects", "geometry", "slices".
+    "source_effects", "geometry", "generalisation", "slices".
     notes: what a reader has to know before believing a number. about: models, versions, layer band, source.
     """
 

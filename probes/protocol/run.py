@@ -14,18 +14,12 @@ import numpy as np
 import polars as pl
 from threadpoolctl import threadpool_limits
 
-from probes.protocol.cells import (
-    CellKey,
-    FeaturePlan,
-    Probed,
-    held_out_decisions,
-    linear_auc,
-    measure_cell,
-    plan_feature,
-)
+from probes.protocol.cells import CellKey, Probed, held_out_decisions, linear_auc, measure_cell
 from probes.protocol.effects import effect_table
 from probes.protocol.estimands import auc, choose_estimands, value
+from probes.protocol.feature_plan import FeaturePlan, plan_feature
 from probes.protocol.features import Feature, FeatureError, find_feature
+from probes.protocol.generalisation import GENERALISATION, generalisation_rows
 from probes.protocol.geometry import compare_to_base, decision_slice
 from probes.protocol.known_answers import known_answer_rows
 from probes.protocol.result import ProbeResult, cell_table, control_table, decodability_table, power_table
@@ -74,7 +68,7 @@ def run_protocol(
     contrasts = choose_contrasts(list(models), settings)
     group_of = group_by_text(source.traces)
     probed: dict[str, Probed] = {}
-    shapes, planes, known, identical = [], [], [], True
+    shapes, planes, known, elsewhere, identical = [], [], [], [], True
     crossed: list[Crossed] = []
     for name in settings.features:
         feature = find_feature(name, source.traces, source.steps)
@@ -86,6 +80,7 @@ def run_protocol(
             probed[name] = probe_feature(aligned, feature, source, group_of, band, settings, progress)
             shapes += geometry_rows(aligned, probed[name], settings)
             planes += slice_rows(aligned, probed[name], band, settings)
+            elsewhere += generalisation_rows(aligned, probed[name], band)
             known += known_answer_rows(aligned, probed[name], band, settings)
             share = probed[name].plan.positive_share
             crossed += [probe_source(other, feature, share, band, settings, progress) for other in others]
@@ -100,6 +95,7 @@ def run_protocol(
         "sources": source_table(source.name, probed, crossed, band),
         "source_effects": source_effects(crossed, contrasts, band, settings),
         "geometry": pl.DataFrame(shapes, infer_schema_length=None),
+        "generalisation": pl.DataFrame(elsewhere, schema=GENERALISATION),
         "slices": pl.DataFrame(planes, infer_schema_length=None),
     }
     about = {

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from probes.protocol.cells import CellKey, Probed, measure_linear, plan_feature
+from probes.protocol.cells import CellKey, Probed, measure_linear
 from probes.protocol.effects import contrast, shared_models
+from probes.protocol.feature_plan import plan_feature
 from probes.protocol.features import Feature, FeatureError, find_feature
 from probes.protocol.settings import ProtocolSettings
 from probes.states.alignment import align, open_models

@@ -51,6 +51,13 @@ def draw_figures(result: ProbeResult) -> list[Figure]:
             lambda d, t: _by_source(d, result, t),
         ),
         _both("geometry", "Geometry", _GEOMETRY, result.tables["geometry"], lambda d, t: _geometry(d, result, t)),
+        _both(
+            "generalisation",
+            "Where else a probe works",
+            _GENERALISATION,
+            generalisation_data(result),
+            lambda d, t: _generalisation(d, result, t),
+        ),
         _both("controls", "Controls", _CONTROLS, result.tables["controls"], lambda d, t: _controls(d, result, t)),
         _both("slices", "Decision slices", _SLICES, result.tables["slices"], lambda d, t: _slices(d, result, t)),
     ]
@@ -76,6 +83,11 @@ _BY_SOURCE = (
 _GEOMETRY = (
     "By layer, mean over training seeds and features. Whiskers of CKA: jackknife over problems, 95 %. The base's own "
     "probe is held out too."
+)
+_GENERALISATION = (
+    "AUC on held-out problems of a least-squares probe fitted at one place (row) and tested at another (column): at "
+    "each step and model, first layer of the band; across the base's layers; and across models. High off the "
+    "diagonal: one code for all places. Below .5: read upside down."
 )
 _CONTROLS = (
     "AUC in the layer band beside what the text alone reaches, what random labels of token types reach "
@@ -122,6 +134,12 @@ def by_source(result: ProbeResult) -> pl.DataFrame:
 
 
 # ---------------------------------------------------------------- drawing
+
+
+def generalisation_data(result: ProbeResult) -> pl.DataFrame:
+    """Steps of every model, layers of the base, and models."""
+    table = result.tables["generalisation"]
+    return table.filter((pl.col("across") != "layer") | (pl.col("model") == result.settings.base))
 
 
 def _both(
@@ -314,15 +332,32 @@ def _matrices(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
         for row in data.filter(pl.col("feature") == feature).iter_rows(named=True):
             if row["auc"] is not None:
                 table[models.index(row["model"]), sources.index(row["source"])] = row["auc"]
-        axis.imshow(table, vmin=0.5, vmax=1, cmap="cividis", aspect="auto")
-        for (i, j), value in np.ndenumerate(table):
-            text = "–" if np.isnan(value) else f"{value:.2f}"
-            colour = _INK[theme] if np.isnan(value) else "white" if value < 0.78 else "black"
-            axis.text(j, i, text, ha="center", va="center", color=colour)
-        axis.set_xticks(range(len(sources)), [_plain(s) for s in sources])
-        axis.set_yticks(range(len(models)), [_plain(m) for m in models])
-        axis.tick_params(length=0)
+        _heatmap(axis, table, models, sources, theme)
         axis.set_title(_plain(feature))
+    return figure
+
+
+def _heatmap(axis: Any, table: np.ndarray, rows: Sequence[str], columns: Sequence[str], theme: Theme) -> None:
+    """AUCs as numbers on colours from .5 to 1."""
+    axis.imshow(table, vmin=0.5, vmax=1, cmap="cividis", aspect="auto")
+    for (i, j), value in np.ndenumerate(table):
+        text = "–" if np.isnan(value) else f"{value:.2f}"
+        colour = _INK[theme] if np.isnan(value) else "white" if value < 0.78 else "black"
+        axis.text(j, i, text, ha="center", va="center", color=colour)
+    axis.set_xticks(range(len(columns)), [_plain(c) for c in columns])
+    axis.set_yticks(range(len(rows)), [_plain(r) for r in rows])
+    axis.tick_params(length=0)
+
+
+def _generalisation(data: pl.DataFrame, result: ProbeResult, theme: Theme) -> Any:
+    """A panel a matrix: trained down, tested across."""
+    parts = list(data.group_by("feature", "across", "model", maintain_order=True))
+    figure, axes = _panels(len(parts), 3, (3.1, 2.6))
+    for axis, ((feature, across, model), part) in zip(axes, parts):
+        names = _names(part, "trained")
+        short = [str(n).removeprefix(f"{across} ") for n in names]
+        _heatmap(axis, part["auc"].to_numpy().reshape(len(names), len(names)), short, short, theme)
+        axis.set_title(_plain(f"{feature}: {across}s" + (f" of {model}" if model else "")), fontsize=8)
     return figure
 
 

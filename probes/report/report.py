@@ -37,6 +37,7 @@ _SHOWN = {
         "feature model seed layer margin support_share effective_dimension alignment cka cka_low cka_high "
         "transfer transfer_rotated cosine cosine_rotated"
     ),
+    "generalisation": "feature across model trained tested auc",
     "sources": "feature source model auc low high rows problems positive_share why_not",
     "source_effects": "feature source a b effect low high p_holm p_equivalent_holm seeds problems",
 }
@@ -49,6 +50,7 @@ _EXPLAINED = {
     "cells": "Every cell: AUC, bits, and the chosen C or ridge with the path that was followed",
     "power": "What these problems can show, from the labels alone",
     "geometry": "Geometry, by layer",
+    "generalisation": "Where else a probe works: AUC of a probe fitted at one place and tested at another",
     "sources": "Arm × source: AUC in the layer band",
     "source_effects": "Arm × source: differences, on identical traces of each source and on each model's own",
 }

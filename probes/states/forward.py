@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,29 @@ def decoder_blocks(decoder: Any) -> Any:
         if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
             return module
     raise StatesError(f"{type(decoder).__name__} has no list of {depth} blocks; it is no decoder this reads.")
+
+
+@contextmanager
+def hooked_layer(model: Any, layer: int, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Put `change` over the output (b, t, d) of a layer (0: the embedding) for as long as the context lasts."""
+    blocks = decoder_blocks(model)
+
+    def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+
+    def after(_: Any, __: Any, output: Any) -> Any:
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+    if layer == 0:
+        handle = blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+    else:
+        handle = blocks[layer - 1].register_forward_hook(after)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class CrossValidation:
 def fit(gram: Floats, targets: Floats, ridge: float) -> tuple[Floats, Floats]:
     """Dual weights (m, n) and intercepts (m,) of the least-squares fits of targets (m, n) on one Gram (n, n)."""
     gram, targets = _check(gram, targets)
+    if gram.shape[1] < len(gram):
+        gram = gram @ gram.T
     factor = cho_factor(gram + ridge * np.eye(len(gram)), lower=True)
     ones = cho_solve(factor, np.ones(len(gram)))
     weights = cho_solve(factor, targets.T).T
@@ -93,7 +95,8 @@ def cross_validate(
 ) -> CrossValidation:
     """Nested cross-validation of every label vector at once; each decision equals that of a refit.
 
-    gram: (n, n), or one (n, n) for each outer split, in order, where the scaler is fitted per outer split.
+    gram: (n, n), or one (n, n) for each outer split, in order, where the scaler is fitted per outer split. A factor
+        F (n, r), r < n, stands for the Gram F Fᵀ: what narrow states need not be multiplied out for.
     labels: (m, n), -1/+1 or real-valued targets.
     splits: outer and inner folds, grouped, from `probes.statistics.folds.make_splits`.
     ridges: λ > 0 in the Gram's units; one is taken as it is, several are chosen between for each label vector.
@@ -175,6 +178,9 @@ def _narrow_factors(grams: Sequence[Floats]) -> list[Floats] | None:
     """A factor (n, r) of every Gram; None where r is a third of n or more, or a Gram is not positive semidefinite."""
     factors = []
     for gram in grams:
+        if gram.shape[1] < len(gram):
+            factors.append(gram)
+            continue
         factor = _features(gram, 1e-13)
         if 3 * factor.shape[1] >= len(factor) or np.abs(factor @ factor.T - gram).max() > 1e-10 * np.abs(gram).max():
             return None
@@ -185,7 +191,7 @@ def _narrow_factors(grams: Sequence[Floats]) -> list[Floats] | None:
 def refit(grams: Sequence[Floats], targets: Floats, splits: Splits, ridges: Floats, draws: Floats) -> Floats:
     """(draws, targets, n) held-out decisions of weighted refits, the ridge as chosen on the data as they stand.
 
-    grams: one (n, n) for each outer split. targets: (c, n). ridges: (outer, c) values. draws: (draws, n)
+    grams: (n, n) or factor (n, r) of each outer split. targets: (c, n). ridges: (outer, c) values. draws: (draws, n)
     multiplicities: a row drawn twice weighs twice.
     """
     score = np.empty((len(draws), *targets.shape))
@@ -207,13 +213,19 @@ def _weighted_products(design: Floats, weight: Floats) -> Floats:
     """(draws, r, r) designᵀ diag(w) design; one matrix product for narrow designs, one a draw for wide ones."""
     n, r = design.shape
     if r > 64:
-        return np.stack([(design * w[:, None]).T @ design for w in weight])
+        drawn = [np.flatnonzero(w) for w in weight]  # about half: what is held out or not drawn weighs nothing
+        return np.stack([(design[k] * w[k, None]).T @ design[k] for k, w in zip(drawn, weight)])
     outer = (design[:, :, None] * design[:, None, :]).reshape(n, r * r)
     return (weight @ outer).reshape(-1, r, r)
 
 
 def _features(gram: Floats, tolerance: float = 1e-9) -> Floats:
-    """(n, rank) with features @ features.T = gram: a pivoted Cholesky factor, cheap where the rank is low."""
+    """(n, rank) with features @ features.T = gram: a pivoted Cholesky factor, cheap where the rank is low.
+
+    A gram that is such a factor already comes back as it is.
+    """
+    if gram.shape[1] < len(gram):
+        return gram
     factor, pivots, rank, _ = lapack.dpstrf(
         np.asarray(gram, dtype=np.float64), tol=tolerance * gram.diagonal().max(), lower=1
     )
@@ -237,8 +249,8 @@ def _solve(block: Floats, right: Floats) -> Floats:
 
 def _check(gram: Floats, labels: Floats) -> tuple[Floats, Floats]:
     gram, labels = np.asarray(gram, dtype=np.float64), np.atleast_2d(np.asarray(labels, dtype=np.float64))
-    if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
-        raise ProblemError(f"gram is {gram.shape}; expected (n, n).")
+    if gram.ndim != 2 or gram.shape[0] < gram.shape[1]:
+        raise ProblemError(f"gram is {gram.shape}; expected (n, n), or a factor of fewer columns.")
     if labels.shape[1] != len(gram):
         raise ProblemError(f"labels is {labels.shape}; expected (label vectors, {len(gram)}): one vector a row.")
     for name, values in (("gram", gram), ("labels", labels)):

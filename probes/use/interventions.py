@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from probes.states.forward import decoder_blocks
+from probes.states.forward import hooked_layer
 from probes.use.saved_probe import SavedProbe
 
 if TYPE_CHECKING:
@@ -86,38 +86,16 @@ def editing(model: torch.nn.Module, layer: int, edit: Edit) -> Iterator[None]:
     """Apply the edit to the output of a layer (0: the embedding) at every token, for as long as the context lasts."""
     import torch
 
-    blocks = decoder_blocks(model)
     device = next(model.parameters()).device
-    parts: dict[str, torch.Tensor] = {}
+    names = ("left", "right", "mean", "shift")
+    left, right, mean, shift = (torch.as_tensor(getattr(edit, name), device=device).float() for name in names)
 
     def apply(hidden: torch.Tensor) -> torch.Tensor:
-        if not parts:
-            parts.update(
-                {
-                    k: torch.as_tensor(getattr(edit, k), device=device).float()
-                    for k in ("left", "right", "mean", "shift")
-                }
-            )
         wide = hidden.float()
-        moved = wide - ((wide - parts["mean"]) @ parts["left"]) @ parts["right"].T + parts["shift"]
-        return moved.to(hidden.dtype)
+        return (wide - ((wide - mean) @ left) @ right.T + shift).to(hidden.dtype)
 
-    def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (apply(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": apply(kwargs["hidden_states"])}
-
-    def after(_: Any, __: Any, output: Any) -> Any:
-        return (apply(output[0]), *output[1:]) if isinstance(output, tuple) else apply(output)
-
-    if layer == 0:
-        handle = blocks[0].register_forward_pre_hook(before, with_kwargs=True)
-    else:
-        handle = blocks[layer - 1].register_forward_hook(after)
-    try:
+    with hooked_layer(model, layer, apply):
         yield
-    finally:
-        handle.remove()
 
 
 # ---------------------------------------------------------------- answers under an edit
@@ -165,35 +143,18 @@ def end_scorer(model: Any, tokenizer: Any, probe: SavedProbe) -> Callable[[list[
     import torch
 
     def score(prompts: list[str], completions: list[str]) -> Floats:
-        device, rows = next(model.parameters()).device, []
+        device = next(model.parameters()).device
+        rows: list[Floats] = []
+
+        def keep_last(hidden: torch.Tensor) -> torch.Tensor:
+            rows.append(hidden[0, -1].float().cpu().numpy())
+            return hidden
+
         for prompt, completion in zip(prompts, completions):
             ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
             ids = [*ids, *tokenizer(completion, add_special_tokens=False)["input_ids"]]
-            with torch.inference_mode(), _kept(model, probe.layer) as kept:
+            with torch.inference_mode(), hooked_layer(model, probe.layer, keep_last):
                 model(input_ids=torch.tensor([ids], device=device), use_cache=False)
-            rows.append(kept[0][0, -1].float().cpu().numpy())
         return probe.probability(probe.margin(np.stack(rows)))
 
     return score
-
-
-@contextmanager
-def _kept(model: Any, layer: int) -> Iterator[list[torch.Tensor]]:
-    """Collect a layer's output (the embedding for 0) while the context lasts."""
-    kept: list[torch.Tensor] = []
-    blocks = decoder_blocks(model)
-
-    def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kept.append(args[0] if args else kwargs["hidden_states"])
-
-    def after(_: Any, __: Any, output: Any) -> None:
-        kept.append(output[0] if isinstance(output, tuple) else output)
-
-    if layer == 0:
-        handle = blocks[0].register_forward_pre_hook(before, with_kwargs=True)
-    else:
-        handle = blocks[layer - 1].register_forward_hook(after)
-    try:
-        yield kept
-    finally:
-        handle.remove()

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from probes.protocol.cells import FeaturePlan, plan_feature
+from probes.protocol.feature_plan import FeaturePlan, plan_feature
 from probes.protocol.features import Feature, FeatureError
-from probes.protocol.nested_fits import LeastSquares, linear_gram, standardise
+from probes.protocol.nested_fits import LeastSquares, least_squares_grams, standardise
 from probes.protocol.settings import ProtocolSettings
 from probes.protocol.trace_sources import group_by_text
 from probes.states.alignment import align
@@ -110,8 +110,7 @@ def fit_probe(
     weights, bias = least_squares.fit(scale * (z @ z.T), target, ridge)
     # Calibrated at the final layer and ridge: the folds of the nested fit chose their own, and share no scale.
     splits = plan.repeats[0]
-    grams = [linear_gram(x, split.train) for split in splits.splits]
-    steady = least_squares.cross_validate(grams, plan.targets, splits, (ridge,)).decisions[0]
+    steady = least_squares.cross_validate(least_squares_grams(x, splits), plan.targets, splits, (ridge,)).decisions[0]
     spread = x.std(0)
     folds = plan.repeats[0].outer
     return SavedProbe(
@@ -137,8 +136,7 @@ def _nested(states: dict[int, Floats], plan: FeaturePlan) -> tuple[Floats, int, 
     """(held-out decisions, layer, ridge): the layer of each fold by its inner folds, the final one by their mean."""
     splits, fits, inner = plan.repeats[0], {}, {}
     for layer, x in states.items():
-        grams = [linear_gram(x, split.train) for split in splits.splits]
-        fits[layer] = LeastSquares().fit(grams, plan.targets, splits)
+        fits[layer] = LeastSquares().fit(least_squares_grams(x, splits), plan.targets, splits)
         inner[layer] = fits[layer].inner
     names = list(states)
     scores = np.stack([inner[layer][:, 0] for layer in names])  # (layers, outer)

@@ -66,6 +66,25 @@ def test_narrow_states_are_cross_validated_by_their_factors_as_wide_ones_by_inve
         np.testing.assert_allclose(its_scores, their_scores, atol=1e-9)
 
 
+def test_a_factor_stands_for_its_gram_in_fits_cross_validation_and_refits():
+    x, labels, splits = design()
+    draws = np.random.default_rng(1).integers(0, 3, (4, len(x))).astype(float)
+    for one, other in (
+        (ls.fit(x, labels, 0.7)[0], ls.fit(x @ x.T, labels, 0.7)[0]),
+        (
+            ls.cross_validate(x, labels, splits, RIDGES).decisions,
+            ls.cross_validate(x @ x.T, labels, splits, RIDGES).decisions,
+        ),
+        *[
+            (
+                ls.refit([x] * 5, labels, splits, np.full((5, 7), 0.3), draws),
+                ls.refit([x @ x.T] * 5, labels, splits, np.full((5, 7), 0.3), draws),
+            )
+        ],
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-8)
+
+
 def test_an_indefinite_gram_of_few_columns_is_refused_as_a_wide_one_is():
     x, labels, splits = design()
     x = np.hstack([x, np.ones((len(x), 1)) * 40])

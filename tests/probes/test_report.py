@@ -341,3 +341,18 @@ def test_only_the_estimands_that_are_asked_for_are_computed_and_least_squares_st
     assert planted["least_squares"] != planted["delta"]
     with pytest.raises(ValueError, match="no_such_thing' is not registered; registered: delta"):
         run_protocol(source, SETTINGS.model_copy(update={"estimands": ("no_such_thing",)}))
+
+
+def test_the_report_shows_where_else_a_probe_works(source, tmp_path):
+    features = ("step_correct", "value_parity")  # every step has rows enough of both parities
+    result = run_protocol(source, SETTINGS.model_copy(update={"estimands": (), "features": features}))
+    table = result.tables["generalisation"]
+    assert set(table["across"]) == {"step", "layer", "model"}
+    of_models = {
+        (a, b): auc
+        for a, b, auc in table.filter(feature="step_correct", across="model").select("trained", "tested", "auc").rows()
+    }
+    assert of_models["base", "same"] == of_models["base", "base"]  # the same states
+    assert of_models["planted", "planted"] > 0.9
+    page = write_report(result, tmp_path)
+    assert "id='generalisation'" in page.read_text(encoding="utf-8")

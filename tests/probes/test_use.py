@@ -14,11 +14,13 @@ from probes.protocol.settings import ProtocolSettings
 from probes.states.extract import Reading, States, extract_states
 from probes.states.positions import load_tokenizer, tokenise
 from probes.svm.kernels import StatesError
+from probes.use.interchange import interchange, whole_state
 from probes.use.interventions import Edit, answer_greedily, editing, end_scorer, leace, random_steer, steer
 from probes.use.saved_probe import SavedProbe, apply_probe, fit_probe, load_probe, save_probe
 from probes.use.scores import ProbeReward, best_of_n, early_correctness, weighted_vote
 from tests.probes.test_states import save_model
 from tracekit.cli.probe_use import command_probe_apply, command_probe_early, command_probe_erase, command_probe_fit
+from tracekit.core.models import open_model
 from tracekit.study.tasks.world import World, label_steps, make_problems, teach
 
 WORLD = World()
@@ -215,8 +217,41 @@ def test_one_model_is_enough_for_fit_apply_early_and_erase(files, tmp_path, caps
     assert "most wrong" in capsys.readouterr().out
     command_probe_early(kept, model=model, traces=files / "traces.parquet", output=tmp_path / "early")
     early = pl.read_parquet(tmp_path / "early" / "early.parquet")
-    assert set(early["score"]) == {"margin", "log_prob"}
+    assert set(early["score"]) == {"margin", "mean_margin", "log_prob"}
     assert early.filter(share=1.0)["traces"].to_list() == [40, 40]
     command_probe_erase(kept, model=model, problems=files / "problems.parquet", new_tokens=6, output=tmp_path / "erase")
     answers = pl.read_parquet(tmp_path / "erase" / "answers.parquet")
     assert answers.columns == ["problem", "gold", "unchanged", "erased", "random direction erased"]
+
+
+# ---------------------------------------------------------------- interchange
+
+
+def pair_of_inputs(words: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    draw = np.random.default_rng(3)
+    return draw.integers(3, words, (5, 9)), draw.integers(3, words, (5, 9)), [2, 4, 8, 3, 6]
+
+
+def logits_at(model, ids, at):
+    with torch.inference_mode():
+        return model(input_ids=torch.as_tensor(ids)).logits[torch.arange(len(ids)), torch.as_tensor(at)].numpy()
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2"])
+def test_the_whole_last_state_makes_the_model_go_on_as_the_source(tmp_path, kind):
+    model = open_model(save_model(tmp_path, kind)).eval()
+    base, source, at = pair_of_inputs(model.config.vocab_size)
+    width = model.config.hidden_size
+    swapped = interchange(model, 3, whole_state(width), base, source, at)
+    np.testing.assert_allclose(swapped, logits_at(model, source, at), atol=1e-4)
+
+
+def test_an_empty_part_changes_nothing_and_the_embedding_is_the_token(tmp_path):
+    model = open_model(save_model(tmp_path)).eval()
+    base, source, at = pair_of_inputs(model.config.vocab_size)
+    nothing = Edit("nothing", *(np.zeros((32, 0)),) * 2, *(np.zeros(32),) * 2)
+    np.testing.assert_allclose(interchange(model, 1, nothing, base, source, at), logits_at(model, base, at), atol=1e-5)
+    mixed = base.copy()
+    mixed[range(5), at] = source[range(5), at]
+    swapped = interchange(model, 0, whole_state(32), base, source, at)
+    np.testing.assert_allclose(swapped, logits_at(model, mixed, at), atol=1e-4)

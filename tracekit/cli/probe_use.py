@@ -181,7 +181,7 @@ def command_probe_early(
     _check_model(kept, states)
     tokens = token_scores(kept, states)
     correct = {t: c for t, c in frame.select("trace_id", "correct").iter_rows() if c is not None}
-    table = early_correctness(tokens, correct, ("margin", "log_prob"))
+    table = early_correctness(tokens, correct, ("margin", "mean_margin", "log_prob"))
     write_table(table, output / "early.parquet")
     drawn = Table("share", "score", "AUC", "95 % interval", "traces")
     for row in table.iter_rows(named=True):
@@ -191,7 +191,7 @@ def command_probe_early(
 
 
 def token_scores(kept: SavedProbe, states: States) -> pl.DataFrame:
-    """Every token's running mean margin and running mean log-probability, and its share of the response."""
+    """Every token's margin, the means of margin and log-probability so far, and its share of the response."""
     index = states.index.filter(position="every_token")
     margins = kept.margin(states.read(kept.layer, index["row"].to_numpy()))
     return (
@@ -199,6 +199,7 @@ def token_scores(kept: SavedProbe, states: States) -> pl.DataFrame:
         .sort("trace_id", "token", maintain_order=True)
         .with_columns(
             share=(pl.col("token").rank("ordinal") / pl.len()).over("trace_id"),
+            mean_margin=(pl.col("margin").cum_sum() / pl.col("margin").cum_count()).over("trace_id"),
             log_prob=(pl.col("log_prob").cum_sum() / pl.col("log_prob").cum_count()).over("trace_id"),
         )
     )
