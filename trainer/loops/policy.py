@@ -22,6 +22,7 @@ from trainer.data.shared_prompts import can_share, score_shared, shared_micro_ba
 from trainer.distributed.fsdp import empty_pass, full_tensors, in_step
 from trainer.distributed.ranks import max_over_ranks, rank, sum_gradients, sum_over_ranks, world_size
 from trainer.loops.checkpoint import LoopState
+from trainer.loops.evaluation import Evaluation, open_evaluation
 from trainer.loops.optimization import apply_update, learning_rate, trained_parameters
 from trainer.loops.round_metrics import (
     count_statistics,
@@ -72,6 +73,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     sharing = settings.batch.share_prompts and can_share(scorer, training.device)
     replay, curriculum = open_replay(settings, training.state), open_curriculum(settings, training.state)
     place = int(training.state.values.get("place", 0))  # in the endless order of the problems
+    evaluation = open_evaluation(training, engine)
     log = RunLog(training.folder, settings.log, training.state.step, settings.model_dump(mode="json"))
     for step in range(training.state.step, total):
         clock, averages = Clock(), Averages()
@@ -127,18 +129,26 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
             "learning_rate": lr,
             "tokens_per_second": (means["tokens_sampled"] or 0.0) / clock.seconds["seconds_rollout"],
         }
+        if evaluation is not None and evaluation.due(step + 1, total):
+            with clock.stage("evaluate"):
+                metrics |= evaluation.run(step + 1, log)
+            metrics |= clock.seconds
         log.write(step + 1, metrics)
         every = settings.log.completions_every
         if every and (step + 1) % every == 0:
-            write_completions(training.folder, rolled.groups, settings, step + 1, step * updates)
+            log.samples(
+                step + 1,
+                "rollouts",
+                write_completions(training.folder, rolled.groups, settings, step + 1, step * updates),
+            )
         progress(settings.method, step + 1, total, note(metrics))
         if (step + 1) % settings.checkpoint.every == 0:
             log.flush()
         if training.saves_at(step + 1):
-            training.save(loop_state(step + 1, place, replay, curriculum))
+            training.save(loop_state(step + 1, place, replay, curriculum, evaluation))
     log.close()
     engine.close()
-    return training.finish(loop_state(total, place, replay, curriculum))
+    return training.finish(loop_state(total, place, replay, curriculum, evaluation))
 
 
 def check_round(settings: TrainSettings, problems: int) -> None:
@@ -244,10 +254,14 @@ def open_curriculum(settings: TrainSettings, state: LoopState) -> Curriculum | N
 
 
 def loop_state(
-    step: int, place: int, replay: ReplayBuffer | None = None, curriculum: Curriculum | None = None
+    step: int,
+    place: int,
+    replay: ReplayBuffer | None = None,
+    curriculum: Curriculum | None = None,
+    evaluation: Evaluation | None = None,
 ) -> LoopState:
     """All that the next round depends on, beside weights, optimizer and torch's generators."""
-    values: dict[str, Any] = {"place": place}
+    values: dict[str, Any] = {"place": place, **({} if evaluation is None else evaluation.values())}
     tables = {}
     if replay is not None:
         values["replay_open"] = replay.open
@@ -275,5 +289,6 @@ class Clock:
 def note(metrics: Mapping[str, float | int | None]) -> str:
     """The line that a person sees while it runs."""
     shown = {"reward": "reward_on_policy", "entropy": "rollout_entropy", "tokens": "response_tokens"}
+    shown |= {name.removesuffix("/accuracy"): name for name in metrics if name.endswith("/accuracy")}
     parts = [f"{word} {value:.3g}" for word, name in shown.items() if (value := metrics[name]) is not None]
     return "  ".join([*parts, f"{metrics['tokens_per_second']:,.0f} tokens/s"])

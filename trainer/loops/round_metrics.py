@@ -168,11 +168,12 @@ def completions_table(groups: Sequence[Group], model: str, step: int, temperatur
 
 def write_completions(
     folder: Path, groups: Sequence[Group], settings: TrainSettings, round_number: int, step: int
-) -> None:
-    """`completions/round-N.parquet` of the run folder; beyond one rank each writes its own part."""
+) -> pl.DataFrame:
+    """Write `completions/round-N.parquet` of the run folder and return it; beyond one rank each writes its own part."""
     part = f"-rank{rank()}" if rank() else ""
     table = completions_table(groups, settings.output.name, step, settings.rollout.temperature)
     write_table(table, folder / "completions" / f"round-{round_number:06d}{part}.parquet", COMPLETIONS)
+    return table
 
 
 def _written(sample: Sample) -> int:

@@ -21,6 +21,10 @@ METRICS = "metrics.parquet"
 TENSORBOARD = "tensorboard"
 
 
+#: Columns of a completions table that trackers show.
+SHOWN = ("problem", "response", "gold", "outcome", "reward", "advantage", "token_count", "finish_reason")
+
+
 class Averages:
     """Sums and counts of a step, added up over micro-batches and then over ranks."""
 
@@ -65,23 +69,31 @@ class RunLog:
         self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
         self._trackers = _trackers(settings.trackers, folder, config)
 
-    def write(
-        self, step: int, metrics: Mapping[str, float | int | None], histograms: Mapping[str, Tensor] | None = None
-    ) -> None:
-        """One row: `step` counts what is done, from 1. None where there is nothing to tell. Histograms: raw values."""
+    def write(self, step: int, metrics: Mapping[str, float | int | None]) -> None:
+        """Add one row: `step` counts what is done, from 1. None where a number is not known."""
         if not self.writes or (step % self.settings.every and step != 1):
             return
         self._rows.append({"step": step, **metrics})
         for name, value in metrics.items():
             if value is not None:
                 self._board.add_scalar(name, value, step)
-        for name, values in (histograms or {}).items():
-            if values.numel():
-                self._board.add_histogram(name, values.float().cpu(), step)
         for tracker in self._trackers:
             tracker.log({name: value for name, value in metrics.items() if value is not None}, step=step)
         if time.monotonic() - self._flushed > self.settings.flush_seconds:
             self.flush()
+
+    def samples(self, step: int, name: str, completions: pl.DataFrame) -> None:
+        """Show the first `log.tracker_samples` rows of COMPLETIONS as a table `name` in trackers that have tables."""
+        count = self.settings.tracker_samples
+        if not self.writes or not count or not self._trackers or completions.is_empty():
+            return
+        shown = completions.select(SHOWN).head(count)
+        rows = [list(row) for row in shown.iter_rows()]
+        for tracker in self._trackers:
+            if tracker.name == "trackio":
+                tracker.log({name: _trackio_table(shown)}, step=step)
+            elif hasattr(tracker, "log_table"):
+                tracker.log_table(name, columns=list(SHOWN), data=rows, step=step)
 
     def flush(self) -> None:
         """Bring metrics.parquet up to date."""
@@ -139,3 +151,11 @@ def _trackers(names: tuple[str, ...], folder: Path, config: dict[str, Any]) -> l
         tracker.store_init_configuration(config)
         found.append(tracker)
     return found
+
+
+def _trackio_table(frame: pl.DataFrame) -> Any:
+    """A trackio table, which is made of a pandas frame; trackio brings pandas along."""
+    import pandas
+    import trackio
+
+    return trackio.Table(dataframe=pandas.DataFrame(frame.to_dict(as_series=False)))

@@ -10,14 +10,14 @@ import os
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tracekit.core.models import ends_of
@@ -84,9 +84,7 @@ class Training:
             return
         settings = self.settings.checkpoint
         if state.step in settings.models_at:
-            model = whole_model(self.model, self.settings.lora)
-            if model is not None and rank() == 0:
-                self._publish_model(model, self.folder / MODELS / f"step-{state.step:06d}")
+            self.publish(self.folder / MODELS / f"step-{state.step:06d}")
         if state.step % settings.every == 0:
             self._save_checkpoint(state)
         barrier()
@@ -103,11 +101,26 @@ class Training:
         if state.step > self.settings.checkpoint.every and state.step % self.settings.checkpoint.every:
             self._save_checkpoint(state)
         target = self.folder / FINAL
+        dtype = models.base_dtype(self.settings)
+        self.publish(target, {**_length(self.settings), "base_dtype": str(dtype).removeprefix("torch.")})
+        return target
+
+    def publish(self, target: Path, record: dict[str, Any] | None = None) -> None:
+        """Write the model of now as a plain model folder, adapters merged, whole or not at all.
+
+        record: written beside the weights. Every rank must call it.
+        """
         model = whole_model(self.model, self.settings.lora)
         if model is not None and rank() == 0:
-            self._publish_model(model, target, _length(self.settings))
+            partial = target.with_name(f".{target.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            save_merged(model, partial, models.final_dtype(self.settings))
+            self._save_tokenizer(partial)
+            if record is not None:
+                (partial / STATE).write_text(json.dumps(record) + "\n", encoding="utf-8")
+            publish(partial, target)
         barrier()
-        return target
 
     def _save_for_resume(self, model: nn.Module, folder: Path) -> None:
         cast(PreTrainedModel, model).save_pretrained(folder)  # peft's own saves the adapters alone
@@ -117,16 +130,6 @@ class Training:
         """Write the tokenizer and how prompts are made with it: `evaluate` and `probe` read both."""
         self.tokenizer.save_pretrained(folder)
         save_prompt_settings(self.settings.data.prompt, folder)
-
-    def _publish_model(self, model: nn.Module, target: Path, length: dict[str, Any] | None = None) -> None:
-        beside = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        save_merged(model, beside)
-        self._save_tokenizer(beside)
-        if length is not None:
-            (beside / STATE).write_text(json.dumps(length) + "\n", encoding="utf-8")
-        publish(beside, target)
 
 
 def open_run(settings: TrainSettings) -> None:
@@ -190,7 +193,8 @@ def _length(settings: TrainSettings) -> dict[str, Any]:
 def _length_of(final: Path) -> dict[str, Any] | None:
     """The steps and epochs that a final folder was trained for; None in a folder that does not say."""
     path = final / STATE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {name: record[name] for name in ("steps", "epochs")} if "steps" in record else None
 
 
 def begin(settings: TrainSettings) -> Training:
@@ -269,22 +273,37 @@ def autocast(settings: TrainSettings, device: torch.device) -> contextlib.Abstra
     return cast(contextlib.AbstractContextManager[None], torch.autocast(device.type, dtype=torch.bfloat16))
 
 
-def save_merged(model: nn.Module, folder: Path) -> None:
-    """Write a plain Hugging Face model folder: adapters are added into a copy of their weights' layers."""
+def save_merged(model: nn.Module, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a plain Hugging Face model folder: adapters are added into a copy of their weights' layers.
+
+    dtype: of the floating-point weights in the folder.
+    """
+    plain = models.plain_model(model)
     if not hasattr(model, "merge_adapter"):
-        cast(PreTrainedModel, model).save_pretrained(folder)
+        _save_as(plain, plain.state_dict(), folder, dtype)
         return
     merge, unmerge = cast(Callable[[], None], model.merge_adapter), cast(Callable[[], None], model.unmerge_adapter)
     merge()
     try:
         weights = {
             name.replace(".base_layer.", "."): tensor
-            for name, tensor in models.plain_model(model).state_dict().items()
+            for name, tensor in plain.state_dict().items()
             if ".lora_" not in name
         }
-        models.plain_model(model).save_pretrained(folder, state_dict=weights)
+        _save_as(plain, weights, folder, dtype)
     finally:
         unmerge()
+
+
+def _save_as(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path, dtype: torch.dtype) -> None:
+    """Write the weights in `dtype`, tied ones once, and the configuration that says so."""
+    places = {name: (tensor.data_ptr(), tensor.shape, tensor.stride()) for name, tensor in weights.items()}
+    made = {places[name]: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}
+    model.save_pretrained(folder, state_dict={name: made[place] for name, place in places.items()})
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def warn_other_prompts(settings: TrainSettings) -> None:

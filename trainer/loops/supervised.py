@@ -34,6 +34,7 @@ from trainer.data.sequences import (
 from trainer.distributed.fsdp import empty_pass, in_step
 from trainer.distributed.ranks import rank, sum_gradients, world_size
 from trainer.loops.checkpoint import LoopState
+from trainer.loops.evaluation import open_evaluation
 from trainer.loops.optimization import apply_update, learning_rate, trained_parameters
 from trainer.loops.run_log import Averages, RunLog
 from trainer.loops.run_state import Training, autocast, begin, warn_skipped
@@ -87,6 +88,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
             f"a step has {per_step} examples (batch.rows, or all there are); {world_size()} ranks need one each."
         )
     total = settings.steps or math.ceil(settings.epochs * len(examples) / per_step)
+    evaluation = open_evaluation(training)
     log = RunLog(training.folder, settings.log, training.state.step, settings.model_dump(mode="json"))
     cost = model_cost(models.plain_model(training.model))
     for step in range(training.state.step, total):
@@ -122,13 +124,17 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
             "seconds": seconds,
             "skipped_rows": skipped.total(),
         }
+        if evaluation is not None and evaluation.due(step + 1, total):
+            metrics |= evaluation.run(step + 1, log)
         log.write(step + 1, metrics)
         progress(settings.method, step + 1, total, f"loss {means['loss']:.4f}  {tokens / seconds:,.0f} tokens/s")
         if (step + 1) % settings.checkpoint.every == 0:
             log.flush()
-        training.save(LoopState(step + 1))
+        training.save(LoopState(step + 1, {} if evaluation is None else evaluation.values()))
     log.close()
-    return training.finish(LoopState(total))
+    if evaluation is not None:
+        evaluation.close()
+    return training.finish(LoopState(total, {} if evaluation is None else evaluation.values()))
 
 
 def rows_a_step(settings: TrainSettings, examples: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,9 @@ from trainer.modeling.attention import ATTENTION_LAYERS, SharedRows, take_rows
 from trainer.modeling.linear import widen
 from trainer.modeling.log_probs import from_logits, token_log_probs
 from trainer.settings import LoraSettings, ModelChanges, NewModelSettings, TrainSettings
+
+#: Dtypes of a model folder by name.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 #: The model as it stands.
 NO_CHANGES = ModelChanges()
@@ -146,6 +150,28 @@ def load(settings: TrainSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     model = load_model(settings.model, attention=settings.attention, trust_remote_code=trusted, changes=changes)
     check_match(model, tokenizer, settings.model)
     return model, tokenizer
+
+
+def base_dtype(settings: TrainSettings) -> torch.dtype:
+    """The dtype that the starting model came in, float32 for a new one.
+
+    A stage before this one may be kept in float32 and says in its `state.json` what its own base was.
+    """
+    if settings.model is None:
+        return torch.float32
+    record = Path(settings.model) / "state.json"
+    if record.is_file():
+        name = json.loads(record.read_text(encoding="utf-8")).get("base_dtype")
+        if name in DTYPES:
+            return DTYPES[name]
+    config = open_config(settings.model, trust_remote_code=settings.trust_remote_code)
+    found = getattr(config.get_text_config(decoder=True), "dtype", None) or getattr(config, "dtype", None)
+    return next((dtype for dtype in DTYPES.values() if dtype == found), torch.float32)
+
+
+def final_dtype(settings: TrainSettings) -> torch.dtype:
+    """The dtype of the model folders that a run leaves."""
+    return base_dtype(settings) if settings.final_dtype == "base" else DTYPES[settings.final_dtype]
 
 
 def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
