@@ -1,4 +1,5 @@
 import random
+import sys
 from collections import Counter
 
 import polars as pl
@@ -118,7 +119,7 @@ def test_or_they_are_an_error_that_names_the_row(tokenizer):
 def test_recorded_log_probs_must_be_one_a_token(tokenizer):
     table = curated(["c d"] * 4, log_probs=[[-1.0, -2.0], [-1.0, -2.0, -0.5], [-1.0], None])
     encoded = encode_curated(table, tokenizer, PLAIN, recorded=True)
-    assert [row.recorded_log_probs for row in encoded.rows] == [[-1.0, -2.0, 0.0], [-1.0, -2.0, -0.5]]
+    assert [list(row.recorded_log_probs) for row in encoded.rows] == [[-1.0, -2.0, 0.0], [-1.0, -2.0, -0.5]]
     assert encoded.skipped.total() == 2
 
 
@@ -215,3 +216,16 @@ def test_a_tokenizer_without_eos_is_refused(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="eos_token"):
         load_tokenizer(tmp_path)
+
+
+def test_rows_of_a_table_take_four_bytes_a_token(tokenizer):
+    table = curated(["c d " * 200] * 3000)  # more than are encoded at one time
+    encoded = encode_curated(table, tokenizer, PLAIN)
+    assert encoded.origin == list(range(3000))
+    tokens = sum(len(row.token_ids) for row in encoded.rows)
+    assert tokens == 3000 * 404
+    assert {row.token_ids.itemsize for row in encoded.rows} == {4}
+    assert sum(sys.getsizeof(row.token_ids) for row in encoded.rows) < 4.5 * tokens
+    batch = collate(encoded.rows[:2], 0)
+    assert batch.input_ids[0].tolist() == list(encoded.rows[0].token_ids)
+    assert batch.input_ids.dtype == torch.int64

@@ -7,6 +7,7 @@ is needed, and the fast kernels are taken.
 from __future__ import annotations
 
 import random
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ from tracekit.core.tables import Schema, TableError, read_table
 from trainer.objectives.batch import Batch, Role
 from trainer.settings import DataSettings
 
+#: Rows of a table that are tokens as Python's lists at one time.
+ENCODED_AT_ONCE = 1024
+
 
 class SequenceError(ValueError):
     """A row cannot be made into tokens: the message says which, why, and which setting decides it."""
@@ -41,7 +45,8 @@ class SequenceError(ValueError):
 class Row:
     """One sequence: prompt and response tokens, and what RL knows of the response.
 
-    token_ids: prompt, then response with EOS. prompt_length: tokens of the prompt, BOS counted; 0 < it for
+    token_ids: prompt, then response with EOS; of rows made from a table an array of 32-bit integers, 4 bytes a token.
+    prompt_length: tokens of the prompt, BOS counted; 0 < it for
     all but language modelling, where token 0 has nothing before it and is never scored.
     off_policy: leading response tokens that the policy did not write (a teacher's or a replayed row: all of them).
     replayed: the off-policy tokens are an earlier policy's own, whose log-probs are old_log_probs.
@@ -219,20 +224,32 @@ def encode_curated(
     response has tokens, is skipped and counted too.
     """
     rows, origin, skipped = [], [], Counter[str]()
-    printed, prompts = prompts_ids(tokenizer, curated["problem"].to_list(), data)
-    targets = responses_ids(tokenizer, curated["response"].to_list(), printed, data)
-    named = curated.select("trace_id", "token_log_probs").iter_rows()
-    for index, ((trace, written), prompt, target) in enumerate(zip(named, prompts, targets)):
-        log_probs = _aligned(written, len(target)) if recorded else None
-        reason = over_long(len(prompt), len(target), data)
-        if reason is None and recorded and log_probs is None:
-            reason = "no recorded log-probs, or not one a token"
-        if reason is not None:
-            _skip(f"trace {trace}", reason, data, skipped)
-            continue
-        rows.append(Row([*prompt, *target], len(prompt), off_policy=len(target), recorded_log_probs=log_probs))
-        origin.append(index)
+    for start in range(0, curated.height, ENCODED_AT_ONCE):
+        part = curated.slice(start, ENCODED_AT_ONCE)
+        printed, prompts = prompts_ids(tokenizer, part["problem"].to_list(), data)
+        targets = responses_ids(tokenizer, part["response"].to_list(), printed, data)
+        named = part.select("trace_id", "token_log_probs").iter_rows()
+        for index, ((trace, written), prompt, target) in enumerate(zip(named, prompts, targets), start):
+            log_probs = _aligned(written, len(target)) if recorded else None
+            reason = over_long(len(prompt), len(target), data)
+            if reason is None and recorded and log_probs is None:
+                reason = "no recorded log-probs, or not one a token"
+            if reason is not None:
+                _skip(f"trace {trace}", reason, data, skipped)
+                continue
+            rows.append(_curated_row(prompt, target, log_probs))
+            origin.append(index)
     return Encoded(rows, origin, skipped)
+
+
+def _curated_row(prompt: Sequence[int], target: Sequence[int], log_probs: Sequence[float] | None) -> Row:
+    recorded = None if log_probs is None else array("f", log_probs)
+    return Row(token_array([*prompt, *target]), len(prompt), off_policy=len(target), recorded_log_probs=recorded)
+
+
+def token_array(ids: Iterable[int]) -> array[int]:
+    """Token ids as 32-bit integers: 4 bytes each, where a list of Python's takes 36."""
+    return array("i", ids)
 
 
 def encode_problems(problems: Sequence[str], tokenizer: PreTrainedTokenizerBase, data: DataSettings) -> Encoded:
@@ -243,7 +260,7 @@ def encode_problems(problems: Sequence[str], tokenizer: PreTrainedTokenizerBase,
         if reason is not None:
             _skip(f"problem {problem[:60]!r}", reason, data, skipped)
             continue
-        rows.append(Row(prompt.token_ids, len(prompt.token_ids)))
+        rows.append(Row(token_array(prompt.token_ids), len(prompt.token_ids)))
         origin.append(index)
         think_open.append(prompt.think_open)
     return Encoded(rows, origin, skipped, think_open)
@@ -263,7 +280,7 @@ def encode_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, data: 
             reason = f"document over {limit} tokens" if len(ids) > limit else "empty document"
             _skip(f"document {index}", reason, data, skipped)
             continue
-        rows.append(Row(ids, 0))
+        rows.append(Row(token_array(ids), 0))
         origin.append(index)
     if data.pack_tokens is not None:
         return pack(Encoded(rows, origin, skipped), data.pack_tokens)
@@ -300,7 +317,7 @@ def join(rows: Sequence[Row]) -> Row:
     for row in rows:
         documents += [(len(ids) + start, len(ids) + scored) for start, scored in row.parts]
         ids.extend(row.token_ids)
-    return Row(ids, 0, documents=tuple(documents))
+    return Row(token_array(ids), 0, documents=tuple(documents))
 
 
 def preference_pairs(curated: pl.DataFrame, per_problem: int, seed: int) -> list[tuple[int, int]]:

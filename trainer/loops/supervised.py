@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -267,7 +268,7 @@ def _with_reference(training: Training, rows: list[Row]) -> list[Row]:
             log_prob, _ = scorer(batch.input_ids, batch.completion_mask)
         for values, index in zip(log_prob.tolist(), micro):
             row = rows[index]
-            found[index] = replace(row, ref_log_probs=values[row.prompt_length : len(row.token_ids)])
+            found[index] = replace(row, ref_log_probs=array("f", values[row.prompt_length : len(row.token_ids)]))
     return found
 
 
