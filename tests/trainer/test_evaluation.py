@@ -153,10 +153,13 @@ def test_wandb_gets_metrics_and_a_table_of_samples_offline(world_folder, tmp_pat
 
 
 def test_trackio_gets_metrics_and_a_table_of_samples_offline(world_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when trackio is imported
     pytest.importorskip("trackio")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     train(settings(world_folder, tmp_path / "run", log={"trackers": ("trackio",), "tracker_samples": 3}))
-    assert any(path.is_file() for path in (tmp_path / "trackio").rglob("*"))
+    written = b"".join(path.read_bytes() for path in (tmp_path / "trackio").rglob("*.db*"))
+    assert b"reward_on_policy" in written
+    assert b"evaluate/held_out" in written
+    assert b"rollouts" in written
 
 
 # The dtype of model folders

@@ -139,8 +139,10 @@ def _rows_until(path: Path, step: int) -> pl.DataFrame:
 def _trackers(names: tuple[str, ...], folder: Path, config: dict[str, Any]) -> list[Any]:
     if not names:
         return []
+    from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+    PartialState(cpu=not torch.cuda.is_available())  # trackers log through accelerate, which refuses without a state
     found = []
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
