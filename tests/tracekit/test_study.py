@@ -19,6 +19,7 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 from evaluators import verify
+from tracekit.core.pages.html_page import Page
 from tracekit.core.runs import no_progress
 from tracekit.core.settings import SettingsError, build_settings, load_settings
 from tracekit.core.tables import COMPLETIONS, CURATED, read_table
@@ -29,7 +30,6 @@ from tracekit.study.grid import run_grid
 from tracekit.study.jobs import Board, Job, JobError, work
 from tracekit.study.paths import curated
 from tracekit.study.pipeline import jobs_of
-from tracekit.study.report.html_page import Page
 from tracekit.study.run import QUICK, _keep_what_it_grew_from
 from tracekit.study.settings import StudySettings
 from tracekit.study.steps.exploration import path_metrics, path_table

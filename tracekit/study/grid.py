@@ -17,11 +17,11 @@ from typing import Any
 
 import polars as pl
 
+from tracekit.core.pages.html_page import Page
 from tracekit.core.runs import Progress, no_progress, write_text
 from tracekit.core.settings import SettingsError, load_settings
 from tracekit.core.tables import write_table
 from tracekit.study.report import figures
-from tracekit.study.report.html_page import Page
 from tracekit.study.run import run_study
 from tracekit.study.settings import StudySettings
 

@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from tracekit.core.pages.palette import BASE_COLOUR, COLOURS, colours_of, places_of
 from tracekit.study.settings import BASE, IN_DISTRIBUTION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, told apart by the colour-blind, in the order in which arms take them; grey is the base's.
-#: Arms beyond them take them again, dashed and hollow.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6BB3", "#A6761D")
-BASE_COLOUR = "#8C8C8C"
 MARKERS = ("s", "^", "D", "v", "P", "X", "*", "o")
 PANELS = 5  # side by side, at most
 INK = "#010203"  # a colour nobody draws with, replaced by the page's own
@@ -57,9 +54,9 @@ class Style:
 
 def styles_of(arms: Sequence[str]) -> dict[str, Style]:
     """Arm → its style."""
-    count, trained = len(COLOURS), [arm for arm in arms if arm != BASE]
-    found = {BASE: Style(BASE_COLOUR, "o")}
-    return found | {arm: Style(COLOURS[i % count], MARKERS[i % count], i >= count) for i, arm in enumerate(trained)}
+    colours, count = colours_of(arms), len(COLOURS)
+    placed = {arm: Style(colours[arm], MARKERS[i % count], i >= count) for arm, i in places_of(arms).items()}
+    return {BASE: Style(colours[BASE], "o"), **placed}
 
 
 def _legend(axis: Axes, arms: int) -> None:
@@ -194,9 +191,9 @@ def claims_figure(claims: pl.DataFrame) -> str:
     shown = claims.filter((pl.col("unit") == "points") & pl.col("low").is_not_nan())
     with _drawing(12.5, 1.0 + 0.27 * len(shown)) as (_, axes, drawn):
         axis = axes[0]
-        tone = {"supported": COLOURS[2], "refuted": COLOURS[1]}
+        tone = {"supported": COLOURS[2][0], "refuted": COLOURS[1][0]}
         for row, claim in enumerate(shown.iter_rows(named=True)):
-            colour = tone.get(claim["verdict"], BASE_COLOUR)
+            colour = tone.get(claim["verdict"], BASE_COLOUR[0])
             axis.plot([claim["low"], claim["high"]], [row, row], color=colour, linewidth=2.5, alpha=0.6)
             axis.plot(claim["effect"], row, "o", color=colour, markersize=5)
         axis.axvline(0, color=INK, linewidth=0.8)

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from tracekit.core.pages.html_page import Page
 from tracekit.core.runs import Progress, commit, versions, write_text
 from tracekit.core.tables import write_table
 from tracekit.study.analysis.claims import ONE_SEED, QUESTIONS, Evidence, claims_table
@@ -29,7 +30,6 @@ from tracekit.study.analysis.results import (
 from tracekit.study.analysis.statistics import upper_bound_of_none
 from tracekit.study.paths import VIEWS, model_folder, view_of
 from tracekit.study.report import figures
-from tracekit.study.report.html_page import Page
 from tracekit.study.settings import BASE, TEACHER, VOTERS, StudySettings
 from tracekit.study.tasks import task_of
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from tracekit.core.pages.html_page import Page
 from tracekit.core.runs import versions, write_text
 from tracekit.core.tables import write_table
 from tracekit.study.analysis.claim_sets import CLAIM_SETS
@@ -19,7 +20,6 @@ from tracekit.study.preregistration import standing
 from tracekit.study.report import rung_figures
 from tracekit.study.report.answers import SENTENCES, conclusion_of, decision_card
 from tracekit.study.report.cost_frontier import frontier_figure, frontier_sentences, read_curves
-from tracekit.study.report.html_page import Page
 from tracekit.study.settings import BASE, StudySettings
 
 #: What a set's study is run with, as a word of the command line.
