@@ -6,7 +6,7 @@ from itertools import product
 
 from evaluators.comparison.intervals import MINUS_INFINITY, Piece, is_infinite, meet, merge
 from evaluators.comparison.matrices import determinant_of, matrix_value
-from evaluators.parsing.tree import EMPTY_SET, INFINITY, Node, Unreadable, contains, negate, symbols
+from evaluators.parsing.tree import EMPTY_SET, INFINITY, Node, Unreadable, contains, negate, substitute, symbols
 
 MAX_CHOICES = 64
 MAX_WIDTH = 16  # components of a tuple that is added or multiplied
@@ -93,7 +93,9 @@ def pieces(node: Node) -> tuple[str, list[Piece]] | None:
         met = _met(parts)
         return _united(parts) if node.value == "," and met is not None and not met[1] else met
     if op == "builder":
-        variable = node.args[0].args[0] if node.args[0].op == "rel" else node.args[0]
+        variable, *within = node.args[0].args if node.args[0].op == "rel" else (node.args[0],)
+        if any(line.op != "const" or line.value not in _REAL_LINE for line in within):
+            return None  # {x in Z : x > 2}
         found = pieces(node.args[1])
         return ("", found[1]) if found is not None and variable.op == "sym" and found[0] == variable.value else None
     return _solved(node) if op == "rel" else None
@@ -224,7 +226,17 @@ def plain_form(node: Node) -> Node:
         return determinant(Node("matrix", node.args[0].args, "vmatrix")) or node
     if node.op == "matrix" and node.value == "vmatrix":
         return determinant(node) or node
-    return node
+    return members_of_builder(node) if node.op == "builder" else node
+
+
+def members_of_builder(node: Node) -> Node:
+    """{2k : k in {1, 2, 3}} as {2, 4, 6}."""
+    if node.op != "builder" or node.args[1].op != "rel" or node.args[1].value != ("in",):
+        return node
+    letter, given = node.args[1].args
+    if letter.op != "sym" or given.op != "set" or len(given.args) > MAX_CHOICES:
+        return node
+    return Node("set", tuple(substitute(node.args[0], letter.value, member) for member in given.args))
 
 
 def family(node: Node) -> Node:

@@ -15,6 +15,7 @@ from evaluators.comparison.canonical import (
 )
 from evaluators.comparison.intervals import is_infinite, merge
 from evaluators.comparison.ladder import Ladder
+from evaluators.comparison.lines import compare_lines
 from evaluators.comparison.matrices import identity_multiple
 from evaluators.comparison.numeric import value_at
 from evaluators.comparison.other_readings import with_unit_vectors
@@ -38,6 +39,8 @@ class Collected(Ladder):
         a, b = (unnamed(a), b) if b.op == "tuple" else (a, unnamed(b)) if a.op == "tuple" else (a, b)
         if is_set_expression(a) and is_set_expression(b):
             return self.decided(*compare_tables(a, b))
+        if a.op == b.op == "builder" and a.args[0] == b.args[0] and a.args[0].op == "tuple":
+            return self.equal(a.args[1], b.args[1])  # {(x, y) : ...}
         matrices = rows(a), rows(b)
         if (matrices[0] is None) != (matrices[1] is None):
             known, other = (a, b) if matrices[0] is not None else (b, a)
@@ -102,10 +105,11 @@ class Collected(Ladder):
         return self.kinds_differ(a, b)
 
     def in_order(self, a: Sequence[Node], b: Sequence[Node]) -> bool | None:
-        """Two rows of values, place by place."""
+        """Two rows of values, place by place; with a parameter in them, as lines."""
         if len(a) != len(b):
             return self.differ(f"One has {len(a)} components, the other {len(b)}")
-        return self.all(list(zip(a, b)))
+        lines = compare_lines(a, b)
+        return self.all(list(zip(a, b))) if lines is None else self.decided(*lines)
 
     def kinds_differ(self, a: Node, b: Node) -> bool | None:
         """Return False where two answers are of kinds that have no member in common; None for other kinds."""

@@ -10,12 +10,13 @@ from fractions import Fraction
 
 from evaluators.comparison.canonical import COLLECTIONS, elements, family, plain_form
 from evaluators.comparison.collections_ import Collected
+from evaluators.comparison.definitions import has_relations
 from evaluators.comparison.expressions import Scalars
 from evaluators.comparison.growth import growth_of, same_growth
 from evaluators.comparison.ladder import MAX_STEPS
 from evaluators.comparison.piecewise import Piecewise
 from evaluators.comparison.quantities import Measures
-from evaluators.comparison.relations import Relations, has_relations
+from evaluators.comparison.relations import Relations
 from evaluators.parsing.formulas import composition
 from evaluators.parsing.normalize import words
 from evaluators.parsing.read_answer import FORMULA

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from evaluators.comparison.numeric import DIGITS, value_at
 from evaluators.comparison.sampling import mixed_point
-from evaluators.parsing.tree import Node, Unreadable, symbols
+from evaluators.parsing.tree import Node, Unreadable, symbols, walk
 
 MAX_CONSTANTS = 3
 _CONSTANT = re.compile(r"[CcKk]_\{?\d\}?|[CcK]")
@@ -112,3 +112,17 @@ def _in_span(target: list[Any], functions: list[list[Any]]) -> bool:
             for place in range(len(other)):
                 other[place] = other[place] - share * row[place]
     return all(abs(value) < _TINY * 10**5 for value in rest)
+
+
+_ADDED = frozenset(("C", "c", "C_0", "C_1", "c_1"))
+
+
+def has_constant(node: Node) -> bool:
+    """Whether a constant of integration is added to the rest of the tree, and stands nowhere else in it."""
+    letters = [part.value for part in walk(node) if part.op == "sym" and part.value in _ADDED]
+    return node.op == "add" and len(letters) == 1 and Node("sym", (), letters[0]) in node.args
+
+
+def without_constant(node: Node) -> Node:
+    """The tree without its constant of integration."""
+    return Node("add", tuple(part for part in node.args if part.op != "sym" or part.value not in _ADDED))

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from evaluators.comparison.canonical import is_infinite
-from evaluators.comparison.constants import compare_families
+from evaluators.comparison.constants import compare_families, has_constant, without_constant
 from evaluators.comparison.error_bounds import surely_differ
 from evaluators.comparison.ladder import Ladder
 from evaluators.comparison.numeric import (
@@ -441,20 +441,6 @@ def same_family(a: Node, b: Node) -> bool:
     step = second[1] / first[1]
     shift = (second[0] - first[0]) / first[1]
     return bool(abs(abs(step) - 1) < _TINY and near_integer(shift))
-
-
-_CONSTANT = frozenset(("C", "c", "C_0", "C_1", "c_1"))
-
-
-def has_constant(node: Node) -> bool:
-    """Whether a constant of integration is added to the rest of the tree, and stands nowhere else in it."""
-    letters = [part.value for part in walk(node) if part.op == "sym" and part.value in _CONSTANT]
-    return node.op == "add" and len(letters) == 1 and Node("sym", (), letters[0]) in node.args
-
-
-def without_constant(node: Node) -> Node:
-    """The tree without its constant of integration."""
-    return Node("add", tuple(part for part in node.args if part.op != "sym" or part.value not in _CONSTANT))
 
 
 def near_integer(value: Any) -> bool:

@@ -96,3 +96,7 @@ class Ladder:
     def unordered(self, a: Sequence[Node], b: Sequence[Node], distinct: bool) -> bool | None:
         """`Collected.unordered`."""
         raise NotImplementedError
+
+    def in_order(self, a: Sequence[Node], b: Sequence[Node]) -> bool | None:
+        """`Collected.in_order`."""
+        raise NotImplementedError

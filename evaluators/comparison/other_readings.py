@@ -68,6 +68,21 @@ def _with_combinations(node: Node) -> Node:
     return Node(node.op, tuple(map(_with_combinations, node.args)), node.value)
 
 
+def real_powers(a: Node, b: Node) -> Pair | None:
+    """x^{1/3} as the real cube root, defined for negative numbers too, as in calculus."""
+    return _with_real_powers(a), _with_real_powers(b)
+
+
+def _with_real_powers(node: Node) -> Node:
+    args = tuple(map(_with_real_powers, node.args))
+    if node.op == "pow" and node.args[1].op == "num" and symbols(node.args[0]):
+        exponent = Fraction(node.args[1].value)
+        if exponent.denominator > 1 and exponent.denominator % 2:
+            root = Node("root", (args[0], Node("num", (), exponent.denominator)))
+            return root if exponent.numerator == 1 else Node("pow", (root, Node("num", (), exponent.numerator)))
+    return Node(node.op, args, node.value)
+
+
 def rounded_coefficients(a: Node, b: Node) -> Pair | None:
     """0.667x as 2x/3: a decimal among letters stands for a constant of the other side that it shows, as one alone does.
 
@@ -117,5 +132,6 @@ _READINGS: tuple[Callable[[Node, Node], Pair | None], ...] = (
     engineers_unit,
     unit_vectors,
     combinations,
+    real_powers,
     rounded_coefficients,
 )

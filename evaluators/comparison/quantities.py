@@ -35,6 +35,8 @@ class Measures(Ladder):
             return self.measured(a, b)
         quantity, other = (a, b) if a.op == "quantity" else (b, a)
         dimension = dict(quantity.value.dimension)
+        if dimension == {"degree": 1}:  # 150 degrees as an angle, which may be given in radians
+            return self.equal(Node("deg", (quantity.args[0],)), other)
         if other.op == "deg":
             if set(dimension) <= _ANGULAR:
                 return self.equal(quantity.args[0], other.args[0])

@@ -38,6 +38,8 @@ _SCRIPTED = re.compile(f"([{''.join(_SUPERSCRIPTS)}]+)|([{''.join(_SUBSCRIPTS)}]
 _ROOT_OF_NUMBER = re.compile(r"√\s*(\d+(?:\.\d+)?|[A-Za-zπ])")
 _STRUCK = re.compile("[\u0335-\u0338\u0336]")
 _COMPOSED = re.compile("[=<>\u2208\u2264\u2265\u2261]\u0338")  # a stroke through a relation negates it
+_ACCENTS = {"\u0304": "bar", "\u0305": "bar", "\u0302": "hat", "\u20d7": "vec"}
+_ACCENTED = re.compile("([A-Za-z])([\u0302\u0304\u0305\u20d7])")  # x with a bar above it
 _OVERLINED = re.compile("([0-9.]*)((?:[0-9]\u0305)+)")
 
 
@@ -48,6 +50,7 @@ def ascii_signs(text: str) -> str:
     if _STRUCK.search(text):
         text = _COMPOSED.sub(lambda match: unicodedata.normalize("NFC", match[0]), text)
     text = _OVERLINED.sub(lambda match: match[1] + r"\overline{" + match[2].replace("\u0305", "") + "}", text)
+    text = _ACCENTED.sub(lambda match: rf"\{_ACCENTS[match[2]]}{{{match[1]}}}", text)
     text = _ROOT_OF_NUMBER.sub(r"\\sqrt{\1}", text)
     text = _SCRIPTED.sub(_script, text)
     return "".join(char if char.isascii() else _sign(char) for char in text)
@@ -203,6 +206,8 @@ def number_word(text: str) -> int | Fraction | None:
     """The number that English words name: "twenty-one" is 21, "two thirds" 2/3, "fourth" 4; None for anything else."""
     if text in _ORDINALS:
         return _ORDINALS[text]
+    if text == "half":
+        return Fraction(1, 2)
     whole, _, rest = text.partition(" and a ")
     if rest in _DENOMINATORS:
         count = _cardinal(whole)

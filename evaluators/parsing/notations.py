@@ -58,6 +58,13 @@ NOTATIONS = (
         ),
         operator,
     ),
+    ("m", re.compile(r"(?<![a-zA-Z\\])m\s*(?=\\angle)"), ""),  # the measure of an angle
+    (r"\Delta", re.compile(r"\\Delta\s+(?=[A-Z]{3}(?![a-zA-Z]))"), r"\\triangle "),
+    (
+        "circ",  # the composition (f ∘ g)(x)
+        re.compile(r"\(?\s*([a-zA-Z])\s*\\circ\s*([a-zA-Z])\s*\)?\s*\(\s*([a-zA-Z])\s*\)"),
+        r"\1(\2(\3))",
+    ),
     ("Bbb", re.compile(r"\\Bbb\s*\{?\s*([A-Z])\s*\}?"), r"\\mathbb{\1}"),
     (r"\mid", re.compile(r"^.*$", re.DOTALL), bars),
     ("<", re.compile(r"(^|=)\s*<([^<>=]+,[^<>=]+)>\s*$"), r"\1 \\langle \2 \\rangle "),

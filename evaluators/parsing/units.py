@@ -35,6 +35,7 @@ _WRAPPER = re.compile(
 )
 _PIECE = re.compile(r"([A-Za-z°$€£¥₹\-]+)(?:\s*\^\s*\(?([+-]?\d+)\)?|(\d)\b)?|([/*])|(\S)")
 _LETTERS = re.compile(r"[A-Za-z]{2,}")
+_DEGREES_OF = re.compile(r"\bdegrees? ([CF])(?:elsius|ahrenheit)?\b", re.IGNORECASE)
 _MINUS = re.compile(r"- +(?=\d)")
 # What is said of a number and does not measure it: `5 more` is not 5, and neither is `negative 5`.
 _SAID_OF_NUMBERS = """
@@ -116,6 +117,7 @@ def parse_unit(text: str) -> Unit | None:
         .replace("° C", "°C")
         .replace("° F", "°F")
     )
+    plain = _DEGREES_OF.sub(r"°\1", plain)
     plain = plain.replace("\\$", "$").replace("\\", " ")
     plain = _MINUS.sub("-", plain)
     powers: dict[str, int] = {}
