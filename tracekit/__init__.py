@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from tracekit.curation.export import export as export
     from tracekit.curation.ledger import diff as diff
     from tracekit.curation.ledger import why as why
+    from tracekit.curation.operators import exporter as exporter
+    from tracekit.curation.operators import measurement as measurement
+    from tracekit.curation.operators import rule as rule
+    from tracekit.reading.formats import source_format as source_format
     from tracekit.reading.readers import SourceSettings as SourceSettings
     from tracekit.reading.readers import read_source as read_source
     from tracekit.study.run import run_study as run_study
@@ -58,6 +62,10 @@ _MODULES = {
     "export": "tracekit.curation.export",
     "diff": "tracekit.curation.ledger",
     "why": "tracekit.curation.ledger",
+    "exporter": "tracekit.curation.operators",
+    "measurement": "tracekit.curation.operators",
+    "rule": "tracekit.curation.operators",
+    "source_format": "tracekit.reading.formats",
     "SourceSettings": "tracekit.reading.readers",
     "read_source": "tracekit.reading.readers",
     "run_study": "tracekit.study.run",
@@ -90,13 +98,17 @@ __all__ = [
     "curate",
     "diff",
     "export",
+    "exporter",
     "load_settings",
+    "measurement",
     "near_duplicates",
     "read_source",
     "read_table",
     "restore",
+    "rule",
     "run_study",
     "segment",
+    "source_format",
     "why",
     "write_table",
 ]

@@ -21,6 +21,7 @@ from tracekit.core.tables import CURATED, LEDGER, STEPS, VERDICTS, read_table
 from tracekit.curation import ledger
 from tracekit.curation import measurements as measuring
 from tracekit.curation.curate import CurationError, curate, restore
+from tracekit.curation.planning import plan
 from tracekit.curation.settings import CurateSettings
 from tracekit.curation.stage_cache import Stages
 from tracekit.reading.readers import SourceError
@@ -172,12 +173,12 @@ def test_the_same_curation_again_changes_nothing_and_leaves_nothing(recipe: Cura
 
 
 def test_the_plan_says_what_is_made_and_makes_nothing(recipe: CurateSettings) -> None:
-    assert {state for _, state, _ in measuring.plan(recipe)} == {"to do"}
+    assert {state for _, state, _ in plan(recipe)} == {"to do"}
     assert not recipe.output.exists()
     curate(recipe)
-    assert {state for _, state, _ in measuring.plan(recipe)} == {"made"}
+    assert {state for _, state, _ in plan(recipe)} == {"made"}
     other = recipe.model_copy(update={"duplicates": recipe.duplicates.model_copy(update={"n": 4})})
-    assert {name for name, state, _ in measuring.plan(other) if state == "to do"} == {"duplicates"}
+    assert {name for name, state, _ in plan(other) if state == "to do"} == {"duplicates"}
 
 
 def test_traces_are_written_in_groups_that_a_stream_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

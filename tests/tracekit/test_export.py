@@ -9,10 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tracekit.core.tables import CURATED, conform
-from tracekit.curation.export import ARROW_SCHEMAS, ExportSettings, anchored, export
+from tracekit.curation.export import export
+from tracekit.curation.export_formats import FORMATS as ALL_FORMATS
+from tracekit.curation.export_formats import ExportSettings, anchored
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-FORMATS = ("luffy", "verl", "trl-sft", "trl-prompt-completion", "trl-grpo", "trl-dpo", "openrlhf")
+FORMATS = tuple(ALL_FORMATS)
+PARQUET = tuple(name for name, form in ALL_FORMATS.items() if form.schema is not None)
+PAIRS = tuple(name for name, form in ALL_FORMATS.items() if form.each == "pair")
 FACTS = {
     "recipe": "0123456789ab",
     "sources": [{"name": "grade school", "path": "x", "licence": "MIT"}],
@@ -95,7 +99,7 @@ def _types(kind: pa.DataType) -> set[str]:
     return {str(kind).split("<")[0]}.union(*(_types(t) for t in inner))
 
 
-@pytest.mark.parametrize("name", ARROW_SCHEMAS)
+@pytest.mark.parametrize("name", PARQUET)
 def test_no_type_is_large(folder: Path, name: str) -> None:
     for field in pq.read_schema(folder / name / "train.parquet"):
         assert not {t for t in _types(field.type) if t.startswith("large")}
@@ -124,10 +128,10 @@ def test_luffy_columns_have_the_types_of_the_published_file_and_concatenate_with
 def test_datasets_loads_the_folder_by_its_card(folder: Path, tmp_path: Path) -> None:
     import datasets
 
-    for name in ARROW_SCHEMAS:
+    for name in PARQUET:
         loaded = datasets.load_dataset(str(folder), name, cache_dir=str(tmp_path / "cache"))
         assert loaded["train"].num_rows >= 1, name
-        if name != "trl-dpo":
+        if name not in PAIRS:
             assert loaded["validation"].num_rows == 1, name
 
 

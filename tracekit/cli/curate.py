@@ -22,7 +22,8 @@ from tracekit.core.runs import write_text
 from tracekit.core.settings import SettingsError, load_settings
 from tracekit.curation import ledger
 from tracekit.curation.curate import curate, restore
-from tracekit.curation.measurements import plan
+from tracekit.curation.filters import FilterSettings
+from tracekit.curation.planning import plan
 from tracekit.curation.settings import CurateSettings
 from tracekit.reading.readers import iterate_source
 
@@ -34,6 +35,7 @@ def command_curate(
     *overrides: str,
     output: Path | None = None,
     dry_run: bool = False,
+    operators: tuple[str, ...] = (),
     map: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
 ) -> None:
     """Curate teacher traces into a training set whose every decision can be questioned.
@@ -50,11 +52,15 @@ def command_curate(
         The run folder; the same as output=FOLDER.
     dry_run
         Print the stages, which of them are made already, and what the rest will cost; read, but write nothing.
+    operators
+        Python files of your own with @rule, @measurement, @source_format or @exporter; they are run. The same as the
+        setting `operators`.
     map
         Columns of an unknown format, ours=theirs. A path goes into nested values (reply.choices[0].text), `a + b` joins
         two columns, messages[user] takes a role's last turn.
     """
-    settings = curation_of([recipe, *overrides], map, output)
+    words = [recipe, *overrides, *([f"operators={json.dumps(operators)}"] if operators else ())]
+    settings = curation_of(words, map, output)
     if dry_run:
         draw("plan", ("stage", "state", "estimate"), plan(settings))
         return
@@ -152,12 +158,17 @@ def draw_funnel(funnel: dict[str, Any]) -> None:
 def warnings_of(funnel: dict[str, Any], run: Path) -> list[str]:
     """A sentence for each rule that drops a large share of the correct traces, with examples and what to do."""
     return [
-        f"filters.{found['rule']} = {found['threshold']} drops {found['dropped']:,} of {found['correct']:,} correct "
-        f"traces ({found['dropped'] / found['correct']:.0%}), for example "
+        f"{key_of(found['rule'])} = {found['threshold'] or 'on'} drops {found['dropped']:,} of {found['correct']:,} "
+        f"correct traces ({found['dropped'] / found['correct']:.0%}), for example "
         + ", ".join(f"{one['row_id']} ({map_text(one['measured'])})" for one in found["examples"])
-        + f". Look with tracekit why {run} ID; filters.{found['rule']}=off switches the rule off."
+        + f". Look with tracekit why {run} ID; {key_of(found['rule'])}=off switches the rule off."
         for found in funnel["warnings"]
     ]
+
+
+def key_of(rule: str) -> str:
+    """The setting of a filter of ours, or of a rule of the user's."""
+    return f"{'filters' if rule in FilterSettings.model_fields else 'rules'}.{rule}"
 
 
 def empty_result(funnel: dict[str, Any]) -> str:

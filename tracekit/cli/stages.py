@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from json import loads
 from pathlib import Path
 
 import polars as pl
 
+from tracekit.cli.arguments import print_json
 from tracekit.cli.curate import console, draw
 from tracekit.core.tables import STEPS, write_table
 from tracekit.curation.curate import card_facts, settings_of
-from tracekit.curation.export import Format, export, shares_of
+from tracekit.curation.export import export, rows_in, shares_of
+from tracekit.curation.operator_files import own_formats
+from tracekit.curation.operator_stages import operators_of
 from tracekit.reading.readers import SourceSettings, read_source
 from tracekit.text.contamination import contaminated
 from tracekit.text.duplicates import near_duplicates
@@ -92,8 +95,9 @@ def command_contamination(source: str, benchmark: str, *, output: Path, n: int =
     )
 
 
-def command_export(run: Path, *formats: Format) -> None:
-    """Write a curated run in further formats: luffy, verl, trl-sft, trl-prompt-completion, trl-grpo, trl-dpo, openrlhf.
+def command_export(run: Path, *formats: str, operators: tuple[str, ...] = (), json: bool = False) -> None:
+    """Write a curated run in further formats: luffy, verl, trl-sft, trl-prompt-completion, trl-grpo, trl-dpo, openrlhf,
+    prime-rl, llama-factory, llama-factory-dpo, axolotl, axolotl-dpo, or exporters of your own.
 
     Example: tracekit export runs/gsm8k luffy trl-sft
 
@@ -103,8 +107,17 @@ def command_export(run: Path, *formats: Format) -> None:
         The run folder of `tracekit curate`.
     formats
         Those of the recipe where none is named. The folder run/export is replaced whole.
+    operators
+        Python files with @exporter functions; they are run. Those of the recipe where none is named.
+    json
+        Print one JSON object: the folder, and the rows of each format and split.
     """
     settings = settings_of(run)
+    settings = settings.model_copy(update={"operators": operators or settings.operators})
     wanted = settings.export.model_copy(update={"formats": formats or settings.export.formats})
-    funnel = json.loads((run / "funnel.json").read_text(encoding="utf-8"))
-    console.print(str(export(run, shares_of(run), wanted, card_facts(settings, funnel))), soft_wrap=True)
+    funnel = loads((run / "funnel.json").read_text(encoding="utf-8"))
+    folder = export(run, shares_of(run), wanted, card_facts(settings, funnel), own_formats(operators_of(settings)))
+    if json:
+        print_json({"folder": folder, "rows": rows_in(folder)})
+        return
+    console.print(str(folder), soft_wrap=True)

@@ -23,9 +23,11 @@ from tracekit.core.runs import Progress, commit, no_progress, versions, write_te
 from tracekit.core.tables import CURATED, LEDGER, full_disk_told
 from tracekit.curation import measurements as measuring
 from tracekit.curation.decisions import decide_all, gather, read_decisions
-from tracekit.curation.export import export, shares_of
+from tracekit.curation.export import export, formats_of, shares_of
 from tracekit.curation.funnel import Counts, whole_funnel
 from tracekit.curation.ledger import find
+from tracekit.curation.operator_files import load_operators, own_formats
+from tracekit.curation.operator_stages import measure_operators, operators_of
 from tracekit.curation.select import PAIRS
 from tracekit.curation.settings import CurateSettings
 from tracekit.curation.stage_cache import Stages, digest, sweep
@@ -71,6 +73,7 @@ def curate(settings: CurateSettings, *, progress: Progress = no_progress) -> Pat
     """
     if not settings.sources:
         raise CurationError("the recipe names no source; add [[sources]] with path = … .")
+    formats_of(settings.export, own_formats(operators_of(settings)))  # faults are told before anything is read
     run, shared = settings.output, settings.stages or settings.output / "stages"
     with ExitStack() as locks:
         locks.enter_context(_held(run, settings.wait))
@@ -100,18 +103,21 @@ def _held(folder: Path, wait: float) -> Iterator[None]:
 def _curate(settings: CurateSettings, run: Path, stages: Stages, progress: Progress) -> Path:
     sweep(run)
     sweep(stages.folder)
-    measured = measuring.measure_all(settings, stages, progress)
+    measured = measure_operators(settings, measuring.measure_all(settings, stages, progress), stages, progress)
     with full_disk_told(run):
         _publish(settings, run, measured, progress)
         funnel = json.loads((run / "funnel.json").read_text(encoding="utf-8"))
-        export(run, shares_of(run), settings.export, card_facts(settings, funnel))
+        own = own_formats(operators_of(settings))
+        export(run, shares_of(run), settings.export, card_facts(settings, funnel), own)
     progress("export", 1, 1, "")
     return run
 
 
 def recipe_hash(settings: CurateSettings) -> str:
     """What decides the curated set: every setting but where it is written to."""
-    return digest(settings.model_dump(mode="json", exclude={"output", "stages", "data", "workers", "engine", "wait"}))
+    elsewhere = {"output", "stages", "data", "workers", "engine", "wait", "operators"}
+    functions = load_operators(settings.operators).digests()
+    return digest({**settings.model_dump(mode="json", exclude=elsewhere), "operators": functions})
 
 
 def card_facts(settings: CurateSettings, funnel: dict[str, Any]) -> dict[str, Any]:
@@ -194,6 +200,7 @@ def _publish(settings: CurateSettings, run: Path, measured: measuring.Measured, 
         "commit": commit(),
     }
     write_text(run / "run.json", json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    shutil.rmtree(run / "operators", ignore_errors=True)  # of functions that the recipe no longer names
     for name, path in measured.files.items():
         _link(path, run / f"{name}.parquet")
     lost = measured.read("lost")
@@ -224,6 +231,7 @@ def _publish(settings: CurateSettings, run: Path, measured: measuring.Measured, 
 def _link(source: Path, target: Path) -> None:
     """A second name for the stage's file, a copy where the file system has no links."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    target.parent.mkdir(exist_ok=True)
     partial.unlink(missing_ok=True)
     if target.exists() and target.samefile(source):
         return  # a rename between two names of one file does nothing, and would leave both

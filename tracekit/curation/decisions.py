@@ -18,6 +18,7 @@ from tracekit.curation.filters import apply_filters
 from tracekit.curation.funnel import Counts, severe_rules
 from tracekit.curation.ledger import DROP, KEEP, decide, dropped
 from tracekit.curation.measurements import Measured
+from tracekit.curation.operator_stages import rule_decisions, with_rules
 from tracekit.curation.partitions import Partition
 from tracekit.curation.select import pair, select, validation_groups
 from tracekit.curation.settings import CurateSettings
@@ -166,6 +167,7 @@ def _judge_alone(settings: CurateSettings, course: _Course, whole: Whole) -> tup
         course.pass_through("gold", _gold_decisions(whole, course.rows), key="problem_id")
     audited = course.rows
     filtered = apply_filters(audited.with_columns(row_id="trace_id"), settings.filters)
+    filtered = pl.concat([filtered, rule_decisions(settings, audited)])
     course.pass_through("filter", filtered)
     return filtered, audited
 
@@ -196,7 +198,7 @@ def _rows(settings: CurateSettings, measured: Measured, whole: Whole, partition:
     rate = (pl.col("outcome") == "correct").filter(counted).mean().over("problem_id")
     cut_off = pl.col("author").is_in(whole.thinkers.implode()) & ~(pl.col("think_opened") | pl.col("think_closed"))
     fault = pl.when(cut_off).then(pl.lit("no think block, unlike its author's others")).otherwise("think_fault")
-    return rows.with_columns(rate.alias("pass_rate"), think_fault=fault)
+    return with_rules(settings, measured, rows.with_columns(rate.alias("pass_rate"), think_fault=fault), partition)
 
 
 #: An author of at least so many traces writes a think block always where so large a share of them has one, or where so

@@ -1,83 +1,68 @@
-"""Curated set → the trainers' formats, with exact nested types.
+"""Curated set → the trainers' formats and a data set card.
 
-Types are Arrow's `list` and `string`, never `large_list` and `large_string`: `datasets` cannot concatenate
-the two kinds. A target that is too long is dropped and counted, never cut.
+A target that is too long is dropped and counted, never cut.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
 from tracekit.core.folders import replace_folder
 from tracekit.core.runs import write_text
-from tracekit.core.settings import Settings
+from tracekit.core.settings import SettingsError
+from tracekit.curation.export_formats import FORMATS, ExportFormat, ExportSettings, Row
 
-Format = Literal["luffy", "verl", "trl-sft", "trl-prompt-completion", "trl-grpo", "trl-dpo", "openrlhf"]
-
-
-class ExportSettings(Settings):
-    """What is written to RUN/export: one folder a format, one file a split."""
-
-    formats: tuple[Format, ...] = Field(("luffy",), description="formats to write")
-    max_target_tokens: int | None = Field(
-        None,
-        ge=1,
-        description=(
-            "longer responses are left out of the formats that train on them, and counted in the card; None: "
-            "none is left out"
-        ),
-    )
-    system_prompt: str = Field("", description="first message of every prompt; empty: none")
-    ability: str = Field("math", description="value of verl's column `ability`")
-
-
-Row = dict[str, Any]
 #: Rows that are made and written at a time, and about how many bytes of responses.
 ROW_GROUP, SLICE_BYTES = 2_000, 32 * 2**20
-
-_MESSAGES = pa.list_(pa.struct([("content", pa.string()), ("role", pa.string())]))
-_VERL = [
-    ("data_source", pa.string()),
-    ("prompt", _MESSAGES),
-    ("ability", pa.string()),
-    ("reward_model", pa.struct([("ground_truth", pa.string()), ("style", pa.string())])),
-    ("extra_info", pa.struct([("index", pa.int64()), ("split", pa.string())])),
-]
-
-#: Column types of each Parquet format. LUFFY's are those of its published validation file, and `target`.
-ARROW_SCHEMAS: dict[str, pa.Schema] = {
-    "luffy": pa.schema([*_VERL[:2], ("target", _MESSAGES), *_VERL[2:]]),
-    "verl": pa.schema(_VERL),
-    "trl-sft": pa.schema([("messages", _MESSAGES)]),
-    "trl-prompt-completion": pa.schema([("prompt", _MESSAGES), ("completion", _MESSAGES)]),
-    "trl-grpo": pa.schema([("prompt", _MESSAGES), ("solution", pa.string())]),
-    "trl-dpo": pa.schema([("prompt", _MESSAGES), ("chosen", _MESSAGES), ("rejected", _MESSAGES)]),
-}
-
 
 #: A partition's curated rows (CURATED) and DPO pairs.
 Share = tuple[pl.DataFrame, pl.DataFrame]
 
 
-def export(run: Path, shares: Iterable[Share], settings: ExportSettings, facts: dict[str, Any]) -> Path:
+def export(
+    run: Path,
+    shares: Iterable[Share],
+    settings: ExportSettings,
+    facts: dict[str, Any],
+    own: Mapping[str, ExportFormat] | None = None,
+) -> Path:
     """Write every format and the card into run/export; the folder is replaced whole.
 
-    shares: the curated set a partition at a time. facts: what the card says of recipe, sources and funnel.
+    Parameters
+    ----------
+    run
+        The run folder of `tracekit curate`.
+    shares
+        The curated set a partition at a time: CURATED, and pairs (problem_id, chosen, rejected).
+    settings
+        Which formats, and what they share.
+    facts
+        What the card says of recipe, sources and funnel.
+    own
+        Exporters of the user's, by name.
+
+    Raises
+    ------
+    SettingsError
+        If a format is unknown.
+    FolderError
+        If run/export holds files that no export wrote.
     """
+    forms = formats_of(settings, own or {})
     final = run / "export"
     with replace_folder(final, "export") as folder, ExitStack() as files:
-        formats = {name: _Written(name, folder / name, files) for name in settings.formats}
+        formats = {name: _Written(form, folder / name, files) for name, form in forms.items()}
         too_long = 0
         for curated, pairs in shares:
             too_long += _too_long(curated, settings).height
@@ -85,8 +70,23 @@ def export(run: Path, shares: Iterable[Share], settings: ExportSettings, facts: 
                 written.add(curated, pairs, settings)
         files.close()
         counts: dict[str, dict[str, int]] = {name: dict(written.counts) for name, written in formats.items()}
-        write_text(folder / "README.md", _card(facts, counts, too_long, settings))
+        for name, form in forms.items():
+            if counts[name]:
+                for file, text in form.beside(counts[name], settings).items():
+                    write_text(folder / name / file, text)
+        write_text(folder / "README.md", _card(facts, counts, too_long, settings, forms))
     return final
+
+
+def formats_of(settings: ExportSettings, own: Mapping[str, ExportFormat]) -> dict[str, ExportFormat]:
+    """The formats that the settings name. Raises SettingsError on one that nobody knows."""
+    known = {**FORMATS, **own}
+    for name in settings.formats:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+            raise SettingsError(f"export.formats: {name!r} is no format; {hint}")
+    return {name: known[name] for name in settings.formats}
 
 
 def shares_of(run: Path) -> Iterator[Share]:
@@ -103,19 +103,19 @@ def shares_of(run: Path) -> Iterator[Share]:
 class _Written:
     """The files of one format, one a split, and how many rows each holds."""
 
-    def __init__(self, name: Format, folder: Path, files: ExitStack) -> None:
-        self._name, self._folder, self._files = name, folder, files
+    def __init__(self, form: ExportFormat, folder: Path, files: ExitStack) -> None:
+        self._form, self._folder, self._files = form, folder, files
         self._writers: dict[str, Callable[[list[Row]], object]] = {}
         self.counts: Counter[str] = Counter()
 
     def add(self, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings) -> None:
         """Write a share's rows, made a slice at a time, to bound memory."""
         longest = int(curated["response"].str.len_bytes().mean() or 1) + 1  # type: ignore[arg-type]
-        rows = rows_of(self._name, curated, pairs, settings, self.counts.total())
+        rows = rows_of(self._form, curated, pairs, settings, self.counts.total())
         for some in batched(rows, max(1, min(ROW_GROUP, SLICE_BYTES // longest))):
             for split in dict.fromkeys(row["split"] for row in some):
                 if split not in self._writers:
-                    self._writers[split] = _open(self._name, self._folder, split, self._files)
+                    self._writers[split] = _open(self._form, self._folder, split, self._files)
                 of_split = [row["row"] for row in some if row["split"] == split]
                 self._writers[split](of_split)
                 self.counts[split] += len(of_split)
@@ -129,92 +129,34 @@ def batched(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 
 def rows_of(
-    name: str, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings, first: int = 0
+    form: ExportFormat, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings, first: int = 0
 ) -> Iterator[Row]:
     """A format's rows as plain values, each with the split it belongs to: {"split": …, "row": …}.
 
     first: index of the first row among the rows of all shares.
     """
+    for index, row in enumerate(_chosen(form, curated, pairs, settings), start=first):
+        made = form.make(row, index, settings)
+        if made is not None:
+            yield {"split": row["split"], "row": made}
+
+
+def _chosen(form: ExportFormat, curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings) -> Iterable[Row]:
+    """The rows of CURATED that a format is made of."""
+    if form.each == "problem":
+        return curated.unique("problem_id", keep="first", maintain_order=True).iter_rows(named=True)
     fitting = curated.join(_too_long(curated, settings).select("trace_id"), on="trace_id", how="anti")
+    if form.each == "pair":
+        return _paired(fitting, pairs)
     good = fitting.filter(pl.col("correct").fill_null(True) | ~pl.col("trace_id").is_in(pairs["rejected"].implode()))
-    if name == "trl-dpo":
-        yield from _dpo(fitting, pairs, settings)
-        return
-    if name in ("verl", "trl-grpo"):
-        good = curated.unique("problem_id", keep="first", maintain_order=True)
-    make = _MAKERS[name]
-    for index, row in enumerate(good.iter_rows(named=True, buffer_size=ROW_GROUP), start=first):
-        yield {"split": row["split"], "row": make(row, index, settings)}
+    return good.iter_rows(named=True, buffer_size=ROW_GROUP)
 
 
-def anchored(gold: str) -> str:
-    r"""A gold in the form that answer parsers read for certain: `\boxed{…}`, unless it holds a box already."""
-    return gold if "\\boxed" in gold else f"\\boxed{{{gold}}}"
-
-
-def _prompt(problem: str, settings: ExportSettings) -> list[Row]:
-    system = [_message("system", settings.system_prompt)] if settings.system_prompt else []
-    return [*system, _message("user", problem)]
-
-
-def _message(role: str, content: str) -> Row:
-    return {"content": content, "role": role}
-
-
-def _verl(row: Row, index: int, settings: ExportSettings) -> Row:
-    return {
-        "data_source": row["source"],
-        "prompt": _prompt(row["problem"], settings),
-        "ability": settings.ability,
-        "reward_model": {"ground_truth": row["gold"], "style": "rule"},
-        "extra_info": {"index": index, "split": row["split"]},
-    }
-
-
-def _luffy(row: Row, index: int, settings: ExportSettings) -> Row:
-    return {**_verl(row, index, settings), "target": [_message("assistant", row["response"])]}
-
-
-def _sft(row: Row, index: int, settings: ExportSettings) -> Row:
-    return {"messages": [*_prompt(row["problem"], settings), _message("assistant", row["response"])]}
-
-
-def _prompt_completion(row: Row, index: int, settings: ExportSettings) -> Row:
-    return {"prompt": _prompt(row["problem"], settings), "completion": [_message("assistant", row["response"])]}
-
-
-def _grpo(row: Row, index: int, settings: ExportSettings) -> Row:
-    return {"prompt": _prompt(row["problem"], settings), "solution": anchored(row["gold"])}
-
-
-def _openrlhf(row: Row, index: int, settings: ExportSettings) -> Row:
-    prompt = "\n\n".join(part for part in (settings.system_prompt, row["problem"]) if part)
-    return {"input": prompt, "output": row["response"], "label": row["gold"]}
-
-
-def _dpo(curated: pl.DataFrame, pairs: pl.DataFrame, settings: ExportSettings) -> Iterable[Row]:
+def _paired(curated: pl.DataFrame, pairs: pl.DataFrame) -> Iterator[Row]:
     place = {name: row for row, name in enumerate(curated["trace_id"])}
     for chosen, rejected in pairs.select("chosen", "rejected").iter_rows():
         if chosen in place and rejected in place:
-            row = curated.row(place[chosen], named=True)
-            yield {
-                "split": row["split"],
-                "row": {
-                    "prompt": _prompt(row["problem"], settings),
-                    "chosen": [_message("assistant", row["response"])],
-                    "rejected": [_message("assistant", curated["response"][place[rejected]])],
-                },
-            }
-
-
-_MAKERS: dict[str, Callable[[Row, int, ExportSettings], Row]] = {
-    "luffy": _luffy,
-    "verl": _verl,
-    "trl-sft": _sft,
-    "trl-prompt-completion": _prompt_completion,
-    "trl-grpo": _grpo,
-    "openrlhf": _openrlhf,
-}
+            yield {**curated.row(place[chosen], named=True), "rejected": curated["response"][place[rejected]]}
 
 
 def _too_long(curated: pl.DataFrame, settings: ExportSettings) -> pl.DataFrame:
@@ -222,23 +164,50 @@ def _too_long(curated: pl.DataFrame, settings: ExportSettings) -> pl.DataFrame:
     return curated.filter(pl.col("token_count") > limit) if limit is not None else curated.clear()
 
 
-def _open(name: str, folder: Path, split: str, files: ExitStack) -> Callable[[list[Row]], object]:
+def _open(form: ExportFormat, folder: Path, split: str, files: ExitStack) -> Callable[[list[Row]], object]:
     """A file of one split, closed with `files`; the function that writes rows to it."""
     folder.mkdir(parents=True, exist_ok=True)
-    if name == "openrlhf":
-        file = files.enter_context((folder / f"{split}.jsonl").open("w", encoding="utf-8"))
+    path = folder / f"{split}{form.suffix}"
+    if form.schema is None:
+        file = files.enter_context(path.open("w", encoding="utf-8"))
         return lambda rows: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    schema = ARROW_SCHEMAS[name]
-    writer = files.enter_context(pq.ParquetWriter(folder / f"{split}.parquet", schema))
-    return lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    writer = files.enter_context(pq.ParquetWriter(path, form.schema))
+    return lambda rows: writer.write_table(_table(rows, form.schema, path))
 
 
-def _card(facts: dict[str, Any], written: dict[str, dict[str, int]], too_long: int, settings: ExportSettings) -> str:
+def _table(rows: list[Row], schema: pa.Schema, path: Path) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(rows, schema=schema)
+    except (pa.ArrowException, TypeError) as error:  # rows of a user's exporter
+        raise SettingsError(f"export format {path.parent.name}: a row does not fit its schema: {error}.") from error
+
+
+def rows_in(folder: Path) -> dict[str, dict[str, int]]:
+    """Format → split → rows, of a folder that `export` wrote."""
+    counts: dict[str, dict[str, int]] = {}
+    for path in sorted([*folder.glob("*/*.parquet"), *folder.glob("*/*.jsonl")]):
+        of_format = counts.setdefault(path.parent.name, {})
+        if path.suffix == ".parquet":
+            of_format[path.stem] = pq.read_metadata(path).num_rows
+        else:
+            with path.open("rb") as lines:
+                of_format[path.stem] = sum(1 for _ in lines)
+    return counts
+
+
+def _card(
+    facts: dict[str, Any],
+    written: dict[str, dict[str, int]],
+    too_long: int,
+    settings: ExportSettings,
+    formats: Mapping[str, ExportFormat],
+) -> str:
     configs = "\n".join(
         f"- config_name: {name}\n  data_files:\n"
-        + "\n".join(f"  - split: {split}\n    path: {name}/{split}.*" for split in splits)
+        + "\n".join(f"  - split: {split}\n    path: {name}/{split}.parquet" for split in splits)
         for name, splits in written.items()
-        if splits and name in ARROW_SCHEMAS  # `datasets` reads one kind of file a folder: JSONL is loaded by its path
+        if splits
+        and formats[name].schema is not None  # `datasets` reads one kind of file a folder: JSONL is loaded by its path
     )
     funnel = facts["funnel"]
     stages = "\n".join(

@@ -11,12 +11,12 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from tracekit.core.runs import Progress, no_progress
+from tracekit.core.runs import Progress
 from tracekit.core.tables import STEPS, VERDICTS, Schema
 from tracekit.curation.partitions import Partition, partitions_of
 from tracekit.curation.ray_engine import for_each_on_ray
 from tracekit.curation.settings import ContaminationSettings, CurateSettings
-from tracekit.curation.sources import files_of, source_inputs, source_stage
+from tracekit.curation.sources import source_inputs, source_stage
 from tracekit.curation.stage_cache import Plan, Stages, digest
 from tracekit.curation.streams import Slices, join_tables, table_writer, write_frames
 from tracekit.curation.verify import audit_golds, policy_digest, verifier_version, verify_traces
@@ -99,38 +99,6 @@ def measure_all(settings: CurateSettings, stages: Stages, progress: Progress) ->
     return Measured(files, unit, sources / "reading.json", partitions)
 
 
-#: Characters a second on one core, by which a plan is estimated: measured with benchmarks/curation.py's tables
-#: and GSM8K on a 2-core virtual machine.
-SPEEDS = {
-    "sources": 60e6,
-    "segment": 7e6,
-    "measures": 60e6,
-    "golds": 50e6,
-    "verify": 4e6,
-    "duplicates": 40e6,
-    "contamination": 50e6,
-}
-
-
-def plan(settings: CurateSettings) -> list[tuple[str, str, str]]:
-    """(stage, "made" or "to do", estimated seconds) of the measuring stages; nothing is made."""
-    stages = Plan(settings.stages or settings.output / "stages")
-    measure_all(settings, stages, no_progress)
-    size = sum(_characters(file) for source in settings.sources for file in files_of(source, settings.data))
-    return [
-        (name, "made" if made else "to do", "" if made else f"{size / SPEEDS[name.split('.')[0]]:,.0f} s")
-        for name, made in stages.stages.items()
-    ]
-
-
-def _characters(file: Path) -> int:
-    """Size of the text: what Parquet's footer says of its columns unpacked, else the file's size."""
-    if not file.name.endswith(".parquet"):
-        return file.stat().st_size * (4 if file.suffix in (".gz", ".zst") else 1)
-    footer = pq.read_metadata(file)
-    return sum(footer.row_group(group).total_byte_size for group in range(footer.num_row_groups))
-
-
 def _segments(settings: CurateSettings, sources: Path, stages: Stages, progress: Progress) -> Path:
     """Steps as the source gives them, segmented here where it gives none; and what they add up to."""
     segmenters = Segmenters(settings.local_workers)
@@ -146,7 +114,7 @@ def _segments(settings: CurateSettings, sources: Path, stages: Stages, progress:
     inputs = {"version": VERSIONS["segment"], "sources": sources.name}
     batches = Batches(sources, SEGMENT_BATCH, work, {"steps": STEPS, "step_counts": STEP_COUNTS})
     with segmenters:
-        return _in_batches(stages, "segment", inputs, batches, settings.engine, progress)
+        return in_batches(stages, "segment", inputs, batches, settings.engine, progress)
 
 
 def _step_counts(steps: pl.DataFrame) -> pl.DataFrame:
@@ -242,7 +210,7 @@ def _verdicts(settings: CurateSettings, sources: Path, golds: Path, stages: Stag
 
         inputs = {"version": VERSIONS["verify"], "sources": sources.name, **_verifier(name)}
         batches = Batches(sources, settings.verify.batch, work, {"verdicts": VERDICTS})
-        parts.append(_in_batches(stages, "verify", inputs, batches, settings.engine, progress))
+        parts.append(in_batches(stages, "verify", inputs, batches, settings.engine, progress))
     if len(parts) == 1:
         return parts[0]
 
@@ -403,7 +371,7 @@ class Batches:
         return [Piece(one, *ends) for one in partitions_of(self.sources) for ends in one.pieces(self.size)]
 
 
-def _in_batches(
+def in_batches(
     stages: Stages, name: str, inputs: dict[str, Any], batches: Batches, engine: str, progress: Progress
 ) -> Path:
     """A stage made of batches, each a small stage of its own until all are there: a kill costs the one at work."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from tracekit.core.settings import Settings
-from tracekit.curation.export import ExportSettings
+from tracekit.curation.export_formats import ExportSettings
 from tracekit.curation.filters import FilterSettings, Switchable
 from tracekit.curation.select import SelectSettings
 from tracekit.curation.verify import VerifySettings
@@ -108,6 +108,14 @@ class CurateSettings(Settings):
         description=(
             "seconds to wait for another curation that holds the run folder or the folder of stages; 0: do not wait"
         ),
+    )
+    operators: tuple[str, ...] = Field(
+        default=(),
+        description="Python files, or entry points of `tracekit.operators`, with rules, measurements, formats and "
+        "exporters of your own; they are run",
+    )
+    rules: dict[str, Any] = Field(
+        default_factory=dict, description='thresholds of your own rules, NAME = value; "off" switches a rule off'
     )
 
     @property

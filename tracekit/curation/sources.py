@@ -12,6 +12,7 @@ import polars as pl
 from tracekit.core.ids import file_digest
 from tracekit.core.runs import Progress, write_text
 from tracekit.core.tables import PROBLEMS, STEPS, TRACES, empty
+from tracekit.curation.operator_files import load_operators
 from tracekit.curation.partitions import Partition, Spill, write_partitions
 from tracekit.curation.settings import CurateSettings
 from tracekit.curation.stage_cache import Stages
@@ -52,8 +53,11 @@ def source_stage(settings: CurateSettings, stages: Stages, progress: Progress) -
         write_partitions(_write_traces(spill, same, folder), folder)
         shutil.rmtree(folder / "spill")
 
-    inputs = [source_inputs(source, settings.data) for source in settings.sources]
-    return stages.build("sources", {"version": VERSION, "sources": inputs}, make)
+    inputs: dict[str, Any] = {"version": VERSION}
+    inputs["sources"] = [source_inputs(source, settings.data) for source in settings.sources]
+    if own_formats := load_operators(settings.operators).format_digests():
+        inputs["formats"] = own_formats
+    return stages.build("sources", inputs, make)
 
 
 def _write_traces(spill: Spill, same: pl.DataFrame, folder: Path) -> list[Partition]:
