@@ -108,6 +108,7 @@ def measurement(function: Function | None = None, *, name: str = "") -> Any:
 
     Examples
     --------
+    >>> from tracekit import measurement
     >>> @measurement
     ... def exclamation_marks(response: str) -> int:
     ...     return response.count("!")
@@ -138,6 +139,7 @@ def rule(function: Function | None = None, *, name: str = "", reason: str = "") 
 
     Examples
     --------
+    >>> from tracekit import rule
     >>> @rule(reason="shouts")
     ... def quiet(response: str, threshold: int = 3) -> bool:
     ...     return response.count("!") <= threshold
@@ -170,6 +172,7 @@ def exporter(
 
     Examples
     --------
+    >>> from tracekit import exporter
     >>> @exporter(name="question-answer")
     ... def question_answer(problem: str, response: str) -> dict:
     ...     return {"q": problem, "a": response}

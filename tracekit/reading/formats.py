@@ -430,11 +430,13 @@ def source_format(
 
     Examples
     --------
+    >>> import polars as pl
+    >>> from tracekit import source_format
     >>> @source_format("quiz", "frage", "antwort")
     ... def read_quiz(frame: pl.DataFrame) -> pl.DataFrame:
     ...     return frame.select(problem="frage", gold="antwort")
-    >>> detect(pl.DataFrame({"frage": ["2 + 2?"], "antwort": ["4"]}), "quiz.csv").name
-    'quiz'
+    >>> read_quiz(pl.DataFrame({"frage": ["2 + 2?"], "antwort": ["4"]})).to_dicts()
+    [{'problem': '2 + 2?', 'gold': '4'}]
     """
 
     def register(read: Reader) -> Reader:
