@@ -29,7 +29,25 @@ _REVISED = re.compile(
 )
 DENIED = joined("denied_before")
 DENIED_AFTER = joined("denied_after")
-_DENIAL_PARTS = ("no", "n't", "ne", "than", "inst", "pas", "nich", "kein", "ni")  # a search by words is cheap
+_DENIAL_PARTS = (
+    "moins",
+    "plus",
+    "mehr",
+    "wenig",
+    "dest",
+    "chstens",
+    "menos",
+    "de ",
+    "no",
+    "n't",
+    "ne",
+    "than",
+    "inst",
+    "pas",
+    "nich",
+    "kein",
+    "ni",
+)  # a search by words is cheap
 _GUESS_PARTS = (
     "may", "might", "doubt",
     "could", "perhaps", "pos", "candidate", "guess", "quiz", "tal vez", "puede", "prob", "viel",

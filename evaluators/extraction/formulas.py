@@ -13,7 +13,7 @@ FORMULA = re.compile(
 ONE_FORMULA = re.compile(r"\$(?!\$)[^$\n\\]*(?:\\[^$\n][^$\n\\]*)*\$", re.ASCII)
 PROSE = re.compile(r"[A-Za-z]{2,}")
 COMMAND = re.compile(r"\\[a-zA-Z]+ ?(?:\{[^{}]{0,200}\})?")
-_MATHEMATICAL = frozenset(FUNCTIONS) | frozenset(CONSTANTS) | GREEK | {"inf", "oo", "frac", "mod"}
+_MATHEMATICAL = frozenset(FUNCTIONS) | frozenset(CONSTANTS) | GREEK | {"inf", "oo", "frac", "mod", "sqrt", "cbrt"}
 GLUE = re.compile(r"\s{0,3}(?:,\s{0,3}(?:and|or)\b|,|;|and\b|or\b|&)\s{0,3}", re.IGNORECASE)
 _UNIT_AFTER = re.compile(r"\s{0,3}\(?(or\b[^.\n]{1,40}|[A-Za-z°%][A-Za-z/°^0-9 ]{0,24})(?=[.,;\n]|$|\*)")
 _NOT_UNIT = re.compile(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from evaluators.extraction.candidates import Extracted
-from evaluators.extraction.doubt import CORRECTION, DENIED_AFTER, HEDGE, is_denied, revised
+from evaluators.extraction.doubt import CORRECTION, DENIED_AFTER, HEDGE, is_denied, is_guess, revised
 from evaluators.extraction.formulas import FORMULA, PROSE, first_of_run, formulas_from
 from evaluators.extraction.languages import Language, announcements, stated_value
 from evaluators.extraction.languages.english import ANSWER, CHOSEN, LABEL, OPTION, ROOTS
@@ -20,7 +20,8 @@ _STOP = re.compile(
     r"\n|(?<=[^.\s])\.(?=\s+[A-Z\\$*]|\s*$)|\.(?=\s(?:I hope|Therefore|So|Thus|This|We|Let))|[!?](?=\s|$)|<\|"
 )
 _AFTER = re.compile(
-    r",? (?:because|since|as|so|which|where|when|but|given|after|for which|that|not|rather than|"
+    r" [—–] (?=[A-Za-z]{2})|[,;]? (?:because|since|as|so|which|where|when|but|given|after|for which|that|this|"
+    r"i\.e|namely|not|rather than|"
     r"instead of)\b| \((?:since|because|as|not|rather|verified|checked|confirmed|by|from|using|see|after|assuming)"
     r"\b",
     re.IGNORECASE,
@@ -29,6 +30,7 @@ _THEN_WORDS = re.compile(
     r"([-−+]?[$€£]?\d[\d,.]*(?<=\d)%?(?: [A-Za-z]{2,15}){0,2}), ?([a-z]{2,}\b.*)", re.DOTALL
 )  # 72, in total
 _CHEERS = re.compile(r"[\s*_]*[✅✓✔☑🎉🎊🎯😀-😊🙂👍💯\ufe0f]+\s*\Z")  # **Answer: 5** ✅
+_STARS = re.compile(r"(?<!\w)\*\*|\*\*(?!\w)")  # **B**: 12; not x**2
 _VALUE = re.compile(r"[-−+(]?\s?(?:[$€£]\s?)?\d|\\|\$")
 _FILLER = re.compile(
     r"(?:[ \t:*_>]|\n\s{0,5}(?:[-•] )?|\\(?=\n)|&|(?:therefore|thus|so|hence|(?:equals? (?:to)?)|exactly|"
@@ -40,7 +42,7 @@ _FILLER = re.compile(
 def last_statement(text: str) -> Extracted | None:
     """The last `#### 72`, "the answer is 72" or `Answer: 72`."""
     hashed = hashed_answer(text) if "####" in text else None
-    if hashed is not None:
+    if hashed is not None and not ANSWER.match(hashed.removeprefix("The ").removeprefix("the ")):
         return Extracted(hashed, "hashes")
     lowered = text.lower()
     if "option" in lowered or "choice" in lowered or "answer" in lowered:
@@ -64,7 +66,7 @@ def announced(text: str) -> Iterator[tuple[int, str]]:
         stated = statement_after(text, end)
         if language is not None:
             stated = stated_value(stated, language)
-        if stated and not _denied_in(text, end, stated):
+        if stated and not _denied_in(text, end, stated) and not is_guess(text, end):
             yield end, stated
 
 
@@ -133,7 +135,7 @@ def statement_after(text: str, start: int) -> str:
         return formulas_from(rest, formula)
     stop = _STOP.search(rest)
     sentence = _CHEERS.sub("", rest[: stop.start()] if stop else rest).strip().strip("*_ ").strip()
-    sentence = _to_the_point(sentence)
+    sentence = _to_the_point(_STARS.sub("", sentence) if "**" in sentence else sentence)
     inside = list(FORMULA.finditer(sentence))
     if inside and not HEDGE.search(sentence):
         around = sentence[: inside[0].start()] + sentence[inside[-1].end() :]

@@ -24,6 +24,10 @@ PLAIN = re.compile(
     + _NUMBER.pattern,
     re.IGNORECASE,
 )
+_LEFT = re.compile(r"(?:[^\s,;:=]{1,30} ?[-+−*/×·÷^] )*[^\s,;:=]*\Z")  # sqrt(5) - 1, n(n+1)/2
+_RIGHT = re.compile(r"[^\s,;:=?!]*(?: [-+−*/×·÷^] ?[^\s,;:=?!]{1,30})*")
+_LETTERS = re.compile(r"[A-Za-z√∛π²³]")
+_COMPARED = re.compile(r"\b[a-zA-Z] ?(?:[<>]=?|[≤≥≠]|!=) ?\Z")  # x ≤ 3
 _RUN = re.compile(  # 2√3, π/6, 6.02 × 10²³: a number that is a part of a formula is no answer
     r"[-−(]?[\d√∛π(][\d.,√∛π()⁰¹²³⁴⁵⁶⁷⁸⁹⁻/^*]*(?: ?[×·÷*/^] ?[-−(]?[\d√∛π(][\d.,√∛π()⁰¹²³⁴⁵⁶⁷⁸⁹⁻/^*]*)*"
 )
@@ -34,13 +38,14 @@ _UNIT_BEHIND = re.compile(
 _NUMBER_WORD = "|".join(NUMBER_WORDS)
 _PART = "hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?"
 _NUMBERS_IN_WORDS = re.compile(
-    rf"\b(?:{_NUMBER_WORD})\b(?:[ -](?:and (?:a )?)?(?:{_NUMBER_WORD}|hundred|thousand|million|{_PART})\b)*",
+    rf"\b(?:(?:negative|minus) )?(?:{_NUMBER_WORD})\b"
+    rf"(?:[ -](?:and (?:a )?)?(?:{_NUMBER_WORD}|hundred|thousand|million|{_PART})\b)*",
     re.IGNORECASE,
 )
 _LAST_SENTENCE = re.compile(r"[^.!?\n]*[.!?]?\s*\Z")
 _SPELLED_OUT = re.compile(r"\b(?:is|are|equals|has|have|was|were|therefore) ([A-Za-z]+(?:[ -][A-Za-z]+){0,4})\.?\s*$")
 _SAYS = re.compile(
-    r"(?:The|It|So|Thus|Hence|Therefore)\b[^.\n]{0,60} (?:is|was|will be) (?!not\b)((?:an? |the )?[A-Za-z]+)\.?"
+    r"(?:The|It|So|Thus|Hence|Therefore)\b[^.\n]{0,60} (?:is|was|will be|must be) (?!not\b)((?:an? |the )?[A-Za-z]+)\.?"
 )
 _ROUNDED = re.compile(r"\b(?:about|approximately|roughly|around)\s+\$?-?[\d.,]+", re.IGNORECASE)
 _EXPRESSION = re.compile(r"(?:\b(?:is|equals)|=)\s+([^\s,;$]{1,60}(?: ?[-+*/] ?[^\s,;$]{1,60}){0,6}?)\.?\s*$")
@@ -180,6 +185,9 @@ def last_number(text: str) -> Extracted | None:
     counted = _COUNTED.match(text, last.end()) if not text.isascii() else None
     value = without_counter(last[0] + counted[0]) if counted else last[0]  # 5厘米 as 5 cm
     value = value if FOREIGN_PROSE.search(value) is None else last[0]
+    compared = _COMPARED.search(text, max(0, last.start() - 8), last.start())
+    if compared:
+        return Extracted(compared[0] + last[0], "number")
     if candidates or qualified or counted:
         return Extracted(candidates or (qualified[0] if qualified else "") + value, "number")
     return Extracted(_formula_around(text, last) or _with_unit(text, found), "number")
@@ -188,6 +196,11 @@ def last_number(text: str) -> Extracted | None:
 def _formula_around(text: str, number: re.Match[str]) -> str:
     """The formula in plain signs that a number is a part of; "" where it stands alone."""
     start = max(0, number.start() - 60)
+    left, right = _LEFT.search(text, start, number.start()), _RIGHT.match(text, number.end(), number.end() + 60)
+    formula = (left[0] if left else "") + number[0] + (right[0] if right else "")
+    formula = formula.strip("*_`\"'").rstrip(".")
+    if formula != number[0] and _LETTERS.search(formula) and not prose_words(formula):
+        return formula
     for run in _RUN.finditer(text, start, number.end() + 60):
         if run.end() >= number.end():
             whole_run = run[0].rstrip(".,")

@@ -204,6 +204,10 @@ _ORDINALS = {word: value for value, word in enumerate(["first", "second", *_PART
 
 def number_word(text: str) -> int | Fraction | None:
     """The number that English words name: "twenty-one" is 21, "two thirds" 2/3, "fourth" 4; None for anything else."""
+    sign, _, size = text.partition(" ")
+    if sign in ("negative", "minus"):
+        value = number_word(size) if not size.startswith(("negative", "minus")) else None
+        return None if value is None else -value
     if text in _ORDINALS:
         return _ORDINALS[text]
     if text == "half":

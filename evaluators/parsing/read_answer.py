@@ -67,7 +67,8 @@ _LABEL = re.compile(
     r"^(?:\\(?:text|mathrm|textbf|mbox)\s*\{\s*[A-Za-z][^{}=]{2,40}\}(?: ?\([A-Za-z]{1,3}\))?\s*[=:]|"
     r"\\text\s*\{\s*[A-Za-z][A-Za-z ]{2,40}(?:[=:]| is| are| has| have| equals)\s*\}|"
     r"\\text\s*\{\s*(?:vertex|point|cent(?:er|re)|focus|foci|midpoint|domain|range)(?: at)?\s*\}|"
-    r"[Tt]here (?:is|are) (?:exactly |only )?(?=\d)|[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
+    r"[Tt]here (?:is|are) (?:exactly |only )?(?=\d)|"
+    r"(?!wrong|incorrect|false|not )[A-Z]?[a-z]{3,}(?: [a-z]+){0,4} ?[=:])\s*(?=\S)"
 )
 _EVENT = re.compile(
     r"(?:\\(?:mathbb|mathrm|mathbf|mathsf|operatorname|text)\s*\{\s*(?:P|Pr|E|Var|Cov)\s*\}|\\Pr|Pr|P|E|Var)"

@@ -64,11 +64,11 @@ def announcements(text: str, lowered: str) -> list[tuple[int, Language]]:
 
 def stated_value(sentence: str, language: Language | None) -> str:
     """Return what a sentence of a language says without its copula, counter words and decimal comma."""
-    sentence = sentence.strip().rstrip("。．.!！").strip()
-    if language is not None:
-        sentence = sentence.strip("*_ ")
+    sentence = sentence.strip().rstrip("。．.!！").strip().lstrip("→⇒➜ ").strip()
     if language is None or language.copula:
-        sentence = _COPULA.sub("", sentence).strip()
+        sentence = _COPULA.sub("", sentence.strip("*_ ") if language else sentence).strip()
+    if language is not None:
+        sentence = sentence.strip("*_ 「」『』“”")
     if language is not None and language.decimal_comma:
         sentence = _DECIMAL_COMMA.sub(
             lambda match: f"{match[1].replace('.', '')}.{match[2]}", sentence.replace("{,}", ",")

@@ -27,7 +27,9 @@ LABEL = re.compile(
 )
 LANGUAGE = Language(
     name="English",
-    denied_before=r"(?:\bnot|n't|\bcannot|\bnever|\bneither|\bnor|\brather than|\binstead of)\b"
+    denied_before=r"(?:\b(?:don't|don’t|do not) (?:think|believe) (?:that )?"
+    r"(?:it's|it’s|it is|this is|the answer is)[ $]{0,3}$)|"
+    r"(?:\bnot|n't|\bcannot|\bnever|\bneither|\bnor|\brather than|\binstead of)\b"
     r"(?: be| equal(?: to)?| necessarily)?[ $]{0,3}$",
     # `\boxed{2} is wrong.`, `\boxed{5} is not the answer.`, `\boxed{5}: this is incorrect`
     denied_after=r"[\s$)*\]\\.:;,—–-]{0,6}(?:(?:(?:it|this|that|which) )?(?:is|was|seems?|looks?|appears|must be)"
@@ -39,7 +41,8 @@ LANGUAGE = Language(
     r"|(?:[Nn]o|[Nn]ope|[Ww]rong|[Ii]ncorrect|[Ff]alse)[\s.!]*$)"
     r"|[^.\n]{0,60}\bbut (?:this|that|it)(?: is|'s|’s) (?:wrong|incorrect|not)\b"  # tempting, but wrong
     r"|[\s$)*\]]{0,3}\?(?!\s*(?:[Yy]es|[Cc]orrect|[Rr]ight|[Ii]ndeed))",
-    doubted_before=r"\b(?:doubt (?:that )?(?:it|this|that) is|(?:may|might|could) (?:also )?be|maybe|perhaps|possibly|"
+    doubted_before=r"\b(?:doubt (?:that )?(?:it|this|that) is|(?:may|might|could) (?:also )?be|"
+    r"(?:maybe|perhaps|possibly)(?:,? the (?:final )?answer is|,? it is|,? it['’]s)?|"
     r"(?:one|an?|another|the other) (?:candidate|guess|possibility) (?:is|would be))[ $]{0,3}$",
     hedge=r"\b(?:or|either|maybe|perhaps|possibly|could be|might be|candidates?|not)\b",
 )
