@@ -13,7 +13,7 @@ from evaluators.parsing.units import Unit, counted, parse_unit
 from evaluators.verdict import Policy
 
 MAX_PROMPT = 20_000  # characters of a question that are looked at, from its end
-_GIVEN_PERCENT = re.compile(r"\d[\d.,]*\}?\$?\s*(?:\\?%|per ?cent\b|percent\b)", re.IGNORECASE)
+_GIVEN_PERCENT = re.compile(r"(?<![\d.,])\d[\d.,]*\}?\$?\s*(?:\\?%|per ?cent\b|percent\b)", re.IGNORECASE)
 _PERCENT = re.compile(r"%|\bper ?cent|\bpercent", re.IGNORECASE)
 _SHARE = re.compile(r"\b(?:probability|chance|fraction|decimal)\b", re.IGNORECASE)
 _HOW_MANY = re.compile(

@@ -26,7 +26,11 @@ from evaluators.verdict import Policy
 MAX_PROMPT = 20_000  # characters of a question in which formulas are looked for, from its end
 MAX_FORMULAS = 40
 
-_FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$([^$]{1,2000}?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_FORMULA = re.compile(
+    r"\$\$(.+?)\$\$|(?<!\\)\$([^$]{1,2000}?)(?<!\\)\$|\\\(((?:[^\\]|\\(?!\())+?)\\\)"
+    r"|\\\[((?:[^\\]|\\(?!\[))+?)\\\]",
+    re.DOTALL,
+)
 _PLAIN = re.compile(r"[\d(][\d\s.,+*/^()×÷!−-]{1,200}[\d)!]")  # Compute 12 * (3 + 4).
 _CONVERTS = re.compile(
     r"\b(?:decimal|fraction|percent|mixed|base|scientific|standard form|radian|degree|express|convert|rewrite|write|"

@@ -39,7 +39,7 @@ _MEASURED = re.compile(
     rf"({_NUMBER}|\\d?frac\{{\d+\}}\{{\d+\}})\$?\s?([^\W\d_]+(?:[ 的和与とのや、]{{1,2}}[^\W\d_]+){{0,3}})[.。!！]?$"
 )
 _PLAIN_NUMBER = re.compile(_NUMBER)
-_DECIMAL_COMMA = re.compile(r"([-−+]?\d{1,3}(?:\.\d{3})+|[-−+]?\d+),(\d{1,2}|\d{4,})(?!\d)")
+_DECIMAL_COMMA = re.compile(r"(?<!\d)([-−+]?\d{1,3}(?:\.\d{3})+|[-−+]?\d+),(\d{1,2}|\d{4,})(?!\d)")
 
 
 def foreign_prose(text: str) -> bool:
