@@ -4,7 +4,8 @@
 
 Real responses: model solutions of GSM8K and the worked solutions of MATH-500, against their golds. Short pairs: an
 answer against another answer or another spelling of itself. Both verifiers take turns every 50 pairs, so that the
-load of the machine falls on both; the ratio of CPU time is the steadier one where others compute beside.
+load of the machine falls on both; the ratio of CPU time is the steadier one where others compute beside. Ours runs
+twice, without and with the question as `prompt=`, which Math-Verify does not take.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import platform
 import random
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,55 +31,66 @@ from evaluators.workers import pool as deadline
 TURN = 50
 
 
-def real_responses(data: Path) -> list[tuple[str, str]]:
-    """Distinct (response, gold): model solutions of GSM8K, worked solutions of MATH-500."""
-    pairs = [
-        (solution.text, solution.gold) for solution in read_solutions(data / "gsm8k/example_model_solutions.jsonl")
-    ]
-    rows = [json.loads(line) for line in (data / "math500/test.jsonl").read_text(encoding="utf-8").splitlines()]
-    return list(dict.fromkeys(pairs)) + [(row["solution"], row["answer"]) for row in rows]
+Case = tuple[str, str, str]  # response, gold, question
 
 
-def short_pairs(data: Path) -> list[tuple[str, str]]:
-    """Distinct (answer, gold) of MATH-500: each gold against itself respelled and against others."""
-    rows = [json.loads(line) for line in (data / "math500/test.jsonl").read_text(encoding="utf-8").splitlines()]
-    golds = list(dict.fromkeys(row["answer"] for row in rows))
-    pairs = []
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def real_responses(data: Path) -> list[Case]:
+    """Distinct (response, gold, question): model solutions of GSM8K, worked solutions of MATH-500."""
+    path = data / "gsm8k/example_model_solutions.jsonl"
+    questions = [row["question"] for row in read_rows(path)]
+    cases = [(solution.text, solution.gold, questions[solution.problem]) for solution in read_solutions(path)]
+    rows = read_rows(data / "math500/test.jsonl")
+    return list(dict.fromkeys(cases)) + [(row["solution"], row["answer"], row["problem"]) for row in rows]
+
+
+def short_pairs(data: Path) -> list[Case]:
+    """Distinct (answer, gold, question) of MATH-500: each gold against itself respelled and against others."""
+    questions = {row["answer"]: row["problem"] for row in read_rows(data / "math500/test.jsonl")}
+    golds = list(questions)
+    cases = []
     for step in (0, 1, 2, 3, 5):
         for gold, other in zip(golds, golds[step:] + golds[:step]):
             answer = other.replace("\\frac", "\\dfrac").replace(",", ", ")
-            pairs.append((f"${answer}$", gold))
-    return list(dict.fromkeys(pairs))
+            cases.append((f"${answer}$", gold, questions[gold]))
+    return list(dict.fromkeys(cases))
 
 
-def compare(name: str, pairs: list[tuple[str, str]]) -> None:
-    """Time both verifiers over the pairs, and print a row of the table."""
-    golds = {gold for _, gold in pairs}
+def timed(times: list[float], work: Callable[[str, str, str], Any], turn: list[Case]) -> list[Any]:
+    """Run some work over cases, and add its wall time and its thread's CPU time to a sum of both."""
+    began, cpu = time.perf_counter(), time.thread_time()
+    results = [work(*case) for case in turn]
+    times[0] += time.perf_counter() - began
+    times[1] += time.thread_time() - cpu
+    return results
+
+
+def compare(name: str, cases: list[Case]) -> None:
+    """Time both verifiers over the cases, and print a row of the table."""
+    golds = {gold for _, gold, _ in cases}
     parsed: dict[str, Any] = {gold: parse(f"${gold}$") for gold in golds}
-    for gold in golds:
-        verify("", gold)  # read and cached
-    ours = theirs = our_cpu = their_cpu = 0.0
-    agreed = 0
-    methods: dict[str, int] = {}
-    slowest = 0.0
-    for start in range(0, len(pairs), TURN):
-        turn = pairs[start : start + TURN]
-        began, cpu = time.perf_counter(), time.process_time()
-        verdicts = [verify(response, gold) for response, gold in turn]
-        ours, our_cpu = ours + time.perf_counter() - began, our_cpu + time.process_time() - cpu
-        began, cpu = time.perf_counter(), time.process_time()
-        answers = [bool(peer_verify(parsed[gold], parse(response))) for response, gold in turn]
-        theirs, their_cpu = theirs + time.perf_counter() - began, their_cpu + time.process_time() - cpu
-        agreed += sum(verdict.correct == answer for verdict, answer in zip(verdicts, answers))
-        for verdict in verdicts:
-            methods[verdict.method] = methods.get(verdict.method, 0) + 1
-            slowest = max(slowest, verdict.seconds)
-    count = len(pairs)
-    symbolic = 100 * methods.get("symbolic", 0) / count
-    ratios = f"{theirs / ours:.1f} × | {their_cpu / our_cpu:.1f} ×"
+    for _, gold, question in cases:
+        verify("", gold, prompt=question)  # golds and questions read and kept
+    ours, prompted, theirs = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
+    agreed = symbolic = 0
+    for start in range(0, len(cases), TURN):
+        turn = cases[start : start + TURN]
+        half = len(turn) // 2
+        verdicts = timed(ours, lambda answer, gold, _: verify(answer, gold), turn)
+        answers = timed(theirs, lambda answer, gold, _: peer_verify(parsed[gold], parse(answer)), turn[:half])
+        timed(prompted, lambda answer, gold, question: verify(answer, gold, prompt=question), turn)
+        answers += timed(theirs, lambda answer, gold, _: peer_verify(parsed[gold], parse(answer)), turn[half:])
+        agreed += sum(verdict.correct == bool(answer) for verdict, answer in zip(verdicts, answers))
+        symbolic += sum(verdict.method == "symbolic" for verdict in verdicts)
+    count = len(cases)
     print(
-        f"| {name} | {count} | {count / ours:,.0f} | {count / theirs:,.0f} | {ratios} | "
-        f"{100 * agreed / count:.1f} % | {1000 * slowest:.1f} | {symbolic:.2f} % |",
+        f"| {name} | {count} | {count / ours[0]:,.0f} | {count / prompted[0]:,.0f} | {count / theirs[0]:,.0f} | "
+        f"{theirs[1] / ours[1]:.1f} × | {theirs[1] / prompted[1]:.1f} × | {100 * agreed / count:.1f} % | "
+        f"{100 * symbolic / count:.2f} % |",
         flush=True,
     )
 
@@ -96,16 +109,17 @@ def main() -> None:
     }
     print(f"Math-Verify {version('math-verify')}, sympy {version('sympy')}, Python {platform.python_version()}\n")
     print(
-        "| pairs | count | ours, /s | Math-Verify, /s | ratio | of CPU time | same verdict | slowest, ms | symbolic |"
+        "| pairs | count | ours, /s | with the question, /s | Math-Verify, /s | ratio of CPU time | with the question "
+        "| same verdict | symbolic |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name, pairs in kinds.items():
-        warm, pairs = pairs[:TURN], pairs[TURN:]
-        for response, gold in warm:
-            verify(response, gold)
+    for name, cases in kinds.items():
+        warm, cases = cases[:TURN], cases[TURN:]
+        for response, gold, question in warm:
+            verify(response, gold, prompt=question)
             peer_verify(parse(f"${gold}$"), parse(response))
-        generator.shuffle(pairs)
-        compare(name, pairs[: arguments.pairs])
+        generator.shuffle(cases)
+        compare(name, cases[: arguments.pairs])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import re
 
 # Thus, Evelyn's average speed is the largest.
 _SUBJECT = re.compile(
-    r"^\W*(?:(?:thus|so|therefore|hence|consequently|finally|in conclusion)\b,?\s+)?\W*"
+    r"^\W{0,20}(?:(?:thus|so|therefore|hence|consequently|finally|in conclusion)\b,?\s+)?\W{0,20}"
     r"(?P<name>[^\W\d_]+(?:[ -][^\W\d_]+){0,2}?)"
     r"\W{0,3}(?:['’]s(?: [\w-]+){1,4}| )\W{0,2}\s*(?:is|was|has|had|runs|ran|won|wins|got|gets|finishes|finished)\s+"
     r"(?:the|won|wins)\b.{0,80}?\b(?:\w+est|most|least|best|worst|winner|first|last)\b",

@@ -29,7 +29,7 @@ _AFTER = re.compile(
 _THEN_WORDS = re.compile(
     r"([-−+]?[$€£]?\d[\d,.]*(?<=\d)%?(?: [A-Za-z]{2,15}){0,2}), ?([a-z]{2,}\b.*)", re.DOTALL
 )  # 72, in total
-_CHEERS = re.compile(r"[\s*_]*[✅✓✔☑🎉🎊🎯😀-😊🙂👍💯\ufe0f]+\s*\Z")  # **Answer: 5** ✅
+_CHEERS = "✅✓✔☑🎉🎊🎯😀😃😄😁😊🙂👍💯\ufe0f"  # **Answer: 5** ✅
 _STARS = re.compile(r"(?<!\w)\*\*|\*\*(?!\w)")  # **B**: 12; not x**2
 _VALUE = re.compile(r"[-−+(]?\s?(?:[$€£]\s?)?\d|\\|\$")
 _FILLER = re.compile(
@@ -134,7 +134,9 @@ def statement_after(text: str, start: int) -> str:
     if formula:
         return formulas_from(rest, formula)
     stop = _STOP.search(rest)
-    sentence = _CHEERS.sub("", rest[: stop.start()] if stop else rest).strip().strip("*_ ").strip()
+    sentence = (rest[: stop.start()] if stop else rest).strip().strip("*_ ").strip()
+    if sentence[-1:] in _CHEERS:
+        sentence = sentence.rstrip(_CHEERS + "*_ \n")
     sentence = _to_the_point(_STARS.sub("", sentence) if "**" in sentence else sentence)
     inside = list(FORMULA.finditer(sentence))
     if inside and not HEDGE.search(sentence):
