@@ -5,7 +5,8 @@
 Real responses: model solutions of GSM8K and the worked solutions of MATH-500, against their golds. Short pairs: an
 answer against another answer or another spelling of itself. Both verifiers take turns every 50 pairs, so that the
 load of the machine falls on both; the ratio of CPU time is the steadier one where others compute beside. Ours runs
-twice, without and with the question as `prompt=`, which Math-Verify does not take.
+twice, without and with the question as `prompt=`, which Math-Verify does not take, and forgets the answers that it has
+read before each turn.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from math_verify import parse
 from math_verify import verify as peer_verify
 from verifier_gsm8k import DEFAULT_DATA, read_solutions
 
+from evaluators.parsing.read_answer import forget_answers
 from evaluators.verify import verify
 from evaluators.workers import pool as deadline
 
@@ -78,10 +80,12 @@ def compare(name: str, cases: list[Case]) -> None:
     ours, prompted, theirs = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
     agreed = symbolic = 0
     for start in range(0, len(cases), TURN):
+        forget_answers()
         turn = cases[start : start + TURN]
         half = len(turn) // 2
         verdicts = timed(ours, lambda answer, gold, _: verify(answer, gold), turn)
         answers = timed(theirs, lambda answer, gold, _: peer_verify(parsed[gold], parse(answer)), turn[:half])
+        forget_answers()
         timed(prompted, lambda answer, gold, question: verify(answer, gold, prompt=question), turn)
         answers += timed(theirs, lambda answer, gold, _: peer_verify(parsed[gold], parse(answer)), turn[half:])
         agreed += sum(verdict.correct == bool(answer) for verdict, answer in zip(verdicts, answers))

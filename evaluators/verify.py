@@ -296,13 +296,13 @@ def _compare(found: Extracted, answer: Answer, gold: Gold, policy: Policy, promp
     if rule == "whole" and answer.tree.op == "text" and gold.holds_number:
         return Outcome.NO_ANSWER, None, "extract", _NO_ANSWER
     gold_tree, answer_tree = expected.tree, answer.tree
+    if gold_tree.op == answer_tree.op == "num" and gold_tree.value != answer_tree.value:  # what the tiers would find
+        witness = partial(witness_of_numbers, gold_tree.value, answer_tree.value)
+        return Outcome.WRONG, prediction, "rational", Grounds(_IS_NOT, (prediction, expected.source), witness, rule)
     if prompt:
         policy = policy_for(policy, expected.source, prediction, prompt)
         gold_tree = gold_as_asked(gold_tree, answer, prompt)
         answer_tree = as_option(answer, gold_tree, prompt) or answer_tree
-    if gold_tree.op == answer_tree.op == "num" and gold_tree.value != answer_tree.value:  # what the tiers would find
-        witness = partial(witness_of_numbers, gold_tree.value, answer_tree.value)
-        return Outcome.WRONG, prediction, "rational", Grounds(_IS_NOT, (prediction, expected.source), witness, rule)
     comparison = Comparison(policy, _countable(expected.source, prompt))
     try:
         same = comparison.equal(gold_tree, answer_tree)

@@ -47,6 +47,10 @@ def offers_options(prompt: str) -> bool:
     return _FIRST.search(prompt) is not None and _SECOND.search(prompt) is not None
 
 
+def _has_percent(text: str) -> bool:
+    return "%" in text or ("er" in text.lower() and _PERCENT.search(text) is not None)
+
+
 def policy_for(policy: Policy, gold: str, prediction: str, prompt: str) -> Policy:
     r"""Return the policy with `percent_as_number` off where the question says what a bare number means.
 
@@ -54,7 +58,7 @@ def policy_for(policy: Policy, gold: str, prediction: str, prompt: str) -> Polic
     does not answer 42; a gold of 42 % still accepts 42, the sign left out, unless a probability, fraction or decimal
     is asked for.
     """
-    with_sign = [_PERCENT.search(text) is not None for text in (gold, prediction)]
+    with_sign = [_has_percent(text) for text in (gold, prediction)]
     if with_sign[0] == with_sign[1] or not policy.percent_as_number or asks_percent(prompt):
         return policy
     if with_sign[0] and not _SHARE.search(prompt):

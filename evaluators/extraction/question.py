@@ -17,21 +17,24 @@ def without_question(text: str, question: str) -> str:
     >>> without_question("Simplify $\\sqrt{242}$. It is 11.", "Simplify $\\sqrt{242}$.").strip()
     'It is 11.'
     """
-    whole = question.strip()
-    if len(whole) >= MIN_SENTENCE // 2 and whole in text:
-        text = text.replace(whole, " ")
-    for sentence in sentences(question):
-        if sentence in text:
-            text = text.replace(sentence, " ")
+    for part in copies(question):
+        if part in text:
+            text = text.replace(part, " ")
     return text
 
 
 def blanked(text: str, question: str) -> str:
     """Return a response with spaces in place of the copies of its question, so that places stay."""
-    for part in (question.strip(), *sentences(question)):
-        if len(part) >= MIN_SENTENCE // 2:
-            text = text.replace(part, " " * len(part))
+    for part in copies(question):
+        text = text.replace(part, " " * len(part))
     return text
+
+
+@lru_cache(maxsize=4096)
+def copies(question: str) -> tuple[str, ...]:
+    """What is no answer where a response repeats it: the question, and each of its sentences."""
+    whole = question.strip()
+    return (whole, *sentences(question)) if len(whole) >= MIN_SENTENCE // 2 else sentences(question)
 
 
 @lru_cache(maxsize=4096)

@@ -7,6 +7,7 @@ features, the filters and the prompt renderer.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -66,7 +67,7 @@ _TAG = re.compile(
 )
 #: Tags whose span takes in what stands around them: they need the pattern.
 _WITH_SURROUNDINGS = ("<|channel|>", "<|end_of_thought|>", "<|start|>assistant", "<|end|>")
-_ANSWER_END = re.compile(r"\s*(?:<\|end_of_solution\|>|<\|return\|>|<\|end\|>)")
+_ANSWER_END = re.compile(r"\s{0,99}(?:<\|end_of_solution\|>|<\|return\|>|<\|end\|>)")
 _OPENED_AT_END = re.compile(
     rf"(?:{'|'.join(re.escape(tag) for tag in OPENING_TAGS)}){_MESSAGE}\s{{0,9}}\Z"  # `<think>\n`
 )
@@ -176,6 +177,7 @@ def thought_and_answer(response: str, opened: bool = False) -> tuple[str | None,
     return thought, response[slice(*parts.answer)], parts.closed
 
 
+@lru_cache(maxsize=4096)
 def opens_thinking(prompt: str) -> bool:
     r"""Whether a prompt ends inside a think block that it opened: its template ends in `<think>\n`, say."""
     return _OPENED_AT_END.search(prompt, max(0, len(prompt) - 100)) is not None

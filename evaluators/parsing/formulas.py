@@ -15,6 +15,7 @@ _STATE = re.compile(r"\((?:s|l|g|aq)\)$")
 _CHARGE = re.compile(r"\^(\d*)([+-])$|\^([+-])(\d*)$")
 _PART = re.compile(r"([A-Z][a-z]?)_?(\d*)|\(|\)_?(\d*)")
 _BODY = re.compile(r"(?:[A-Z][a-z]?(?:_?\d+)?|\(|\)(?:_?\d+)?)+")
+_CAPITAL = re.compile(r"[A-Z]")
 _MAX_LENGTH = 60
 
 
@@ -24,7 +25,7 @@ def chemical_formula(text: str) -> str | None:
     Letters that could be variables count only where something says that they are elements: a typeface, a charge, or
     digits right behind two or more symbols.
     """
-    if len(text) > _MAX_LENGTH or not any(char.isupper() for char in text):
+    if len(text) > _MAX_LENGTH or _CAPITAL.search(text) is None:
         return None
     bare, worded = _TYPEFACE.subn("", text)
     bare = _STATE.sub("", _NOISE.sub("", bare))

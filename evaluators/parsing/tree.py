@@ -91,9 +91,22 @@ def walk(node: Node) -> Iterator[Node]:
         stack.extend(top.args)
 
 
+_NO_NAMES: frozenset[str] = frozenset()
+
+
 def symbols(node: Node) -> frozenset[str]:
     """Names of the variables in the tree."""
-    return frozenset(part.value for part in walk(node) if part.op == "sym")
+    if not node.args:
+        return frozenset((node.value,)) if node.op == "sym" else _NO_NAMES
+    found = set()
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if top.args:
+            stack.extend(top.args)
+        elif top.op == "sym":
+            found.add(top.value)
+    return frozenset(found)
 
 
 def substitute(node: Node, name: str, other: Node) -> Node:
@@ -110,12 +123,15 @@ def replaced(node: Node, old: Node, new: Node) -> Node:
 
 def contains(node: Node, *ops: str) -> bool:
     """Whether any node of the tree is one of these operations."""
-    stack = [node]
+    if node.op in ops:
+        return True
+    stack = list(node.args)
     while stack:
         top = stack.pop()
         if top.op in ops:
             return True
-        stack.extend(top.args)
+        if top.args:
+            stack.extend(top.args)
     return False
 
 
