@@ -218,7 +218,7 @@ def test_one_model_is_enough_for_fit_apply_early_and_erase(files, tmp_path, caps
     command_probe_early(kept, model=model, traces=files / "traces.parquet", output=tmp_path / "early")
     early = pl.read_parquet(tmp_path / "early" / "early.parquet")
     assert set(early["score"]) == {"margin", "mean_margin", "log_prob"}
-    assert early.filter(share=1.0)["traces"].to_list() == [40, 40]
+    assert early.filter(share=1.0)["traces"].to_list() == [40, 40, 40]
     command_probe_erase(kept, model=model, problems=files / "problems.parquet", new_tokens=6, output=tmp_path / "erase")
     answers = pl.read_parquet(tmp_path / "erase" / "answers.parquet")
     assert answers.columns == ["problem", "gold", "unchanged", "erased", "random direction erased"]
