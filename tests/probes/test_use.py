@@ -1,5 +1,7 @@
 """Probes that are kept: saved and read back, applied, erased, steered, and as scores whose values are known."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from tests.probes.test_states import save_model
 from tracekit.cli.probe_use import command_probe_apply, command_probe_early, command_probe_erase, command_probe_fit
 from tracekit.core.models import open_model
 from tracekit.study.tasks.world import World, label_steps, make_problems, teach
+from tracekit.viewer.build import build_view
 
 WORLD = World()
 SETTINGS = ProtocolSettings(permutations=19, draws=20, repeats=1, outer_folds=3, inner_folds=2)
@@ -255,3 +258,19 @@ def test_an_empty_part_changes_nothing_and_the_embedding_is_the_token(tmp_path):
     mixed[range(5), at] = source[range(5), at]
     swapped = interchange(model, 0, whole_state(32), base, source, at)
     np.testing.assert_allclose(swapped, logits_at(model, mixed, at), atol=1e-4)
+
+
+def test_the_viewer_colours_the_tokens_of_an_applied_probe(files, tmp_path, capsys):
+    model, traces = files / "model", files / "traces.parquet"
+    steps = files / "steps.parquet"
+    kept, applied = tmp_path / "fit", tmp_path / "apply"
+    command_probe_fit("outer_folds=3", model=model, traces=traces, steps=steps, feature="value_parity", output=kept)
+    command_probe_apply(kept, model=model, traces=traces, steps=steps, position="every_token", output=applied)
+    page = build_view(applied)
+    shards = "".join(path.read_text("utf-8") for path in sorted((page.parent / "data").glob("traces-*.js")))
+    scores = pl.read_parquet(applied / "scores.parquet").filter(pl.col("character") > 0)
+    first = pl.read_parquet(applied / "traces.parquet").row(0, named=True)
+    own = scores.filter(trace_id=first["trace_id"]).sort("character")
+    flat = [v for end, p in own.select("character", "probability").iter_rows() for v in (end, round(1000 * p))]
+    assert json.dumps(flat, separators=(",", ":")) in shards.replace(" ", "")
+    assert own["character"].to_list() == [m.end() for m in re.finditer(r"\S+", first["response"])]

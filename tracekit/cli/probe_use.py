@@ -35,7 +35,7 @@ from tracekit.core.progress import draw_progress
 from tracekit.core.prompts import AS_IT_COMES, make_prompts, read_prompt_settings
 from tracekit.core.runs import write_text
 from tracekit.core.settings import SettingsError, load_settings
-from tracekit.core.tables import TableError, write_table
+from tracekit.core.tables import PROBLEMS, STEPS, TRACES, TableError, conform, write_table
 
 #: Beside a kept probe: the label of each row of the states that it was fitted from.
 LABELS = "labels.parquet"
@@ -112,7 +112,7 @@ def command_probe_apply(
     """Score new traces with a kept probe; list those that it is most sure of and most wrong on.
 
     What is wrong is known where the new traces have the feature's labels. Writes scores.parquet: the states' index with
-    margin and probability.
+    margin and probability. With --position every_token, `tracekit view` of the output folder colours the tokens.
 
     Example: tracekit probe apply probe-fit --model runs/sft/final --traces eval/completions.parquet
 
@@ -139,6 +139,7 @@ def command_probe_apply(
     frame, stepwise = read_source(traces, steps)
     scores = _scores(kept, model, frame, stepwise, output, position, any_model)
     write_table(scores, output / "scores.parquet")
+    _write_run(frame, stepwise, output)
     console = Console()
     console.print(_rows_drawn("most sure", scores.sort((pl.col("margin")).abs(), descending=True).head(shown)))
     labelled = _labelled(kept, scores, frame, stepwise)
@@ -327,6 +328,18 @@ def _scores(
     with draw_progress() as progress:
         states = extract_states(model, frame, stepwise, output / "states", reading, progress=progress)
     return apply_probe(moved, states, any_model=any_model)
+
+
+def _write_run(frame: pl.DataFrame, steps: pl.DataFrame, output: Path) -> None:
+    """The traces and problems beside the scores: a folder that `tracekit view` reads."""
+    named = {"author": "probed", "gold": "", "source": "", "split": "", "kind": ""}
+    whole = frame.with_columns(
+        pl.lit(text).alias(column) for column, text in named.items() if column not in frame.columns
+    )
+    problems = whole.unique("problem_id", keep="first", maintain_order=True)
+    write_table(conform(problems, PROBLEMS, "problems"), output / "problems.parquet", PROBLEMS)
+    write_table(conform(whole, TRACES, "traces"), output / "traces.parquet", TRACES)
+    write_table(steps, output / "steps.parquet", STEPS)
 
 
 def _labelled(

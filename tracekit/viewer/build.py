@@ -39,7 +39,7 @@ def build_view(*runs: str | Path, out: str | Path | None = None, progress: Progr
     Parameters
     ----------
     *runs : str or Path
-        Folders of `curate`, `train` or `evaluate`.
+        Folders of `curate`, `train`, `evaluate` or `probe apply`.
     out : str or Path, optional
         Folder of the page; None: RUN/view of the first run. A folder that holds anything but an earlier page is never
         replaced.
@@ -129,6 +129,7 @@ class _Sides:
                 "row", "verifier", "verifier_version", "outcome", "prediction", "gold", "method", "reason", "seconds"
             )
         )
+        self._scores = _Grouped(_numbered(material.scores, "trace_id", ids).select("row", "character", "probability"))
         told = ["row", "stage", "rule", "measured", "threshold", "verdict", "reason"]
         self._decisions = _Grouped(_numbered(material.ledger, "row_id", ids).select(told))
         problem_ids = material.problems.select("problem_id").with_row_index("row")
@@ -145,6 +146,7 @@ class _Sides:
             parts = split_response(text)
             steps = self._steps_of(row, text)
             flaws.append((any(step[3] == 0 for step in steps)) | (not parts.closed) << 1)
+            scores = [(end, round(1000 * p)) for end, p in self._scores.of(row)]
             traces.append(
                 {
                     "text": text,
@@ -153,6 +155,7 @@ class _Sides:
                     "steps": [value for step in steps for value in step],
                     "verdicts": self._verdicts.of(row),
                     "decisions": self._decisions.of(row),
+                    **({"probe": [value for score in scores for value in score]} if scores else {}),
                 }
             )
         named = dict.fromkeys(self._problem_of[row] for row in rows)

@@ -47,6 +47,9 @@ CONTAMINATION: Schema = {
 }
 DISAGREEMENTS: Schema = {"trace_id": pl.String, "ours": pl.String, "other": pl.String, "other_says": pl.String}
 
+#: A probe's probability at the token that ends at `character` of a response: what `tracekit probe apply` writes.
+SCORES: Schema = {"trace_id": pl.String, "character": pl.Int32, "probability": pl.Float64}
+
 #: Responses read from disk at a time.
 _BATCH = 1024
 
@@ -60,7 +63,7 @@ class Material:
     """rows: ROWS. problems: PROBLEMS. files: Parquet files whose `response` columns follow `rows` in order.
 
     verdicts, steps, ledger, duplicates, contamination, disagreements: as a curation writes them; empty where
-    there are none. funnel: the curation's funnel.json.
+    there are none. scores: of an applied probe. funnel: the curation's funnel.json.
     """
 
     rows: pl.DataFrame
@@ -72,6 +75,7 @@ class Material:
     duplicates: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=DUPLICATES))
     contamination: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CONTAMINATION))
     disagreements: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=DISAGREEMENTS))
+    scores: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCORES))
     funnel: dict[str, Any] = field(default_factory=dict)
 
     def responses(self) -> Iterator[list[str]]:
@@ -119,6 +123,7 @@ def join_materials(parts: list[Material]) -> Material:
         duplicates=together("duplicates"),
         contamination=together("contamination"),
         disagreements=together("disagreements"),
+        scores=together("scores"),
         funnel=next((part.funnel for part in parts if part.funnel), {}),
     )
 
@@ -147,6 +152,7 @@ def _curation(run: Path) -> Material:
         duplicates=_optional(run / "duplicates.parquet", DUPLICATES),
         contamination=_optional(run / "contamination.parquet", CONTAMINATION),
         disagreements=_optional(run / "disagreements.parquet", DISAGREEMENTS),
+        scores=_scores(run / "scores.parquet"),
         funnel=json.loads((run / "funnel.json").read_text("utf-8")) if (run / "funnel.json").is_file() else {},
     )
 
@@ -205,6 +211,17 @@ def _completions(run: Path, files: list[Path]) -> Material:
         files=tuple(files),
         verdicts=conform(verdicts, VERDICTS, "verdicts"),
     )
+
+
+def _scores(path: Path) -> pl.DataFrame:
+    """Of the rows of an applied probe, those of the response: one a token, where several rows end there the last."""
+    if not path.is_file():
+        return pl.DataFrame(schema=SCORES)
+    rows = pl.read_parquet(path)
+    if absent := [column for column in SCORES if column not in rows.columns]:
+        raise ViewError(f"{path} has no column {', '.join(absent)}; expected what `tracekit probe apply` writes.")
+    rows = conform(rows, SCORES, "scores").filter(pl.col("character") > 0)
+    return rows.unique(["trace_id", "character"], keep="last", maintain_order=True).sort("trace_id", "character")
 
 
 def _optional(path: Path, schema: Schema) -> pl.DataFrame:

@@ -15,6 +15,7 @@ const traceView = (() => {
         el("p", { class: "id" }, rows.id[row])),
       verdicts(trace),
       body(trace, index.stepKinds),
+      probed(trace),
       decisions(trace));
   }
 
@@ -159,6 +160,25 @@ const traceView = (() => {
       el("div", { class: "strip-bars", role: "img", "aria-label": `${dom.many(steps.length, "step")} in proportion to their length` }, bars),
       el("ul", { class: "legend" }, present.map((kind) => el("li", {}, el("span", { class: `swatch ${kinds[kind]}` }),
         `${kinds[kind]} ${steps.filter((step) => step.kind === kind).length}`))));
+  }
+
+  // The response as an applied probe reads it: [end, probability in thousandths] of each token.
+  function probed(trace) {
+    if (!trace.probe) return null;
+    const pieces = slicer(trace.text);
+    const spans = [];
+    let at = 0;
+    for (let i = 0; i < trace.probe.length; i += 2) {
+      const [end, permille] = [trace.probe[i], trace.probe[i + 1]];
+      const side = permille < 500 ? "below" : "above";
+      const span = el("span", { class: `token ${side}`, title: `probability ${number(permille / 1000)}` }, pieces(at, end));
+      span.style.setProperty("--share", `${Math.round(Math.abs(permille - 500) / 5)}%`);
+      spans.push(span);
+      at = end;
+    }
+    return el("details", { class: "part probed" },
+      el("summary", {}, el("h3", {}, "Probe"), el("span", { class: "quiet" }, "probability at each token; underlined below ½")),
+      el("div", { class: "prose tokens" }, spans, pieces(at, trace.text.length)));
   }
 
   function decisions(trace) {
