@@ -119,7 +119,7 @@ def as_page(result: ProbeResult, figures: Sequence[Figure], pages: Sequence[tupl
     page.items(result.notes)
     for figure in figures:
         page.section(figure.title)
-        page.images(figure.title, figure.caption, figure.svg)
+        page.images(figure.title, figure.caption, {str(theme): svg for theme, svg in figure.svg.items()})
     page.section("Tables")
     for name, columns in _SHOWN.items():
         table = result.tables[name]

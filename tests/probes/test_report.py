@@ -355,4 +355,4 @@ def test_the_report_shows_where_else_a_probe_works(source, tmp_path):
     assert of_models["base", "same"] == of_models["base", "base"]  # the same states
     assert of_models["planted", "planted"] > 0.9
     page = write_report(result, tmp_path)
-    assert "id='generalisation'" in page.read_text(encoding="utf-8")
+    assert "Where else a probe works" in page.read_text(encoding="utf-8")
