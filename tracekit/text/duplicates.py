@@ -26,6 +26,8 @@ PAIRS: dict[str, pl.DataType | type[pl.DataType]] = {"left": pl.Int64, "right": 
 BINS, ROWS = 128, 4
 #: Texts hashed at a time, by each thread, to bound memory.
 CHUNK = 1000
+#: Texts whose shingles are held at a time.
+SIGNED_AT_ONCE = 20_000
 #: A bucket with more members than this is paired with its first member alone: a boilerplate text that stands
 #: a thousand times would else make half a million pairs.
 MAX_BUCKET = 64
@@ -72,13 +74,41 @@ def near_duplicates(
     >>> near_duplicates(texts, n=3).rows()
     [(0, 1, 1.0)]
     """
-    sets = _shingle_sets(texts, n)
-    signatures = _signatures(sets)
     seed = np.zeros(len(texts), np.uint64) if groups is None else groups.hash().to_numpy()
-    candidates = _candidates(signatures, seed, [len(s) > 0 for s in sets])
-    jaccard = np.array([_jaccard(sets[a], sets[b]) for a, b in candidates.iter_rows()])
+    keys, usable = _band_keys(texts, n, seed)
+    candidates = _candidates(keys, np.flatnonzero(usable))
+    jaccard = np.concatenate([np.zeros(0), *_of_candidates(texts, candidates, n)])
     pairs = candidates.with_columns(pl.Series("jaccard", jaccard, dtype=pl.Float64))
     return pairs.filter(pl.col("jaccard") >= threshold).sort("left", "right")
+
+
+def _band_keys(texts: pl.Series, n: int, seed: Hashes) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """(N, bands): two texts that agree in a band are candidates; and which texts have a shingle at all.
+
+    Shingles and signatures are held for some thousand texts at a time: they take several times what the keys take.
+    """
+    keys = np.zeros((len(texts), BINS // ROWS), np.uint64)
+    usable = np.zeros(len(texts), bool)
+    for start in range(0, len(texts), SIGNED_AT_ONCE):
+        part = slice(start, start + SIGNED_AT_ONCE)
+        sets = _shingle_sets(texts[part], n)
+        signatures = _signatures(sets)
+        usable[part] = [len(some) > 0 for some in sets]
+        for band in range(BINS // ROWS):
+            key = seed[part].copy()
+            for column in range(band * ROWS, (band + 1) * ROWS):
+                key = mix(key * np.uint64(31) + signatures[:, column])
+            keys[part, band] = key
+    return keys, usable
+
+
+def _of_candidates(texts: pl.Series, candidates: pl.DataFrame, n: int) -> Iterator[NDArray[np.float64]]:
+    """The Jaccard indices of candidate pairs, some thousand at a time; their shingles are made anew."""
+    for start in range(0, candidates.height, SIGNED_AT_ONCE):
+        some = candidates[start : start + SIGNED_AT_ONCE]
+        rows = pl.concat([some["left"], some["right"]]).unique().sort()
+        sets = dict(zip(rows, _shingle_sets(texts[rows], n), strict=True))
+        yield np.array([_jaccard(sets[left], sets[right]) for left, right in some.iter_rows()])
 
 
 def keep_first(rows: int, pairs: pl.DataFrame) -> NDArray[np.int64]:
@@ -152,15 +182,13 @@ def _densify(signatures: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return signatures
 
 
-def _candidates(signatures: NDArray[np.uint64], seed: Hashes, usable: list[bool]) -> pl.DataFrame:
-    frames = [pl.DataFrame(schema={"left": pl.Int64, "right": pl.Int64})]
-    rows = np.flatnonzero(np.array(usable, dtype=bool))
-    for band in range(0, BINS, ROWS):
-        key = seed[rows].copy()
-        for column in range(band, band + ROWS):
-            key = mix(key * np.uint64(31) + signatures[rows, column])
-        frames.append(pl.DataFrame(_pairs(key, rows), schema={"left": pl.Int64, "right": pl.Int64}, orient="row"))
-    return pl.concat(frames).unique().sort("left", "right")
+def _candidates(keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> pl.DataFrame:
+    """Pairs of rows that agree in a band; bands are gathered one after the other, each pair once."""
+    found = pl.DataFrame(schema={"left": pl.Int64, "right": pl.Int64})
+    for band in range(keys.shape[1]):
+        pairs = pl.DataFrame(_pairs(keys[rows, band], rows), schema=found.schema, orient="row")
+        found = pl.concat([found, pairs]).unique()
+    return found.sort("left", "right")
 
 
 def _pairs(key: Hashes, rows: NDArray[np.int64]) -> list[tuple[int, int]]:
