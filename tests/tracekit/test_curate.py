@@ -340,6 +340,23 @@ def test_a_prompt_template_contaminates_nothing_and_a_copied_problem_still_does(
     assert [at for at, fate in enumerate(fates(run)) if fate != "stays"] == [3]
 
 
+def test_a_response_whose_engine_says_that_it_was_cut_off_is_truncated(tmp_path: Path) -> None:
+    rows = [
+        {
+            "problem": f"What is {n} + 1?",
+            "answer": str(n + 1),
+            "response": f"It is \\boxed{{{n + 1}}}.",
+            "finish_reason": why,
+        }
+        for n, why in enumerate(["stop", "length", "MAX_TOKENS", None, "stop"])
+    ]
+    run = curated_rows(tmp_path, rows)
+    fate = ledger.fates(run)
+    assert fate["kept"].to_list() == [True, False, False, True, True]
+    assert set(fate["rule"].drop_nulls()) == {"truncated"}
+    assert pl.read_parquet(run / "details.parquet")["finish_reason"].to_list() == [row["finish_reason"] for row in rows]
+
+
 def test_a_second_curation_waits_or_says_who_holds_the_folder(recipe: CurateSettings) -> None:
     with lock_folder(recipe.output, "curate"):
         busy = [sys.executable, "-c", _CURATE_TREE, json.dumps({**recipe.model_dump(mode="json"), "wait": 0})]

@@ -45,3 +45,23 @@ def test_what_cannot_be_read_whole_is_refused(layout: dict[str, Any], tmp_path: 
     reasons = "--map|expected an object|multiple-choice|repeats the problem"
     with pytest.raises((LayoutError, SourceError), match=reasons):
         read(layout["row"], tmp_path)
+
+
+def test_the_system_prompt_and_why_a_response_ended_are_kept(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROBLEM}]
+    choices = [
+        {"message": {"role": "assistant", "content": "It is 42."}, "finish_reason": "stop"},
+        {"message": {"role": "assistant", "content": "I add"}, "finish_reason": "length"},
+    ]
+    found = read({"messages": turns, "choices": choices}, tmp_path)
+    assert found.details["trace_id"].to_list() == found.traces["trace_id"].to_list()
+    assert found.details.select("system", "finish_reason").rows() == [("Be brief.", "stop"), ("Be brief.", "length")]
+
+
+def test_flags_and_reasons_of_the_end_may_be_mapped_and_are_never_shifted(tmp_path: Path) -> None:
+    row = {"meta": {"q": PROBLEM, "ok": [True, False], "why": ["stop", "length"]}, "texts": ["42", "I add"]}
+    (tmp_path / "data.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"texts": ["a", "b", "c"]}) + "\n")
+    columns = {"problem": "meta.q", "response": "texts[*]", "flagged_correct": "meta.ok", "finish_reason": "meta.why"}
+    found = read_source(SourceSettings(path=str(tmp_path / "data.jsonl"), map=columns))
+    assert found.traces["flagged_correct"].to_list() == [True, False, None, None, None]
+    assert found.details["finish_reason"].to_list() == ["stop", "length"]

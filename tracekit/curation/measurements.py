@@ -29,7 +29,7 @@ from tracekit.text.shingles import Hashes
 from tracekit.text.tokens import count_tokens, tokenizer_digest
 
 #: Raised when a stage's code changes what it writes: older folders of that stage are then made anew.
-VERSIONS = {"segment": 2, "measures": 3, "golds": 1, "verify": 2, "duplicates": 3, "contamination": 3}
+VERSIONS = {"segment": 2, "measures": 4, "golds": 1, "verify": 2, "duplicates": 3, "contamination": 3}
 #: Problems held against a benchmark at a time, to bound memory.
 PROBLEMS_AT_ONCE = 50_000
 #: Least Jaccard index at which two problems go to the same side of a split where no rule drops near problems.
@@ -87,6 +87,7 @@ def measure_all(settings: CurateSettings, stages: Stages, progress: Progress) ->
         "lost": sources / "lost.parquet",
         "problems": sources / "problems.parquet",
         "traces": sources / "traces.parquet",
+        "details": sources / "details.parquet",
         "steps": segments / "steps.parquet",
         "measures": measures / "measures.parquet",
         "golds": golds / "golds.parquet",
@@ -141,6 +142,8 @@ def _measures(settings: CurateSettings, sources: Path, segments: Path, stages: S
                 progress("measures", partition.start, partitions[-1].stop, "")
                 for start, stop in partition.pieces(partition.stop):
                     table = _measured_text(traces, start, stop, spoken, tokens)
+                    ended = Slices(sources / "details.parquet").read(start, stop, ["finish_reason"]).to_series()
+                    table = table.with_columns(pl.col("truncated") | _cut_off(ended))
                     table = table.join(steps, on="trace_id", how="left", maintain_order="left")
                     yield table.with_columns(pl.col("steps", "wrong_calculations").fill_null(0))
 
@@ -167,6 +170,17 @@ def _measured_text(traces: Path, start: int, stop: int, spoken: pl.DataFrame, to
     table = _without_the_problems_language(table.with_columns(given["problem_id"]), spoken)
     counts = table["words"] if tokens is None else tokens[start:stop]
     return table.with_columns(token_count=given["token_count"].fill_null(counts.cast(pl.Int32)))
+
+
+#: Reasons of a response's end that say that it was cut off, in the words of many engines.
+CUT_OFF = (
+    *("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit", "context_length"),
+    *("model_context_window_exceeded", "incomplete", "truncated"),
+)
+
+
+def _cut_off(ended: pl.Series) -> pl.Series:
+    return ended.str.to_lowercase().is_in(CUT_OFF).fill_null(False)
 
 
 def _without_the_problems_language(table: pl.DataFrame, spoken: pl.DataFrame) -> pl.DataFrame:

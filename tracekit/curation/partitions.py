@@ -24,6 +24,8 @@ PARTITION_BYTES = 48 * 2**20
 BUCKETS = 256
 FILE = "partitions.json"
 
+#: Traces as they are spilled: with what the source says beside them.
+SPILLED: Schema = {**TRACES, "system": pl.String, "finish_reason": pl.String}
 _PLACE: Schema = {"bucket": pl.Int64, "row": pl.Int64}
 
 
@@ -76,7 +78,7 @@ class Spill:
         self._size, self.rows = 0, 0
 
     def add(self, problems: pl.DataFrame, traces: pl.DataFrame, steps: pl.DataFrame) -> None:
-        """Take the next rows. problems: PROBLEMS of at least these traces."""
+        """Take the next rows. problems: PROBLEMS of at least these traces. traces: SPILLED."""
         place = traces.select("trace_id", "problem_id").with_row_index("row", offset=self.rows)
         place = place.join(buckets_of(problems), on="problem_id", how="left", maintain_order="left")
         place = place.select("trace_id", pl.col("bucket", "row").cast(pl.Int64))
@@ -92,7 +94,7 @@ class Spill:
             self._to_disk()
 
     def partitions(self) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, int]]:
-        """The traces of each partition, their given steps, and the bytes of their responses."""
+        """The traces (SPILLED) of each partition, their given steps, and the bytes of their responses."""
         if not self._files:
             traces, steps = self._held("traces"), self._held("steps")
             yield traces.drop("bucket", "row"), steps.drop("bucket", "row"), self._size
@@ -119,7 +121,7 @@ class Spill:
             yield group
 
     def _held(self, name: str) -> pl.DataFrame:
-        schema = {**(TRACES if name == "traces" else STEPS), **_PLACE}
+        schema = {**(SPILLED if name == "traces" else STEPS), **_PLACE}
         return pl.concat([pl.DataFrame(schema=schema), *(part.select(*schema) for part in self._waiting[name])])
 
     def _to_disk(self) -> None:
@@ -134,7 +136,7 @@ class Spill:
 
     def _of(self, name: str, buckets: Sequence[int]) -> pl.DataFrame:
         """The rows of these buckets, in the order in which they were read."""
-        schema = TRACES if name == "traces" else STEPS
+        schema = SPILLED if name == "traces" else STEPS
         parts = [pl.DataFrame(schema={**schema, **_PLACE})]
         for bucket in buckets:
             if (name, bucket) in self._files:

@@ -17,16 +17,16 @@ from tracekit.curation.partitions import Partition, Spill, write_partitions
 from tracekit.curation.settings import CurateSettings
 from tracekit.curation.stage_cache import Stages
 from tracekit.curation.streams import table_writer
-from tracekit.reading.readers import LOST, Part, SourceError, SourceSettings, iterate_source, source_files
+from tracekit.reading.readers import DETAILS, LOST, Part, SourceError, SourceSettings, iterate_source, source_files
 
 #: Raised when this stage's code changes what it writes.
-VERSION = 7
+VERSION = 8
 #: Problems collected before those that were read twice are dropped.
 _COMPACT = 100_000
 
 
 def source_stage(settings: CurateSettings, stages: Stages, progress: Progress) -> Path:
-    """problems, traces, given_steps and lost (.parquet), reading.json and partitions.json.
+    """problems, traces, details, given_steps and lost (.parquet), reading.json and partitions.json.
 
     The traces lie by partition, and within one in the order of the sources.
     """
@@ -40,7 +40,9 @@ def source_stage(settings: CurateSettings, stages: Stages, progress: Progress) -
                     lost.write(part.lost)
                     readings.setdefault(source.path, part.reading())
                     problems.add(part.problems)
-                    spill.add(part.problems, part.traces, part.steps)
+                    beside = part.details.unique("trace_id")
+                    traces = part.traces.join(beside, on="trace_id", how="left", maintain_order="left")
+                    spill.add(part.problems, traces, part.steps)
                     progress("sources", spill.rows, 0, part.where)
         write_text(folder / "reading.json", json.dumps(readings, ensure_ascii=False, indent=1))
         unique, same = merge_shared(problems.unique())
@@ -64,11 +66,13 @@ def _write_traces(spill: Spill, same: pl.DataFrame, folder: Path) -> list[Partit
     partitions: list[Partition] = []
     with (
         table_writer(folder / "traces.parquet", TRACES) as written,
+        table_writer(folder / "details.parquet", DETAILS, row_group=100_000) as details,
         table_writer(folder / "given_steps.parquet", STEPS) as given,
     ):
         for traces, steps, size in spill.partitions():
             starts = written.rows, given.rows
             written.write(_with_shared_ids(traces, same))
+            details.write(traces)
             given.write(steps)
             partitions.append(
                 Partition(len(partitions), starts[0], written.rows, starts[1], given.rows, size),

@@ -25,6 +25,8 @@ LONG: dict[str, pl.DataType | type[pl.DataType]] = {
     "flagged_correct": pl.Boolean,
     "kind": pl.String,
     "level": pl.Float32,
+    "system": pl.String,
+    "finish_reason": pl.String,
 }
 
 Reader = Callable[[pl.DataFrame], pl.DataFrame]

@@ -122,9 +122,12 @@ def _by_record(frame: pl.DataFrame, layout: Layout, where: str, first: int) -> L
             f"--map response={column}, or --map gold={column}."
         )
     long = [
-        (number, record.problem, record.gold, sample.response, sample.author, sample.flagged, record.kind, record.level)
+        (
+            *(number, record.problem, record.gold, sample.response, sample.author, sample.flagged),
+            *(record.kind, record.level, record.system or None, sample.ended or None),
+        )
         for number, record in records
-        for sample in record.samples or (Sample("", "", None),)
+        for sample in record.samples or (Sample(""),)
     ]
     schema = {"row": pl.UInt32, **LONG}
     table = pl.DataFrame(long, schema=schema, orient="row")

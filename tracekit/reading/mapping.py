@@ -68,32 +68,67 @@ def mapped_record(row: Mapping[str, Any], columns: Mapping[str, str]) -> Record:
     problem = "\n\n".join(_texts(row, columns["problem"], "problem"))
     if not problem.strip():
         raise Unreadable("the problem is empty")
-    author = "".join(_texts(row, columns["author"], "author")[:1]) if "author" in columns else ""
     return Record(
         problem,
         _gold(row, columns),
-        tuple(Sample(without_channels(text), author) for text in _responses(row, columns)),
-        "".join(_texts(row, columns["kind"], "kind")[:1]) if "kind" in columns else "",
-        None,
-        dict(columns),
+        _samples(row, columns),
+        kind=_text(row, columns, "kind"),
+        level=_level(row, columns),
+        system=_text(row, columns, "system"),
+        read=dict(columns),
     )
+
+
+def _text(row: Mapping[str, Any], columns: Mapping[str, str], name: str) -> str:
+    return "".join(_texts(row, columns[name], name)[:1]) if name in columns else ""
+
+
+def _level(row: Mapping[str, Any], columns: Mapping[str, str]) -> float | None:
+    number = re.search(r"\d+(?:\.\d+)?", _text(row, columns, "level"))  # "Level 5"
+    return None if number is None else float(number.group())
+
+
+def _samples(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Sample, ...]:
+    """The mapped responses, with the flags and the reasons of their end that are mapped beside them."""
+    texts, author = _responses(row, columns), _text(row, columns, "author")
+    flags = [flag if isinstance(flag, bool) else None for flag in _beside(row, columns, "flagged_correct", len(texts))]
+    ends = [str(end or "") for end in _beside(row, columns, "finish_reason", len(texts))]
+    parts = zip(texts, flags, ends, strict=True)
+    return tuple(Sample(without_channels(text), author, flag, end) for text, flag, end in parts)
+
+
+def _beside(row: Mapping[str, Any], columns: Mapping[str, str], name: str, count: int) -> list[Any]:
+    """A value for each response; nulls where there are not as many, for none may be shifted."""
+    values = [value for path in _joined(columns.get(name, "")) for value in values_at(row, path)]
+    if len(values) == 1:
+        values = values[0] if isinstance(values[0], list) else values * count
+    return values if len(values) == count else [None] * count
 
 
 def _partly_mapped(row: Mapping[str, Any], columns: Mapping[str, str]) -> Record:
     named = {re.split(r"[.\[]", path)[0] for column in columns.values() for path in _joined(column)}
     rest = {name: value for name, value in row.items() if name not in named}
     record = read_record(rest if "response" not in columns else without_responses(rest))
-    author = "".join(_texts(row, columns["author"], "author")[:1]) if "author" in columns else ""
-    samples = record.samples
+    author, samples = _text(row, columns, "author"), record.samples
     if "response" in columns:
-        samples = tuple(Sample(without_channels(text), author) for text in _responses(row, columns))
-    elif "thought" in columns:
+        samples = _samples(row, columns)
+    else:
+        flags = _beside(row, columns, "flagged_correct", len(samples))
+        ends = _beside(row, columns, "finish_reason", len(samples))
+        samples = tuple(
+            replace(one, flagged=flag if isinstance(flag, bool) else one.flagged, ended=str(end or "") or one.ended)
+            for one, flag, end in zip(samples, flags, ends, strict=True)
+        )
+    if "thought" in columns and "response" not in columns:
         thought = "\n\n".join(_texts(row, columns["thought"], "thought"))
         samples = tuple(replace(sample, response=join_thought(thought, sample.response)) for sample in samples)
     return replace(
         record,
         gold=_gold(row, columns) if "gold" in columns else record.gold,
         samples=samples if not author else tuple(replace(sample, author=author) for sample in samples),
+        kind=_text(row, columns, "kind") or record.kind,
+        level=_level(row, columns) if "level" in columns else record.level,
+        system=_text(row, columns, "system") or record.system,
         read={**record.read, **columns},
     )
 

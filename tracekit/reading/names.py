@@ -28,6 +28,8 @@ HELD_GOLD = ("ground_truth", "expected_answer", "reference_answer", "gold_answer
 CONVERSATION = ("messages", "conversations", "conversation", "dialogue", "turns", "contents")
 AUTHOR = ("author", "model", "generator", "generation_model", "model_name", "teacher")
 FLAG = ("flagged_correct", "is_correct", "correct", "correctness", "score", "scores", "exact_match", "label")
+#: Why a response ended, as APIs and engines name it.
+FINISH = ("finish_reason", "finish_reasons", "stop_reason", "done_reason")
 KIND = ("kind", "subject", "problem_type", "category", "domain")
 LEVEL = ("level", "difficulty")
 

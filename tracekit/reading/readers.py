@@ -33,6 +33,9 @@ _NOT_DATA = ("dataset_infos.json", "dataset_info.json", "state.json", "dataset_d
 #: Rows that were not read: file:row and the reason.
 LOST: Schema = {"row_id": pl.String, "reason": pl.String}
 
+#: What a source says of a trace beside it: the system prompt, and why the response ended ("stop", "length").
+DETAILS: Schema = {"trace_id": pl.String, "system": pl.String, "finish_reason": pl.String}
+
 
 class SourceSettings(Settings):
     """One source of problems and traces; docs/settings.md lists each field.
@@ -82,7 +85,8 @@ class SourceSettings(Settings):
 class Part:
     """What one file gave: PROBLEMS, TRACES, and STEPS where the source knows them.
 
-    lost: rows that gave neither, with the reason. read: what was read from which column, "gold" → "answer".
+    lost: rows that gave neither, with the reason. details: of the traces, where the source has any. read: what was read
+    from which column, "gold" → "answer".
     """
 
     where: str
@@ -90,6 +94,7 @@ class Part:
     traces: pl.DataFrame
     steps: pl.DataFrame
     lost: pl.DataFrame = field(default_factory=lambda: empty(LOST))
+    details: pl.DataFrame = field(default_factory=lambda: empty(DETAILS))
     read: Mapping[str, str] = field(default_factory=dict)
 
     def reading(self, rows: int = 3) -> dict[str, Any]:
@@ -136,6 +141,7 @@ def read_source(source: SourceSettings, data: Path = Path()) -> Part:
         pl.concat([p.traces for p in parts]),
         pl.concat([p.steps for p in parts]),
         pl.concat([p.lost for p in parts]),
+        pl.concat([p.details for p in parts]),
         {ours: theirs for p in reversed(parts) for ours, theirs in p.read.items()},
     )
 
@@ -360,8 +366,10 @@ def _identify(long: pl.DataFrame, name: str, split: str, where: str, copies: _Co
     traces = long.filter(pl.col("response").is_not_null() & (pl.col("response") != ""))
     rows = traces.select("problem_id", "author", "response").iter_rows()
     trace_ids = [copies.id_of(trace_id(*row)) for row in rows]
+    traces = traces.with_columns(pl.Series("trace_id", trace_ids, dtype=pl.String))
+    details = traces.select(*DETAILS).filter(pl.any_horizontal(pl.col("system", "finish_reason").is_not_null()))
     traces = traces.select(
-        pl.Series("trace_id", trace_ids, dtype=pl.String),
+        "trace_id",
         "problem_id",
         "author",
         "response",
@@ -369,10 +377,11 @@ def _identify(long: pl.DataFrame, name: str, split: str, where: str, copies: _Co
         pl.lit(None, dtype=pl.List(pl.Float32)).alias("token_log_probs"),
         "flagged_correct",
     )
-    return Part(where, problems, traces, empty(STEPS))
+    return Part(where, problems, traces, empty(STEPS), details=details)
 
 
 __all__ = [
+    "DETAILS",
     "LayoutError",
     "Part",
     "SourceError",

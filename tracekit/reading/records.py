@@ -43,6 +43,7 @@ from tracekit.reading.names import (
 from tracekit.reading.replies import (
     Unreadable,
     choice_text,
+    endings,
     flat,
     last_question,
     object_texts,
@@ -62,11 +63,12 @@ WORKED = 200
 
 @dataclass(frozen=True)
 class Sample:
-    """One response. flagged: the data set's own verdict, None without one."""
+    """One response. flagged: the data set's own verdict, None without one. ended: why it ended, as its engine says."""
 
     response: str
     author: str = ""
     flagged: bool | None = None
+    ended: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Record:
     samples: tuple[Sample, ...]
     kind: str = ""
     level: float | None = None
+    system: str = ""
     read: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -105,7 +108,7 @@ def read_record(row: Row) -> Record:
     if len(problem) >= LONG_TEXT and gold.startswith(problem[: min(LONG_TEXT, len(problem) * 2 // 5)]):
         raise Unreadable(f"the gold repeats the problem: {found.read['gold']} seems to hold labels of its steps")
     kind, level = found.text(KIND), found.number(LEVEL)
-    return Record(problem, gold, tuple(samples), kind, level, found.read)
+    return Record(problem, gold, tuple(samples), kind, level, found.system(conversation), found.read)
 
 
 def without_responses(row: Row) -> Row:
@@ -245,6 +248,11 @@ class _Finder:
                 return turns
         return []
 
+    def system(self, conversation: Sequence[Turn]) -> str:
+        """The system prompt: the turns of that role, or a column."""
+        turns = "\n\n".join(turn.text for turn in conversation if turn.role == "system" and turn.text)
+        return turns or self.text(("system", "system_prompt"))
+
     def problem(self, conversation: Sequence[Turn]) -> str:
         if conversation:
             asked = last_question(conversation, self.apart)
@@ -295,9 +303,9 @@ class _Finder:
         within = self.read.get("response", "").endswith("(what follows it)")
         self.apart = bool(conversation) and conversation[-1].role == "user" and bool(texts) and not within
         flags = self._flags(len(texts))
-        for (text, of), flag in zip(texts, flags, strict=True):
+        for (text, of), flag, ended in zip(texts, flags, endings(self.row, len(texts)), strict=True):
             by = f"{author} ({of})" if of and author else of or author
-            yield Sample(without_channels(text) if text.strip() else "", by, flag)
+            yield Sample(without_channels(text) if text.strip() else "", by, flag, ended)
 
     def _author(self) -> str:
         output = self.row.get("output")  # an evaluation log of inspect_ai names the model there

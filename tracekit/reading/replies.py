@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tracekit.reading.names import METADATA, RESPONSE
+from tracekit.reading.names import FINISH, METADATA, RESPONSE, SAMPLES
 from tracekit.reading.turns import Turn, join_thought, merged, read_turn, written
 
 
@@ -95,6 +95,29 @@ def _items(items: Sequence[Mapping[str, Any]]) -> list[Any]:
         else:
             blocks.append(item)
     return blocks
+
+
+def endings(row: Mapping[str, Any], count: int) -> list[str]:
+    """Why each of `count` responses ended; "" where the row does not say it of as many.
+
+    It stands beside the responses, or in each choice.
+    """
+    own = next((row[name] for name in FINISH if isinstance(row.get(name), str | list)), None)
+    if own is None:
+        output = row.get("output")
+        places = [row.get(name) for name in SAMPLES] + [output.get("choices") if isinstance(output, Mapping) else None]
+        choices = next((place for place in places if isinstance(place, list) and place), [])
+        own = [_ending(one) for one in flat(choices)]
+    values = [own] * count if isinstance(own, str) else own
+    return [value or "" for value in values] if len(values) == count and _are_names(values) else [""] * count
+
+
+def _ending(choice: Any) -> str:
+    return next((choice[name] for name in FINISH if choice.get(name)), "") if isinstance(choice, Mapping) else ""
+
+
+def _are_names(values: Sequence[Any]) -> bool:
+    return all(value is None or isinstance(value, str) for value in values)
 
 
 def refuse_log_likelihoods(name: str, values: Any) -> None:
