@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from tracekit.reading.formats import LayoutError
@@ -65,3 +66,28 @@ def test_flags_and_reasons_of_the_end_may_be_mapped_and_are_never_shifted(tmp_pa
     found = read_source(SourceSettings(path=str(tmp_path / "data.jsonl"), map=columns))
     assert found.traces["flagged_correct"].to_list() == [True, False, None, None, None]
     assert found.details["finish_reason"].to_list() == ["stop", "length"]
+
+
+def shards(folder: Path, damaged: int, count: int = 4) -> SourceSettings:
+    """`count` Parquet shards of which the last `damaged` are cut."""
+    for number in range(count):
+        file = folder / f"{number}.parquet"
+        pl.DataFrame({"problem": [f"P{number}"], "answer": ["1"], "response": ["It is 1."]}).write_parquet(file)
+        if number >= count - damaged:
+            file.write_bytes(file.read_bytes()[:-40])
+    return SourceSettings(path=str(folder))
+
+
+def test_a_damaged_shard_among_others_is_set_aside_and_counted(tmp_path: Path) -> None:
+    found = read_source(shards(tmp_path, damaged=1))
+    assert found.problems["problem"].to_list() == ["P0", "P1", "P2"]
+    (reason,) = found.lost["reason"]
+    assert found.lost["row_id"].to_list() == ["3.parquet:1"]
+    assert "damaged" in reason
+
+
+@pytest.mark.parametrize("damaged", [2, 4])
+def test_more_damaged_shards_than_may_be_end_the_reading(damaged: int, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"\.parquet is damaged"):
+        read_source(shards(tmp_path, damaged))
+    assert read_source(shards(tmp_path, 2).model_copy(update={"bad_share": 0.5})).problems.height == 2

@@ -36,6 +36,10 @@ class SourceError(ValueError):
     """A source cannot be read: the message names file, row and column, and what to do."""
 
 
+class DamagedFileError(SourceError):
+    """A file whose bytes are not what they were: of many shards some may be."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A file's rows, or those from row `first` on; what was set aside: (row, reason), counted from the file's row 0."""
@@ -85,7 +89,7 @@ def _read_parquet(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"{path} is damaged: {damaged_rows(path) or error}. Fetch it again.") from error
+        raise DamagedFileError(f"{path} is damaged: {damaged_rows(path) or error}. Fetch it again.") from error
 
 
 def damaged_rows(path: Path) -> str | None:
@@ -113,7 +117,7 @@ def _read_arrow(path: Path) -> pl.DataFrame:
     try:
         return read(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"{path} is damaged: {error}. Fetch it again.") from error
+        raise DamagedFileError(f"{path} is damaged: {error}. Fetch it again.") from error
 
 
 def _from_bytes(path: Path, name: str, raw: bytes) -> pl.DataFrame:
@@ -122,7 +126,7 @@ def _from_bytes(path: Path, name: str, raw: bytes) -> pl.DataFrame:
     try:
         return read(io.BytesIO(raw))
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"{path} is damaged: {error}. Fetch it again.") from error
+        raise DamagedFileError(f"{path} is damaged: {error}. Fetch it again.") from error
 
 
 def _read_csv(path: Path, raw: bytes) -> pl.DataFrame:
@@ -155,7 +159,7 @@ def unpacked_pieces(path: Path) -> Iterator[bytes]:
                 )
             yield piece
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-        raise SourceError(f"{path} cannot be decompressed: {error}. Fetch it again.") from error
+        raise DamagedFileError(f"{path} cannot be decompressed: {error}. Fetch it again.") from error
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

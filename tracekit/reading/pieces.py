@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracekit.reading.files import (
+    DamagedFileError,
     SourceError,
     Table,
     check_bad_share,
@@ -78,7 +79,7 @@ def _parquet(path: Path) -> Iterator[Table]:
     try:
         yield from _numbered(file.iter_batches(batch_size=max(1, footer.num_rows * PIECE_BYTES // size)))
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path} is damaged: {damaged_rows(path) or error}. Fetch it again.") from error
+        raise DamagedFileError(f"{path} is damaged: {damaged_rows(path) or error}. Fetch it again.") from error
 
 
 def _arrow(path: Path) -> Iterator[Table]:
@@ -96,7 +97,7 @@ def _arrow(path: Path) -> Iterator[Table]:
             else:
                 yield from _numbered(_cut(pa.ipc.open_stream(source)))
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path} is damaged: {error}. Fetch it again.") from error
+        raise DamagedFileError(f"{path} is damaged: {error}. Fetch it again.") from error
 
 
 def _cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

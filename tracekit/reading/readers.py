@@ -20,7 +20,7 @@ from tracekit.core.ids import content_id, problem_id, trace_id
 from tracekit.core.settings import Settings
 from tracekit.core.tables import PROBLEMS, STEPS, TRACES, Schema, check_file, conform, empty, read_table
 from tracekit.reading import formats as layouts
-from tracekit.reading.files import SUFFIXES, SourceError, Table, read_table_file
+from tracekit.reading.files import SUFFIXES, DamagedFileError, SourceError, Table, read_table_file
 from tracekit.reading.formats import LayoutError
 from tracekit.reading.long_form import to_long
 from tracekit.reading.pieces import PIECE_BYTES, read_pieces
@@ -309,11 +309,22 @@ def _tables(source: SourceSettings, data: Path) -> Iterator[tuple[str, Table]]:
     files = [] if saved else source_files(source, data)
     if not files:
         yield from ((source.path, table) for table in _load_with_datasets(source, path))
+    damaged: list[DamagedFileError] = []
     for file in files:
         if file.stat().st_size == 0 and len(files) > 1:  # one empty shard does not end the reading of the others
             yield str(file), Table(pl.DataFrame(), ((0, "the file is empty"),))
             continue
-        yield from ((str(file), table) for table in read_pieces(file, source.bad_share))
+        rows = 0
+        try:
+            for table in read_pieces(file, source.bad_share):
+                rows = table.first + table.frame.height
+                yield str(file), table
+        except DamagedFileError as error:
+            damaged.append(error)
+            # The last shard: so that a set whose every shard is damaged is refused, and not empty.
+            if len(damaged) > max(1, source.bad_share * len(files)) or len(damaged) == len(files):
+                raise
+            yield str(file), Table(pl.DataFrame(), ((rows, f"the rest of the shard is damaged: {error}"),), rows)
 
 
 def _load_with_datasets(source: SourceSettings, path: Path) -> Iterator[Table]:
