@@ -91,3 +91,47 @@ def test_more_damaged_shards_than_may_be_end_the_reading(damaged: int, tmp_path:
     with pytest.raises(SourceError, match=r"\.parquet is damaged"):
         read_source(shards(tmp_path, damaged))
     assert read_source(shards(tmp_path, 2).model_copy(update={"bad_share": 0.5})).problems.height == 2
+
+
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "2 + 2?"},
+    {"role": "assistant", "content": "4", "reasoning_content": "I add."},
+    {"role": "user", "content": "And plus 1?"},
+    {"role": "assistant", "content": "5"},
+]
+
+
+def test_every_exchange_is_read_where_all_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text(json.dumps({"messages": TURNS, "answer": "5"}) + "\n")
+    source = SourceSettings(path=str(tmp_path / "data.jsonl"))
+    assert read_source(source).problems.select("problem", "gold").rows() == [("And plus 1?", "5")]
+    found = read_source(source.model_copy(update={"turns": "all"}))
+    before = "User: 2 + 2?\n\nAssistant: 4\n\nUser: And plus 1?"
+    assert found.problems.select("problem", "gold").rows() == [("2 + 2?", ""), (before, "5")]
+    assert found.traces["response"].to_list() == ["<think>\nI add.\n</think>\n\n4", "5"]
+    assert found.details["system"].to_list() == ["Be brief."] * 2
+
+
+def test_results_of_a_batch_are_joined_with_their_requests_in_any_order(tmp_path: Path) -> None:
+    requests = [
+        {
+            "custom_id": f"r{n}",
+            "method": "POST",
+            "body": {"model": "m", "messages": [{"role": "user", "content": f"P{n}"}]},
+        }
+        for n in range(3)
+    ]
+    results = [
+        {"id": f"x{n}", "custom_id": f"r{n}", "error": None, "response": {"status_code": 200, "body": {"choices": [
+            {"message": {"role": "assistant", "content": f"A{n}"}, "finish_reason": "stop"}]}}}
+        for n in (2, 0, 7)
+    ]  # fmt: skip
+    for name, rows in (("requests", requests), ("results", results)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_source(SourceSettings(path="results.jsonl", requests="requests.jsonl"), tmp_path)
+    read = found.traces.join(found.problems, on="problem_id", maintain_order="left").select("problem", "response")
+    assert read.rows() == [("P2", "A2"), ("P0", "A0")]
+    assert found.lost.rows() == [("results.jsonl:3", "no problem")]
+    with pytest.raises(SourceError, match="does not exist; expected the requests"):
+        read_source(SourceSettings(path="results.jsonl", requests="none.jsonl"), tmp_path)

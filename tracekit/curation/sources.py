@@ -125,7 +125,8 @@ def merge_shared(problems: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def source_inputs(source: SourceSettings, data: Path) -> dict[str, Any]:
     """What decides the rows of a source: its settings and the digests of its files."""
-    files = [(file.name, file_digest(file)) for file in files_of(source, data)]
+    asked = [data / source.requests] if source.requests else []
+    files = [(file.name, file_digest(file)) for file in (*files_of(source, data), *asked)]
     return {**source.model_dump(mode="json", exclude={"licence"}), "files": files}
 
 

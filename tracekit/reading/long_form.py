@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from tracekit.reading.columns import misfit, typed
+from tracekit.reading.exchanges import read_exchanges
 from tracekit.reading.formats import LAYOUTS, LONG, Layout, LayoutError
 from tracekit.reading.mapping import mapped_record
 from tracekit.reading.names import NAMES_A_THOUGHT
@@ -26,8 +27,10 @@ class Long:
     read: Mapping[str, str] = field(default_factory=dict)
 
 
-def to_long(frame: pl.DataFrame, layout: Layout, where: str, first: int = 0) -> Long:
-    """Rows in the long form, and the rows that were lost. first: number of the frame's first row in its file.
+def to_long(frame: pl.DataFrame, layout: Layout, where: str, first: int = 0, turns: str = "last") -> Long:
+    """Rows in the long form, and the rows that were lost.
+
+    first: number of the frame's first row in its file. turns: "last", or "all" exchanges of a conversation.
 
     Raises LayoutError naming the column that cannot be read and its first bad row.
     """
@@ -44,7 +47,7 @@ def to_long(frame: pl.DataFrame, layout: Layout, where: str, first: int = 0) -> 
         )
     frame = typed(frame, layout.types)
     if layout.read is None and layout.by_record:
-        return _by_record(frame, layout, where, first)
+        return _by_record(frame, layout, where, first, turns)
     taken = {ours: frame[theirs] for ours, theirs in layout.fields.items() if theirs in frame.columns}
     long = layout.read(frame).with_columns(**taken) if layout.read else pl.DataFrame(taken)
     if "row" not in long.columns:  # a reader that makes several rows of one says which row each came from
@@ -90,7 +93,7 @@ def _without_response(long: pl.DataFrame) -> list[tuple[int, str]]:
     ]
 
 
-def _by_record(frame: pl.DataFrame, layout: Layout, where: str, first: int) -> Long:
+def _by_record(frame: pl.DataFrame, layout: Layout, where: str, first: int, turns: str) -> Long:
     """Read row by row. Raises LayoutError where long text would be left out of rows that seem to have no response."""
     rows = frame.to_dicts()
     records, lost = [], []
@@ -98,7 +101,7 @@ def _by_record(frame: pl.DataFrame, layout: Layout, where: str, first: int) -> L
     for number, row in enumerate(rows, start=first):
         try:
             _refuse_second_filter(row, scored)
-            records.append((number, mapped_record(row, layout.fields) if layout.fields else read_record(row)))
+            records += [(number, record) for record in _records(row, layout, turns)]
         except Unreadable as error:
             lost.append((number, str(error)))
     if not records:
@@ -132,6 +135,12 @@ def _by_record(frame: pl.DataFrame, layout: Layout, where: str, first: int) -> L
     schema = {"row": pl.UInt32, **LONG}
     table = pl.DataFrame(long, schema=schema, orient="row")
     return _checked(table.with_columns(pl.col("response").replace("", None)), layout, where, lost, read)
+
+
+def _records(row: Mapping[str, Any], layout: Layout, turns: str) -> list[Record]:
+    if layout.fields:
+        return [mapped_record(row, layout.fields)]
+    return list(read_exchanges(row)) if turns == "all" else [read_record(row)]
 
 
 def _asked(rows: Sequence[Mapping[str, Any]], records: Sequence[Record], layout: Layout) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pyarrow as pa
@@ -20,6 +20,7 @@ from tracekit.core.ids import content_id, problem_id, trace_id
 from tracekit.core.settings import Settings
 from tracekit.core.tables import PROBLEMS, STEPS, TRACES, Schema, check_file, conform, empty, read_table
 from tracekit.reading import formats as layouts
+from tracekit.reading.exchanges import read_requests, with_requests
 from tracekit.reading.files import SUFFIXES, DamagedFileError, SourceError, Table, read_table_file
 from tracekit.reading.formats import LayoutError
 from tracekit.reading.long_form import to_long
@@ -65,12 +66,23 @@ class SourceSettings(Settings):
     )
     author: str = Field("", description="the value of TRACES.author where no column holds it")
     licence: str = Field("", description="licence, for the card of exported data")
+    turns: Literal["last", "all"] = Field(
+        "last",
+        description=(
+            'of a conversation with several exchanges: "last" reads the last answered question; "all" reads each, with'
+            " what was said before it in the problem"
+        ),
+    )
+    requests: str = Field(
+        "", description="the file of a batch's requests; results are joined with them by custom_id (OpenAI's batch API)"
+    )
     bad_share: float = Field(
         0.05,
         ge=0,
         le=1,
         description=(
-            "greatest share in [0, 1] of a JSONL file's lines that may be unreadable; they are counted in the ledger"
+            "greatest share in [0, 1] of a JSONL file's lines that may be unreadable, and of a source's shards that may"
+            " be damaged; they are counted in the ledger"
         ),
     )
 
@@ -173,6 +185,7 @@ def iterate_source(source: SourceSettings, data: Path = Path()) -> Iterator[Part
     name = source.name or path.name.removesuffix("".join(path.suffixes)) or source.path
     copies = _Copies()
     layouts_of: dict[str, layouts.Layout] = {}
+    requests = read_requests(data / source.requests) if source.requests else {}
     for where, table in _tables(source, data):
         lost = list(table.lost)
         if table.frame.height == 0:
@@ -180,10 +193,12 @@ def iterate_source(source: SourceSettings, data: Path = Path()) -> Iterator[Part
                 raise SourceError(f"{where} holds no rows; expected at least one. Remove the file or fill it.")
             yield Part(where, empty(PROBLEMS), empty(TRACES), empty(STEPS), _lost(where, lost or [(0, "no rows")]))
             continue
+        if requests:
+            table = with_requests(table, requests, where)
         layout = layouts_of.get(where)
         if layout is None or not layouts.fits(layout, table.frame):
             layout = layouts_of[where] = _layout(source, table.frame, where)
-        long = to_long(table.frame, layout, where, table.first)
+        long = to_long(table.frame, layout, where, table.first, source.turns)
         rows = long.rows.with_columns(pl.lit(source.author).alias("author")) if source.author else long.rows
         part = _identify(rows, name, source.split, where, copies)
         yield replace(part, lost=_lost(where, [*lost, *long.lost]), read=long.read)
