@@ -1,12 +1,13 @@
 """The verl adapter's pure parts without verl, and its registered parts where verl can be imported."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from trainer.adapters.rows import RecipeError, load_recipe
-from trainer.adapters.verl import TEACHER, Claims, check_groups, mark_teacher, token_losses, trace_ids
+from trainer.adapters.verl import TEACHER, Claims, check_groups, check_trainer, mark_teacher, token_losses, trace_ids
 from trainer.modeling.models import load_tokenizer
 from trainer.objectives import losses
 from trainer.objectives.batch import Batch
@@ -109,3 +110,11 @@ def test_where_verl_is_installed_its_registry_has_our_losses_and_they_are_ours_u
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
     assert metrics["actor/teacher_tokens"] == (mask & teacher[:, None]).sum()
     assert trainer.adapters.verl_plugin.LuffyAgentLoop.__mro__[1].__name__ == "SingleTurnAgentLoop"
+
+
+def test_a_trainer_that_never_calls_the_hook_is_refused():
+    legacy, new = (SimpleNamespace(trainer=SimpleNamespace(use_v1=use_v1)) for use_v1 in (False, True))
+    check_trainer(legacy)
+    check_trainer(SimpleNamespace())
+    with pytest.raises(ValueError, match="use_v1=False"):
+        check_trainer(new)

@@ -19,7 +19,7 @@ from tracekit.core.settings import load_settings
 from trainer.data.problems import Problem
 from trainer.objectives.batch import Batch
 from trainer.rollouts.groups import Group, Sample, with_advantages, with_roles
-from trainer.settings import TrainSettings
+from trainer.settings import RolloutSettings, TrainSettings
 
 
 class RecipeError(ValueError):
@@ -60,6 +60,9 @@ def load_recipe(recipe: str | TrainSettings, *words: str) -> TrainSettings:
         "rollout.drop_all_right": settings.rollout.drop_all_right,
         "rollout.drop_all_wrong": settings.rollout.drop_all_wrong,
         "rollout.random_reward": settings.rollout.random_reward is not None,
+        "rollout.rewards": settings.rollout.rewards != RolloutSettings().rewards,  # the other trainer's own decide
+        "rollout.truncated": settings.rollout.truncated != "score",
+        "rollout.curriculum": settings.rollout.curriculum is not None,
     }
     found = [name for name, is_refused in refused.items() if is_refused]
     if found:

@@ -8,10 +8,11 @@ What was tested, and what was not: the pure functions here in our own tests; aga
 under `agg_loss`, the hook on the trainer and the class of the rollout, on a CPU, with a newer transformers than verl
 pins (tests/trainer/test_adapters_verl.py, where verl can be imported), and that the documented command's settings are
 verl's. A training run on Ray was NOT run. The hook wraps one private method of `RayPPOTrainer`, verl's synchronous
-trainer (`trainer.use_v1=False`, which verl calls deprecated).
+trainer (`trainer.use_v1=False`, which verl calls deprecated). verl's v1 trainers keep rows in a TransferQueue and know
+no such method: with one of them the rollout refuses to hand out a trace.
 
-How a teacher's tokens are known to the loss: verl hands a policy loss nothing but log-probs, advantages and masks. The
-hook therefore writes TEACHER, which no log-prob can be, in the place of a teacher token's old log-prob.
+verl hands a policy loss nothing but log-probs, advantages and masks: the hook writes TEACHER in the place of a teacher
+token's old log-prob (`trainer.adapters.token_losses`).
 
 Departures from our loop: verl's estimator makes the advantages, so that only recipes whose trace is policy gradient
 alone can be had (luffy, luffy_unshaped, luffy_baseline), with `algorithm.norm_adv_by_std_in_grpo=False`; entropy bonus
@@ -27,51 +28,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.adapters.rows import RecipeError, load_recipe, printed_prompt
+from trainer.adapters.rows import printed_prompt
+from trainer.adapters.token_losses import RECIPES, TEACHER, mark_teacher, token_losses
 from trainer.data.sequences import responses_ids
 from trainer.objectives import losses
-from trainer.objectives.loss_from_settings import policy_loss
-from trainer.settings import DataSettings, TrainSettings
+from trainer.settings import DataSettings
 
-#: Stands for the old log-prob of a token that a teacher wrote: no log-prob is above 0.
-TEACHER = 1.0
-
-#: Recipes that are registered as verl policy losses, by their names.
-RECIPES = ("luffy", "luffy_unshaped", "luffy_baseline")
+__all__ = [
+    "RECIPES",
+    "TEACHER",
+    "Claims",
+    "check_groups",
+    "check_trainer",
+    "mark_teacher",
+    "token_losses",
+    "trace_ids",
+    "verl_policy_loss",
+]
 
 #: Problems whose trace was taken, remembered by a rollout worker.
 REMEMBERED = 100_000
 
 
-def token_losses(
-    recipe: str | TrainSettings,
-) -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """A recipe's loss of each token: (log_prob, old_log_prob, advantages, response_mask) → (loss, teacher, clipped).
+def check_trainer(config: Any) -> None:
+    """Raise ValueError where verl's settings choose its v1 trainer, which never calls the hook.
 
-    All are (B, T). old_log_prob: TEACHER on tokens that a teacher wrote. teacher, clipped: True on a teacher's tokens,
-    and on those whose gradient the clip takes. Raises RecipeError for recipes with other roles.
+    A trace would then train as if the policy had sampled it.
     """
-    settings = load_recipe(recipe)
-    if settings.teacher_role != "surrogate" or settings.teacher_beside or settings.teacher.right_at_most is not None:
-        raise RecipeError(
-            f"verl's advantages know no roles; expected one of {', '.join(RECIPES)}, or settings like theirs."
+    if getattr(getattr(config, "trainer", None), "use_v1", False):
+        raise ValueError(
+            "trainer.use_v1 is true: the teacher's tokens would not be known to the loss. Set trainer.use_v1=False."
         )
-    terms, weight = policy_loss(settings), settings.teacher.weight
-
-    def loss_of(log_prob: Tensor, old: Tensor, advantages: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        teacher = mask.bool() & (old > 0)
-        old = torch.where(teacher, log_prob.detach(), old)
-        on_loss, clipped = terms.on_policy(log_prob, old, advantages, mask.bool() & ~teacher)
-        off_ratio = terms.teacher_ratio(terms.teacher_log_ratio(log_prob, None))
-        return losses.mixed(on_loss, weight * losses.surrogate(off_ratio, advantages), teacher), teacher, clipped
-
-    return loss_of
-
-
-def mark_teacher(old_log_prob: Tensor, taught: Sequence[Any]) -> Tensor:
-    """Old log-probs with TEACHER in the rows that hold a trace: (B, T). taught: true of each such row."""
-    rows = torch.tensor([bool(one) for one in taught], device=old_log_prob.device)
-    return torch.where(rows[:, None], TEACHER, old_log_prob)
 
 
 def check_groups(taught: Sequence[Any], uids: Sequence[str]) -> None:

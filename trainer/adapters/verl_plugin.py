@@ -15,7 +15,15 @@ from verl.trainer.ppo import ray_trainer
 from verl.trainer.ppo.core_algos import register_policy_loss
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from trainer.adapters.verl import RECIPES, Claims, check_groups, mark_teacher, trace_ids, verl_policy_loss
+from trainer.adapters.verl import (
+    RECIPES,
+    Claims,
+    check_groups,
+    check_trainer,
+    mark_teacher,
+    trace_ids,
+    verl_policy_loss,
+)
 
 _CLAIMS = Claims()
 
@@ -55,6 +63,7 @@ class LuffyAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
             output = await super().run(sampling_params, **kwargs)
             output.extra_fields["luffy_teacher"] = False
             return output
+        check_trainer(self.config)
         prompt_ids = await self.ct_build_initial_tokens(list(kwargs["raw_prompt"]))
         return AgentLoopOutput(
             prompt_ids=prompt_ids,
