@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,11 +29,9 @@ from tracekit.study.tasks.world import World, make_problems, vocabulary, write_t
 from trainer.data.sequences import encode_problems
 from trainer.evaluate import EvaluateSettings, evaluate_model
 from trainer.modeling.models import load_tokenizer
-from trainer.rollouts.engines import vllm_server
 from trainer.rollouts.engines.embedded import EmbeddedEngine
 from trainer.rollouts.engines.protocol import Engine, Rollout, Sampling
 from trainer.rollouts.engines.vllm_server import ServerError, VllmServerEngine
-from trainer.rollouts.engines.weight_transfer import Way, chunks, described
 from trainer.settings import DataSettings, TrainSettings
 from trainer.train import train
 
@@ -108,7 +105,7 @@ def test_vllm_in_process_samples_what_the_model_says_before_and_after_an_update(
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[str]:
-    """A server that takes weights by the disk and over gloo."""
+    """A server that takes weights."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -116,8 +113,6 @@ def server(folder: Path) -> Iterator[str]:
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "128"),
         *("--logprobs-mode", "processed_logprobs", "--enforce-eager"),
-        *("--weight-transfer-config", '{"backend": "gloo"}'),
-        *("--worker-extension-cls", "trainer.rollouts.engines.vllm_worker.WorkerExtension"),
     ]
     environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1"}
     log = (folder / "server.log").open("wb")
@@ -139,9 +134,9 @@ def server(folder: Path) -> Iterator[str]:
         log.close()
 
 
-def check_update(server: str, folder: Path, exchange: Path, way: Way, *seeds: int) -> None:
+def check_update(server: str, folder: Path, exchange: Path, *seeds: int) -> None:
     """The server samples what the models of these seeds say, after an update to each."""
-    engine = VllmServerEngine([server], folder, exchange, weights=way)
+    engine = VllmServerEngine([server], folder, exchange)
     try:
         for seed in seeds:
             model = small_model(seed)
@@ -151,56 +146,20 @@ def check_update(server: str, folder: Path, exchange: Path, way: Way, *seeds: in
         engine.close()
 
 
-@pytest.mark.parametrize("way", ["disk", "gloo"])
 def test_a_vllm_server_samples_what_the_model_says_before_and_after_an_update(
-    server: str, folder: Path, tmp_path: Path, way: Way
+    server: str, folder: Path, tmp_path: Path
 ) -> None:
-    check_update(server, folder, tmp_path / "weights", way, 0, 1)
-    assert (tmp_path / "weights").exists() == (way == "disk")
-
-
-def test_an_update_by_memory_may_come_in_many_chunks(
-    server: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = []
-
-    def small_chunks(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[list[tuple[str, torch.Tensor]]]:
-        for chunk in chunks(weights, limit=100_000):
-            sizes.append(len(chunk))
-            yield chunk
-
-    monkeypatch.setattr(vllm_server, "chunks", small_chunks)
-    check_update(server, folder, tmp_path, "gloo", 2)
-    assert len(sizes) > 5
-
-
-@pytest.mark.parametrize("sent", [4, 2])
-def test_a_trainer_that_died_in_an_update_is_followed_by_another(
-    server: str, folder: Path, tmp_path: Path, sent: int
-) -> None:
-    """It died after a chunk of four tensors, or in the midst of it: the server is in a group whose other end is gone,
-    and has the queries of a layer but not its keys."""
-    dead, some = VllmServerEngine([server], folder, tmp_path, weights="gloo"), list(small_model(3).state_dict().items())
-    assert some[1][0].endswith("layers.0.self_attn.q_proj.weight")
-    dead.load_weights(some)
-    httpx.post(f"{server}/start_weight_update").raise_for_status()
-    body = {"update_info": described(some[:4])}
-    with ThreadPoolExecutor(1) as pool:
-        posted = pool.submit(httpx.post, f"{server}/update_weights", json=body, timeout=60)
-        for _, tensor in some[:sent]:
-            dead._group.broadcast(torch.full_like(tensor, 7.0))
-        dead.close()
-        assert posted.result().is_success == (sent == 4)
-    check_update(server, folder, tmp_path, "gloo", 4)
+    check_update(server, folder, tmp_path / "weights", 0, 1)
+    assert (tmp_path / "weights").exists()
 
 
 def test_weights_of_another_architecture_are_told_and_the_server_goes_on(
     server: str, folder: Path, tmp_path: Path
 ) -> None:
-    engine = VllmServerEngine([server], folder, tmp_path, weights="gloo")
-    with pytest.raises(ServerError, match=r"transfer broke off|update_weights answered"):
+    engine = VllmServerEngine([server], folder, tmp_path)
+    with pytest.raises(ServerError, match="answered"):
         engine.load_weights([("model.layers.9.mlp.up_proj.weight", torch.zeros(256, 128))])
-    check_update(server, folder, tmp_path, "gloo", 0)
+    check_update(server, folder, tmp_path, 0)
 
 
 def test_a_server_that_is_not_there_is_told() -> None:
@@ -225,7 +184,7 @@ def test_an_evaluation_is_that_of_the_embedded_engine(
     """Two models, one after the other. The server, which holds neither's weights, is given them."""
     small_model(5).save_pretrained(tmp_path / "other")
     write_tokenizer(World(), tmp_path / "other")
-    engine = {"kind": kind, "eager": True, "urls": (server,), "weights": "gloo"}
+    engine = {"kind": kind, "eager": True, "urls": (server,)}
     for model in (folder, tmp_path / "other"):
         found, expected = (
             evaluate_model(
@@ -241,7 +200,7 @@ def test_an_evaluation_is_that_of_the_embedded_engine(
         assert found.select(columns).equals(expected.select(columns))
 
 
-def test_a_run_on_a_server_is_nearly_on_policy_after_each_update_by_memory(
+def test_a_run_on_a_server_is_nearly_on_policy_after_each_update(
     server: str, folder: Path, problems: Path, tmp_path: Path
 ) -> None:
     settings = {
@@ -252,7 +211,7 @@ def test_a_run_on_a_server_is_nearly_on_policy_after_each_update_by_memory(
         "rollout": {"prompts": 4, "mini_batch_prompts": 2, "group_size": 4},
         "loss": {"entropy": 0.1},  # rewards of a random model are all 0: entropy alone moves the weights
         "optimizer": {"lr": 1e-3},
-        "engine": {"kind": "vllm-server", "urls": [server], "weights": "gloo"},
+        "engine": {"kind": "vllm-server", "urls": [server]},
         "steps": 3,
     }
     train(TrainSettings.model_validate(settings))

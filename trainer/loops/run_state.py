@@ -205,10 +205,10 @@ def begin(settings: TrainSettings) -> Training:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     start_ranks(device)
-    if settings.parallel.fsdp and world_size() == 1:  # silence here would train a whole copy
+    if settings.parallel.fsdp is True and world_size() == 1:  # silence here would train a whole copy
         raise ValueError(
             "parallel.fsdp is true in a single process, which has nothing to shard over; start several by "
-            "torchrun --nproc-per-node N -m tracekit.cli train …, or set parallel.fsdp=false."
+            "torchrun --nproc-per-node N -m tracekit.cli train …, or set parallel.fsdp to false or auto."
         )
     torch.manual_seed(settings.seed)
     model, tokenizer = models.load(settings)
@@ -243,14 +243,15 @@ def _newest(folder: Path) -> Path | None:
 def _on_device(model: nn.Module, settings: TrainSettings, device: torch.device) -> models.TokenScorer:
     """The model in its scorer, whole on the device or sharded over all ranks' devices."""
     temperature = settings.rollout.temperature if settings.method in POLICY else 1.0
-    if not settings.parallel.fsdp:
+    sharded = settings.parallel.fsdp is True or (settings.parallel.fsdp == "auto" and world_size() > 1)
+    if not sharded:
         model.to(device)
     if settings.compares_passes:
         models.without_dropout(model)
     scorer = models.TokenScorer(model, temperature).train()  # tries the head out: before its weight is sharded
     if settings.compile:
         models.compile_layers(models.plain_model(model))
-    if settings.parallel.fsdp:
+    if sharded:
         shard(scorer, settings, device)
     return scorer
 

@@ -281,12 +281,12 @@ def memory_parts(shape: Shape, settings: TrainSettings, work: Workload, hardware
     layer, and one layer whole (`layer_bytes`). logits: three chunks in float32 (logits, probabilities, gradient) and
     the head's gradient. engine: vLLM's share of the device, or the embedded engine's copy and cache.
     """
-    half, ranks = _half(settings), hardware.devices if settings.parallel.fsdp else 1
+    half, ranks = _half(settings), hardware.devices if _sharded(settings, hardware) else 1
     layer = (shape.parameters - shape.root) / shape.layers
     tokens = max(settings.batch.micro_tokens, settings.data.prompt_tokens + settings.data.response_tokens)
     inside = layer_bytes(shape, half)
     kept = shape.layers * shape.hidden * half + inside if settings.gradient_checkpointing else shape.layers * inside
-    if settings.parallel.fsdp:
+    if _sharded(settings, hardware):
         gathered = half * (2 * shape.root + 2 * layer)
     else:
         gathered = float(half * shape.parameters) if half < FLOAT32 else 0.0
@@ -324,7 +324,7 @@ def _engine_bytes(shape: Shape, settings: TrainSettings, hardware: Hardware, wor
     half = _half(settings)
     in_flight = min(settings.engine.rows, settings.rollout.prompts * settings.sampled_rows / hardware.devices)
     longest = work.prompt_tokens + settings.data.response_tokens
-    copy = half * shape.parameters if settings.parallel.fsdp else 0
+    copy = half * shape.parameters if _sharded(settings, hardware) else 0
     return copy + in_flight * longest * shape.cache_bytes(half)
 
 
@@ -345,3 +345,7 @@ def _half(settings: TrainSettings) -> int:
 
 def _chunk(settings: TrainSettings) -> int:
     return CHUNK_ELEMENTS["cpu" if settings.device == "cpu" else "cuda"]
+
+
+def _sharded(settings: TrainSettings, hardware: Hardware) -> bool:
+    return bool(settings.parallel.fsdp) and hardware.devices > 1

@@ -54,6 +54,9 @@ class LoraSettings(Settings):
 class ParallelSettings(Settings):
     """Several processes, started by torchrun or accelerate launch."""
 
-    fsdp: bool = Field(False, description="shard weights, gradients and optimizer over all processes (FSDP2)")
+    fsdp: bool | Literal["auto"] = Field(
+        False,
+        description="shard weights, gradients and optimizer over all processes (FSDP2); auto: where there are several",
+    )
     reshard_after_forward: bool = Field(True, description="free a layer's gathered weights between its two passes")
     cpu_offload: bool = Field(False, description="keep sharded weights and optimizer in the host's memory")

@@ -139,9 +139,6 @@ class EngineSettings(Settings):
     )
     rows: PositiveInt = Field(512, description="embedded: completions sampled side by side")
     urls: tuple[str, ...] = Field(("http://127.0.0.1:8000",), description="vllm-server: addresses of the servers")
-    weights: Literal["disk", "gloo", "nccl"] = Field(
-        "disk", description="vllm-server: how weights travel after an update; the last two by memory"
-    )
     memory_fraction: PositiveFloat = Field(
         default=0.4, le=1.0, description="vllm: share of the device's memory, (0, 1]"
     )
@@ -156,4 +153,4 @@ class EngineSettings(Settings):
 
 
 #: Settings of an engine that decide where and how fast it runs, and not what it says: a run goes on with others.
-ENGINE_CONNECTION = ("engine.urls", "engine.weights", "engine.memory_fraction", "engine.eager", "engine.sleep")
+ENGINE_CONNECTION = ("engine.urls", "engine.memory_fraction", "engine.eager", "engine.sleep")

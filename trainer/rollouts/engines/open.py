@@ -118,7 +118,7 @@ def _vllm_engine(
         )
     from trainer.rollouts.engines.vllm_server import VllmServerEngine
 
-    return VllmServerEngine(settings.urls, model, exchange, weights=settings.weights, dtype=_dtype(dtype))
+    return VllmServerEngine(settings.urls, model, exchange, dtype=_dtype(dtype))
 
 
 def _dtype(name: str) -> torch.dtype:

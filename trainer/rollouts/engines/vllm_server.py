@@ -1,30 +1,21 @@
 """vLLM over HTTP: rollouts on machines of their own.
 
-Prompts go as token ids to /v1/completions and come back with token ids and log-probs. Weights go by `engine.weights`:
-
-- "disk": the trainer writes a folder that every server sees, pauses them, lets them reload, and resumes.
-- "gloo", "nccl": from memory to memory, through a process group of the trainer's first rank and all workers
-  (`weight_transfer`). Phases: /init_weight_transfer_engine once; then, at each update, /start_weight_update,
-  /update_weights for each chunk of tensors while they are broadcast, /finish_weight_update.
+Prompts go as token ids to /v1/completions and come back with token ids and log-probs. Weights go through a folder that
+trainer and servers see: the trainer writes it, pauses the servers, lets them reload, and resumes.
 
 Start a server with (the update routes are vLLM's development mode; bind it where only the trainer reaches it):
 
     VLLM_SERVER_DEV_MODE=1 python -m vllm.entrypoints.openai.api_server --model MODEL --host 127.0.0.1 \\
         --logprobs-mode processed_logprobs
-
-and for updates by memory with --weight-transfer-config '{"backend": "nccl"}', or "gloo" and
---worker-extension-cls trainer.rollouts.engines.vllm_worker.WorkerExtension.
 """
 
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import torch
@@ -34,17 +25,6 @@ from trainer.distributed.fsdp import on_first_rank
 from trainer.distributed.ranks import barrier, rank
 from trainer.rollouts.engines.protocol import Rollout, Sampling
 from trainer.rollouts.engines.sampling import seed_of_prompt
-from trainer.rollouts.engines.weight_transfer import (
-    GlooGroup,
-    Group,
-    Meeting,
-    NcclGroup,
-    Way,
-    address_towards,
-    chunks,
-    described,
-    listen,
-)
 
 #: Requests under way at once to one server: enough that its scheduler always has a full batch to choose from.
 IN_FLIGHT = 256
@@ -52,14 +32,6 @@ IN_FLIGHT = 256
 TIMEOUT_SECONDS = 1800.0
 #: A new one for each request: a server closes idle ones after seconds, and that of an error, as the next is being sent.
 CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-
-#: What makes a server ready for updates by memory.
-STARTED_WITH = (
-    """--weight-transfer-config '{"backend": "nccl"}', or "gloo" and """
-    "--worker-extension-cls trainer.rollouts.engines.vllm_worker.WorkerExtension"
-)
-
-T = TypeVar("T")
 
 
 class ServerError(ValueError):
@@ -71,7 +43,7 @@ class VllmServerEngine:
 
     urls: servers that hold the same model; prompts are dealt to them in turn. model: the Hugging Face folder that
     configuration and tokenizer are copied from when weights are written. exchange: a folder that trainer and
-    servers see under the same path; "disk" alone uses it. dtype: what weights travel in, the servers' own.
+    servers see under the same path. dtype: what weights travel in, the servers' own.
     """
 
     exact = False
@@ -83,15 +55,13 @@ class VllmServerEngine:
         model: str | Path,
         exchange: str | Path,
         *,
-        weights: Way = "disk",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._clients = [
             httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT_SECONDS, limits=CONNECTIONS) for url in urls
         ]
-        self._model, self._exchange, self._weights, self._dtype = Path(model), Path(exchange), weights, dtype
+        self._model, self._exchange, self._dtype = Path(model), Path(exchange), dtype
         self._served = [self._served_name(client) for client in self._clients]
-        self._group: Group | None = None
 
     def generate(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> list[list[Rollout]]:
         """`n` rollouts for each prompt, in the order of `prompts`."""
@@ -124,17 +94,10 @@ class VllmServerEngine:
         The servers are every rank's: rank 0 does it once, the others take part in the gathering and wait.
         """
         cast = ((name, t.to(self._dtype) if t.is_floating_point() else t) for name, t in weights)
-        if self._weights == "disk":
-            tensors = on_first_rank(cast)
-            if rank() == 0:
-                self._write(tensors)
-                self._paused(self._reload)
-        elif rank() == 0:
-            self._group = self._group or self._meet()
-            self._paused(lambda: self._send(cast))
-        else:
-            for _ in cast:
-                pass
+        tensors = on_first_rank(cast)
+        if rank() == 0:
+            self._write(tensors)
+            self._paused(self._reload)
         barrier()
 
     def takes_weights(self) -> bool:
@@ -156,9 +119,7 @@ class VllmServerEngine:
         return False
 
     def close(self) -> None:
-        """Close the connections; the servers go on, and may be met by another trainer."""
-        if self._group is not None:
-            self._group.close()
+        """Close the connections; the servers go on."""
         for client in self._clients:
             client.close()
 
@@ -180,61 +141,6 @@ class VllmServerEngine:
         with ThreadPoolExecutor(len(self._clients)) as pool:
             list(pool.map(lambda client: _post(client, route, body), self._clients))
 
-    def _meet(self) -> Group:
-        """Phase init: one group of this process and the workers of all servers."""
-        self._forget_last_trainer()
-        sizes = [int(_get(client, "/get_world_size")["world_size"]) for client in self._clients]
-        addresses = [address_towards(client.base_url.host, client.base_url.port or 80) for client in self._clients]
-        address = next((a for a in addresses if a not in ("127.0.0.1", "::1")), addresses[0])
-        listening = listen(address)
-        meeting = Meeting(address, listening.getsockname()[1], 1 + sum(sizes))
-        about: dict[str, Any] = {"master_address": address, "master_port": meeting.port, "world_size": meeting.size}
-        group: Future[Group]
-        if self._weights == "gloo":
-            about["transport"] = "gloo"  # vLLM's own engines refuse the word, ours asks for it: nobody waits in vain
-            group = _in_background(partial(GlooGroup, meeting, 0, listening))
-        else:
-            group = _in_background(partial(NcclGroup, meeting, listening, torch.cuda.current_device()))
-        posts = []
-        for server, client in enumerate(self._clients):
-            body = {"init_info": {**about, "rank_offset": 1 + sum(sizes[:server])}}
-            posts.append(_in_background(partial(_post, client, "/init_weight_transfer_engine", body)))
-        done, _ = wait([group, *posts], return_when=FIRST_EXCEPTION)  # where one refuses, the others wait in vain
-        for error in filter(None, (future.exception() for future in done)):
-            raise ServerError(
-                f"{error} Weights by {self._weights} need servers started with {STARTED_WITH}."
-            ) from error
-        return group.result()
-
-    def _forget_last_trainer(self) -> None:
-        """Take the servers out of the group, and the update, of a trainer that died."""
-        for client in self._clients:
-            try:
-                _post(client, "/shutdown_weight_transfer_engine", None)
-            except ServerError:  # it died between start and finish: what it left is overwritten by the next update
-                _post(client, "/finish_weight_update", {})
-                _post(client, "/shutdown_weight_transfer_engine", None)
-
-    def _send(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Phases start, update and finish."""
-        assert self._group is not None, "_meet comes first"
-        self._all("/start_weight_update")
-        for chunk in chunks(weights):
-            told = partial(_post, route="/update_weights", body={"update_info": described(chunk)})
-            posts = [_in_background(partial(told, client)) for client in self._clients]
-            try:
-                for _, tensor in chunk:
-                    self._group.broadcast(tensor)
-            except RuntimeError as error:
-                self._group.close()  # the servers that still wait break off too
-                self._group = None
-                wait(posts)
-                reasons = [str(post.exception()) for post in posts if post.exception() is not None]
-                raise ServerError(f"the weights' transfer broke off: {reasons or error}.") from error
-            for post in posts:
-                post.result()
-        self._all("/finish_weight_update", {})
-
     def _write(self, weights: Mapping[str, torch.Tensor]) -> None:
         beside = self._exchange.with_name(f".{self._exchange.name}.partial")
         shutil.rmtree(beside, ignore_errors=True)
@@ -254,20 +160,6 @@ class VllmServerEngine:
         except httpx.HTTPError as error:
             raise ServerError(f"{client.base_url} is no vLLM server that answers ({error}); start it first.") from error
         return str(answer.json()["data"][0]["id"])
-
-
-def _in_background(call: Callable[[], T]) -> Future[T]:
-    """The result of a call made in a thread that no one waits for at the end of the process."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def _is_there(client: httpx.Client, route: str) -> bool:
