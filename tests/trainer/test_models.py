@@ -123,6 +123,7 @@ def test_sharding_that_does_not_happen_is_told(world_folder, tmp_path):
 
 def test_a_run_that_shards_where_there_are_several_processes_runs_in_one(world_folder, tmp_path):
     from test_supervised import settings_for
+
     from trainer.train import train
 
     assert train(settings_for(world_folder, tmp_path, parallel={"fsdp": "auto"})).is_dir()
