@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONNOUSERSITE := 1
 
-.PHONY: install study test test-slow test-browser test-ray test-vllm lint format wheel clean
+.PHONY: install install-locked study test test-slow test-browser test-ray test-vllm lint format wheel clean
 
 install: $(INSTALLED)
 
@@ -16,6 +16,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	start=$$(date +%s); \
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' && \
 	echo $$(( $$(date +%s) - start )) > $(VENV)/.install_seconds
+	touch $(INSTALLED)
+
+# The versions that were tested, every file by its hash: what CI installs.
+install-locked:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch hatchling
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-ci.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(INSTALLED)
 
 study: install

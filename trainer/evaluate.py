@@ -113,7 +113,8 @@ def evaluate_model(
     inputs = {"problems": _digest_of(problems), "model": model_digest(model)}
     if read_prompt_settings(model) is not None:
         inputs["prompt"] = settings.prompts(model).prompt.model_dump_json()
-    start_run(folder, settings, seed=settings.seed, inputs=inputs, may_differ=ENGINE_CONNECTION)
+    writes = (COMPLETIONS_FILE, SUMMARY_FILE, "parts", "weights")
+    start_run(folder, settings, seed=settings.seed, inputs=inputs, may_differ=ENGINE_CONNECTION, writes=writes)
     done = folder / COMPLETIONS_FILE
     if done.exists():
         return read_table(done, COMPLETIONS, "completions")

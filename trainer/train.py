@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tracekit.core.folders import lock_folder
-from tracekit.core.runs import Progress, no_progress
+from tracekit.core.runs import Progress, check_run_folder, no_progress
 from trainer.settings import Method, TrainSettings
 
 #: Where each method's loop is; imported when it is called.
@@ -35,11 +35,13 @@ def train(settings: TrainSettings, *, progress: Progress = no_progress) -> Path:
     """
     from trainer.distributed.ranks import rank, start_ranks  # here: `import trainer.objectives` stays light
     from trainer.loops.checkpoint import FINAL
-    from trainer.loops.run_state import finished, open_run, resolve_device
+    from trainer.loops.run_state import WRITES, finished, open_run, resolve_device
 
     if settings.stages:
         return [train(stage, progress=progress) for stage in settings.stage_settings()][-1]
     start_ranks(resolve_device(settings.device))
+    if rank() == 0:
+        check_run_folder(settings.output, WRITES)
     with lock_folder(settings.output, "train") if rank() == 0 else nullcontext():
         if rank() == 0:
             open_run(settings)

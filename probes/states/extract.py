@@ -28,10 +28,11 @@ from probes.states.places import Place, Position, TokenisedTrace, place
 from probes.states.positions import load_tokenizer, tokenise
 from probes.states.text_baseline import surface_features
 from probes.svm.kernels import StatesError
+from tracekit.core.folders import claim_folder
 from tracekit.core.models import ModelError, open_config, open_model
 from tracekit.core.prompts import AS_IT_COMES, read_prompt_settings
-from tracekit.core.runs import Progress, no_progress, write_text
-from tracekit.core.tables import STATES_INDEX, check, write_table
+from tracekit.core.runs import Progress, no_progress, read_json, write_text
+from tracekit.core.tables import STATES_INDEX, check, read_any_table, write_table
 
 if TYPE_CHECKING:
     import torch
@@ -73,14 +74,25 @@ class States:
         """(rows, width) as stored, memory-mapped; bfloat16 as its bits in uint16. Raises StatesError."""
         if layer not in self.layers:
             raise StatesError(f"{self.folder} holds layers {list(self.layers)}; layer {layer} was not extracted.")
-        return np.load(self.folder / f"layer_{layer:03d}.npy", mmap_mode="r")
+        return _array(self.folder / f"layer_{layer:03d}.npy", len(self.index))
 
     def _widen(self, array: np.ndarray) -> np.ndarray:
         return (array.astype(np.uint32) << 16).view(np.float32) if self.stored == "bfloat16" else array
 
     def surface(self) -> np.ndarray:
         """(rows, features) float32: what the text alone tells (see `probes.states.text_baseline`)."""
-        return np.load(self.folder / "surface.npy", mmap_mode="r")
+        return _array(self.folder / "surface.npy", len(self.index))
+
+
+def _array(path: Path, rows: int) -> np.ndarray:
+    """A memory-mapped array of so many rows. Raises StatesError where the file is absent or damaged."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise StatesError(f"{path} cannot be read ({error}); delete {path.parent} and extract again.") from error
+    if array.ndim != 2 or len(array) != rows:
+        raise StatesError(f"{path} has shape {array.shape}, and the index {rows} rows; extract the states again.")
+    return array
 
 
 @dataclass(frozen=True)
@@ -155,21 +167,25 @@ def open_states(folder: str | Path) -> States:
     path = folder / "states.json"
     if not path.is_file():
         raise StatesError(f"{folder} holds no finished states (no states.json); run the extraction again to finish it.")
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if record["format"] != _FORMAT:
-        raise StatesError(f"{folder} is of format {record['format']}, expected {_FORMAT}; extract the states again.")
-    index = pl.read_parquet(folder / "index.parquet")
-    check(index, STATES_INDEX, "states index")
-    return States(
-        folder=folder,
-        index=index,
-        layers=tuple(record["layers"]),
-        width=record["width"],
-        stored=record["stored"],
-        tokens_digest=record["tokens"],
-        depth=record["depth"],
-        model=record["model"],
-    )
+    record = read_json(path)
+    if record.get("format") != _FORMAT:
+        found = record.get("format")
+        raise StatesError(f"{folder} is of format {found}, expected {_FORMAT}; extract the states again.")
+    index = read_any_table(folder / "index.parquet", "index of the states")
+    check(index, STATES_INDEX, f"states index ({folder / 'index.parquet'})")
+    try:
+        return States(
+            folder=folder,
+            index=index,
+            layers=tuple(record["layers"]),
+            width=record["width"],
+            stored=record["stored"],
+            tokens_digest=record["tokens"],
+            depth=record["depth"],
+            model=record["model"],
+        )
+    except (KeyError, TypeError) as error:
+        raise StatesError(f"{path} is damaged ({error!r}); delete {folder} and extract the states again.") from error
 
 
 # ---------------------------------------------------------------- models, ranks, files
@@ -251,7 +267,7 @@ def model_digest(model_folder: Path) -> str:
 
 
 def _same(states: States, record: dict[str, Any]) -> States:
-    found = json.loads((states.folder / "states.json").read_text(encoding="utf-8"))
+    found = read_json(states.folder / "states.json")
     different = [key for key in record if found.get(key) != record[key]]
     if different:
         raise StatesError(
@@ -260,13 +276,18 @@ def _same(states: States, record: dict[str, Any]) -> States:
     return states
 
 
+#: What stands in a folder of states, by name.
+_WRITES = ("states.json", "layer_*.npy", "surface.npy", "index.parquet", "parts")
+
+
 def _claim(parts: Path, record: dict[str, Any], rank: int, wait: Any) -> None:
     """Parts of an earlier, unfinished call are kept when they are of the same states, thrown away otherwise."""
-    path = parts / "record.json"
+    path, wanted = parts / "record.json", json.dumps(record, sort_keys=True)
     if rank == 0:
-        if parts.is_dir() and (not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != record):
+        claim_folder(parts.parent, "states", _WRITES, lambda folder: path.is_file())
+        if parts.is_dir() and (not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != wanted):
             shutil.rmtree(parts)
-        write_text(path, json.dumps(record, sort_keys=True))
+        write_text(path, wanted)
     wait()
 
 

@@ -24,7 +24,7 @@ from probes.statistics.information import held_out_bits
 from probes.svm import least_squares
 from probes.svm.kernels import StatesError, check_states
 from probes.svm.probabilities import fit_sigmoid
-from tracekit.core.runs import write_text
+from tracekit.core.runs import read_json, write_text
 
 Floats = NDArray[np.floating]
 
@@ -169,18 +169,25 @@ def save_probe(probe: SavedProbe, folder: str | Path) -> Path:
 
 def load_probe(folder: str | Path) -> SavedProbe:
     """Read what `save_probe` wrote. Raises StatesError."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     folder = Path(folder)
     if not (folder / _RECORD).is_file() or not (folder / _TENSORS).is_file():
         raise StatesError(f"{folder} holds no probe ({_RECORD} and {_TENSORS}); fit one with `tracekit probe fit`.")
-    record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    record = read_json(folder / _RECORD)
     if record.pop("format", None) != _FORMAT:
         raise StatesError(f"{folder}/{_RECORD} is of another format than {_FORMAT}; fit the probe again.")
-    fields: dict[str, Any] = {**record, **load_file(folder / _TENSORS)}
-    for name in ("classes", "calibration"):
-        fields[name] = tuple(fields[name])
-    return SavedProbe(**fields)
+    try:
+        fields: dict[str, Any] = {**record, **load_file(folder / _TENSORS)}
+        for name in ("classes", "calibration"):
+            fields[name] = tuple(fields[name])
+        probe = SavedProbe(**fields)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise StatesError(f"{folder} holds a damaged probe ({error}); fit it again or take a whole copy.") from error
+    if not probe.direction.shape == probe.mean.shape == probe.spread.shape:
+        raise StatesError(f"{folder}/{_TENSORS} is damaged: direction, mean and spread differ in shape; fit it again.")
+    return probe
 
 
 def apply_probe(probe: SavedProbe, states: States, *, any_model: bool = False) -> pl.DataFrame:

@@ -91,7 +91,7 @@ def test_a_second_holder_learns_who_has_the_lock(tmp_path: Path) -> None:
         "try:\n    lock_folder(sys.argv[1], 'second').__enter__()\nexcept FolderError as error:\n    print(error)"
     )
     with lock_folder(tmp_path, "curate"):
-        holder = json.loads((tmp_path / ".lock.json").read_text())
+        holder = json.loads((tmp_path / ".tracekit.lock.json").read_text())
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert f"curate (process {holder['pid']} on" in done.stdout
     with lock_folder(tmp_path, "again"):

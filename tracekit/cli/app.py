@@ -7,12 +7,15 @@ import errno
 import importlib
 import importlib.util
 import os
+import shlex
 import sys
+import traceback
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError
 
@@ -28,7 +31,10 @@ EXTRA_OF = {
     **{name: name for name in ("trl", "vllm", "ray", "peft")},
 }
 
-USER_ERROR, GATE_FAILED = 2, 3
+USER_ERROR, GATE_FAILED, INTERNAL_FAULT, INTERRUPTED = 2, 3, 70, 130
+
+#: Commands that go on where they were interrupted.
+RESUMED = ("collect", "curate", "evaluate", "probe", "restore", "study", "train", "verify")
 
 
 @dataclass(frozen=True)
@@ -133,19 +139,37 @@ def main() -> None:
         if shadow:
             raise ValueError(shadow)
         sys.argv[1:] = ["/dev/stdin" if word == "-" else word for word in sys.argv[1:]]  # cyclopts knows no lone dash
+        warnings.showwarning = _show_warning
         build_app(sys.argv[1] if len(sys.argv) > 1 else None)(
-            exit_on_error=False
+            sys.argv[1:], exit_on_error=False
         )  # CycloptsError: it has printed its own panel, the nearest known name in it
     except CycloptsError:
         sys.exit(USER_ERROR)
     except ImportError as error:
         if not ({"--help", "-h"} & set(sys.argv) and print_help_from_source(sys.argv[1])):
             fail(error)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         fail(error)
+    except RuntimeError as error:
+        fail(error) if _is_memory(error) else fail_internally(error)
     except KeyboardInterrupt:
-        print("tracekit: interrupted; run the same command again to go on.", file=sys.stderr)
-        sys.exit(130)
+        print(f"tracekit: interrupted; {going_on(sys.argv[1:])}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        fail_internally(error)
+
+
+def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
+    """A warning as a line, without the source line that raised it."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def going_on(words: list[str]) -> str:
+    """What to do after an interruption: the command to run again, which keeps what was done."""
+    command = shlex.join(["tracekit", *words])
+    if words and words[0] in RESUMED:
+        return f"what was done is kept. To go on, run the same command again: {command}"
+    return f"to start again, run: {command}"
 
 
 def fail(error: Exception) -> NoReturn:
@@ -154,6 +178,27 @@ def fail(error: Exception) -> NoReturn:
         raise error
     print(f"tracekit: {explain(error)}", file=sys.stderr)
     sys.exit(USER_ERROR)
+
+
+def fail_internally(error: Exception) -> NoReturn:
+    """End with code 70 on a fault that no message foresees: it is one of tracekit, and its place is named."""
+    if os.environ.get("TRACEKIT_TRACEBACK"):
+        raise error
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).resolve().parents[2])]
+    place = f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else "unknown place"
+    said = " ".join(str(error).split())[:300]
+    print(
+        f"tracekit: internal fault at {place}: {type(error).__name__}: {said}. This is a fault of tracekit; please "
+        "report it with what TRACEKIT_TRACEBACK=1 shows.",
+        file=sys.stderr,
+    )
+    sys.exit(INTERNAL_FAULT)
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Whether torch could not allocate: it raises RuntimeError on a CPU."""
+    return any(words in str(error) for words in ("can't allocate memory", "out of memory", "not enough memory"))
 
 
 def print_help_from_source(name: str) -> bool:
@@ -184,6 +229,8 @@ def explain(error: Exception) -> str:
         return f"{said} while writing {error.filename or 'a file'}; make room and run again, it goes on from there."
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename} does not exist."
+    if isinstance(error, MemoryError) or _is_memory(error):
+        return f"out of memory ({str(error) or 'no more could be allocated'}); give the process more, or work on parts."
     text = " ".join(str(error).split())
     return text or type(error).__name__
 

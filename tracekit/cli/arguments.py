@@ -8,11 +8,15 @@ output and everything else on standard error.
 from __future__ import annotations
 
 import json
+import math
 import re
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tracekit.core.recipes import SettingsError, find_recipe
@@ -69,8 +73,24 @@ def recipe_and_settings(
     return (find_recipe(words.names[0], package) if words.names else None), words.settings
 
 
-def print_json(record: dict[str, Any]) -> None:
-    """Print one JSON object on standard output: numbers stay numbers, paths become text, NaN becomes null."""
+@contextmanager
+def spooled_input(source: str | Path) -> Iterator[str]:
+    """A path to read `source` from: itself, or for standard input a copy of it as JSONL, removed at the end."""
+    if str(source) not in ("-", "/dev/stdin"):
+        yield str(source)
+        return
+    with TemporaryDirectory(prefix="tracekit-") as folder:
+        path = Path(folder) / "standard-input.jsonl"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield str(path)
+
+
+def print_json(record: Any) -> None:
+    """Print one JSON object on standard output: numbers stay numbers, paths become text, NaN becomes null.
+
+    record: a mapping or a dataclass.
+    """
     json.dump(_plain(record), sys.stdout, ensure_ascii=False)
     sys.stdout.write("\n")
 
@@ -78,9 +98,13 @@ def print_json(record: dict[str, Any]) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, bool | int | float | str):
         return value

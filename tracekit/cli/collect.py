@@ -12,12 +12,12 @@ import polars as pl
 from pydantic import Field, PositiveInt
 from rich.console import Console
 
-from tracekit.cli.arguments import print_json, recipe_and_settings
+from tracekit.cli.arguments import print_json, recipe_and_settings, split_words, spooled_input
 from tracekit.collection.collect import Collected, CollectSettings, Question, collect
 from tracekit.collection.openai_client import CollectError, Generation, RefusedError
 from tracekit.core.progress import draw_progress
 from tracekit.core.runs import Progress
-from tracekit.core.settings import Settings, load_settings
+from tracekit.core.settings import Settings, SettingsError, load_settings
 from tracekit.reading.files import SUFFIXES
 from tracekit.reading.readers import read_problems
 from trainer.settings import DataSettings, EngineSettings
@@ -72,10 +72,13 @@ def command_collect(
     json
         Print one JSON object: folder, answers, tokens, cost, and requests retried, refused and failed.
     """
-    if recipe is not None and str(recipe).endswith(SUFFIXES):
-        recipe, overrides = None, (f"problems={dumps(str(recipe))}", *overrides)
+    given = [str(word) for word in (recipe, *overrides) if word is not None]
+    files = [word for word in split_words(given).names if word.endswith(SUFFIXES) or word == "/dev/stdin"]
+    if files:
+        recipe, overrides = None, (*(word for word in given if word not in files), *_problems_setting(files))
     settings = load_settings(CommandSettings, *recipe_and_settings(recipe, overrides, "tracekit", output))
-    problems = read_problems(settings.problems)
+    with spooled_input(settings.problems) as path:
+        problems = read_problems(path)
     with draw_progress() as progress:
         if settings.teacher is None:
             done = collect(settings, problems, progress=progress)
@@ -95,6 +98,12 @@ def command_collect(
         console.print(f"{done.bad_lines} lines of the request log were damaged: see requests.rejected.jsonl.")
     if done.failed:
         console.print(f"{done.failed} requests failed on every try; run the same command to ask them again.")
+
+
+def _problems_setting(files: list[str]) -> list[str]:
+    if len(files) > 1:
+        raise SettingsError(f"{files[1]} is a second file of problems; name several as a folder or a glob in quotes.")
+    return [f"problems={dumps(files[0])}"]
 
 
 def collect_in_process(

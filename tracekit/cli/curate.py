@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tracekit.cli.app import GATE_FAILED
-from tracekit.cli.arguments import split_words
+from tracekit.cli.arguments import print_json, split_words, spooled_input
 from tracekit.core.progress import draw_progress
 from tracekit.core.recipes import find_recipe, shipped_recipes
-from tracekit.core.runs import write_text
+from tracekit.core.runs import read_json, write_text
 from tracekit.core.settings import SettingsError, load_settings
+from tracekit.core.tables import TRACES, read_table
 from tracekit.curation import ledger
-from tracekit.curation.curate import curate, restore
+from tracekit.curation.curate import STANDARD_INPUT, claim_curation, curate, restore
 from tracekit.curation.filters import FilterSettings
 from tracekit.curation.planning import plan
 from tracekit.curation.settings import CurateSettings
@@ -37,6 +40,7 @@ def command_curate(
     dry_run: bool = False,
     operators: tuple[str, ...] = (),
     map: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    json: bool = False,
 ) -> None:
     """Curate teacher traces into a training set whose every decision can be questioned.
 
@@ -47,7 +51,7 @@ def command_curate(
     recipe
         A recipe in TOML, or the name of one that `tracekit recipes` lists; or data files, folders, globs, hub names.
     overrides
-        Settings as key.sub=value.
+        Settings as key.sub=value; more data files.
     output
         The run folder; the same as output=FOLDER.
     dry_run
@@ -58,26 +62,42 @@ def command_curate(
     map
         Columns of an unknown format, ours=theirs. A path goes into nested values (reply.choices[0].text), `a + b` joins
         two columns, messages[user] takes a role's last turn.
+    json
+        Print one JSON object: the run folder, its export, and the funnel; with --dry-run the stages of the plan.
     """
-    words = [recipe, *overrides, *([f"operators={json.dumps(operators)}"] if operators else ())]
+    words = [recipe, *overrides, *([f"operators={dumps(operators)}"] if operators else ())]
     settings = curation_of(words, map, output)
+    if not settings.sources:
+        raise SettingsError("no source is named; give a recipe with [[sources]], or data files: tracekit curate FILE.")
     if dry_run:
-        draw("plan", ("stage", "state", "estimate"), plan(settings))
+        _show_plan(plan(settings), json)
         return
     with draw_progress() as report:
         run = curate(settings, progress=report)
-    funnel = json.loads((run / "funnel.json").read_text(encoding="utf-8"))
-    draw_reading(funnel["read"])
-    draw_funnel(funnel)
+    funnel = read_json(run / "funnel.json")
+    if json:
+        print_json({"run": run, "curated": run / "curated.parquet", "export": run / "export", **funnel})
+    else:
+        draw_reading(funnel["read"])
+        draw_funnel(funnel)
     for line in warnings_of(funnel, run):
         print(f"warning: {line}", file=sys.stderr)
     if not funnel["funnel"][-1]["traces"]:
         print(f"tracekit: {empty_result(funnel)}", file=sys.stderr)
         sys.exit(GATE_FAILED)
-    console.print(f"{run}/curated.parquet, {run}/export; read on: tracekit why {run} ID", soft_wrap=True)
+    if not json:
+        console.print(f"{run}/curated.parquet, {run}/export; read on: tracekit why {run} ID", soft_wrap=True)
 
 
-def command_why(run: Path, row_id: str) -> None:
+def _show_plan(stages: list[tuple[str, str, str]], json: bool) -> None:
+    columns = ("stage", "state", "estimate")
+    if json:
+        print_json({"plan": [dict(zip(columns, stage)) for stage in stages]})
+    else:
+        draw("plan", columns, stages)
+
+
+def command_why(run: Path, row_id: str, *, json: bool = False) -> None:
     """Tell a row's whole story: every decision about it, with what was measured and the threshold.
 
     Example: tracekit why runs/gsm8k 3f2a9c
@@ -88,16 +108,23 @@ def command_why(run: Path, row_id: str) -> None:
         The run folder of `tracekit curate`.
     row_id
         A trace_id or problem_id, or the first digits of one.
+    json
+        Print one JSON object: the decisions, and the responses that they are about.
     """
     story = ledger.why(run, row_id)
     columns = ("row_id", "stage", "rule", "measured", "threshold", "verdict", "reason")
-    draw(row_id, columns, [tuple(map_text(v) for v in row) for row in story.select(columns).iter_rows()])
-    trace = pl.scan_parquet(run / "traces.parquet").filter(pl.col("trace_id").is_in(story["row_id"].implode()))
-    for response in trace.select("response").collect()["response"]:
+    told = story.select(columns)
+    traces = read_table(run / "traces.parquet", TRACES, columns=("trace_id", "author", "response"))
+    traces = traces.filter(pl.col("trace_id").is_in(story["row_id"].implode()))
+    if json:
+        print_json({"decisions": told.to_dicts(), "traces": traces.select("trace_id", "author", "response").to_dicts()})
+        return
+    draw(row_id, columns, [tuple(map_text(v) for v in row) for row in told.iter_rows()])
+    for response in traces["response"]:
         console.print(response, markup=False, highlight=False)
 
 
-def command_restore(run: Path, row_id: str, *, reason: str) -> None:
+def command_restore(run: Path, row_id: str, *, reason: str, json: bool = False) -> None:
     """Take a dropped trace, or a problem with its traces, back in; the ledger keeps both decisions.
 
     Example: tracekit restore runs/gsm8k 3f2a9c --reason "the gold is wrong"
@@ -110,13 +137,15 @@ def command_restore(run: Path, row_id: str, *, reason: str) -> None:
         A trace_id or problem_id, or the first digits of one.
     reason
         Why: it is written into the ledger.
+    json
+        Print one JSON object, that of `tracekit why`.
     """
     with draw_progress() as report:
         restore(run, row_id, reason, progress=report)
-    command_why(run, row_id)
+    command_why(run, row_id, json=json)
 
 
-def command_diff(run_a: Path, run_b: Path, *, rows: int = 20) -> None:
+def command_diff(run_a: Path, run_b: Path, *, rows: int = 20, json: bool = False) -> None:
     """Compare two curations: which traces are in one and not in the other, and why.
 
     Example: tracekit diff runs/gsm8k runs/gsm8k-strict
@@ -127,9 +156,15 @@ def command_diff(run_a: Path, run_b: Path, *, rows: int = 20) -> None:
         Run folders of `tracekit curate`.
     rows
         How many traces to list; the counts are of all.
+    json
+        Print one JSON object: how many traces differ, the counts, and the first traces.
     """
     changed = ledger.diff(run_a, run_b)
-    counts = changed.group_by("a", "b").len().sort("len", descending=True)
+    counts = changed.group_by("a", "b").len("traces").sort("traces", "a", "b", descending=[True, False, False])
+    if json:
+        first = changed.head(rows).select("trace_id", "a", "b")
+        print_json({"differ": changed.height, "counts": counts.to_dicts(), "first": first.to_dicts()})
+        return
     draw(f"{changed.height} traces differ", (str(run_a), str(run_b), "traces"), list(counts.iter_rows()))
     draw(
         "the first",
@@ -197,13 +232,28 @@ def curation_of(words: Sequence[str | Path | None], map: Sequence[str], output: 
     if len(recipes) > 1 or (recipes and files):
         raise SettingsError(f"{parts.names[1]}: expected one recipe, or data files without a recipe.")
     settings = list(parts.settings)
+    if "/dev/stdin" in files:
+        files[files.index("/dev/stdin")] = _kept_input(load_settings(CurateSettings, None, settings).output)
     if files:
-        settings.append("sources=[" + ", ".join(f"{{path={json.dumps(name)}}}" for name in files) + "]")
+        settings.append("sources=[" + ", ".join(f"{{path={dumps(name)}}}" for name in files) + "]")
     recipe = find_recipe(recipes[0], "tracekit") if recipes else None
     return _with_map(load_settings(CurateSettings, recipe, settings), tuple(map))
 
 
-def command_init(file: str, *, map: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()) -> None:
+def _kept_input(output: Path) -> str:
+    """Standard input, kept in the run folder: the same curation can be made again, extended and restored."""
+    claim_curation(output)
+    kept = output / STANDARD_INPUT
+    with spooled_input("-") as path:
+        partial = kept.with_name(f".{kept.name}.{os.getpid()}.partial")
+        shutil.copyfile(path, partial)
+        os.replace(partial, kept)
+    return str(kept)
+
+
+def command_init(
+    file: str, *, map: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (), json: bool = False
+) -> None:
     """Write a recipe for a file of traces, after showing how its columns are read.
 
     Example: tracekit init traces.jsonl
@@ -214,21 +264,29 @@ def command_init(file: str, *, map: Annotated[tuple[str, ...], Parameter(consume
         A file, a folder of shards, a glob or a hub name.
     map
         As in `tracekit curate`.
+    json
+        Print one JSON object: the recipe, and how the columns are read.
     """
+    if file == "/dev/stdin":
+        raise SettingsError("a recipe names a file, which standard input is not; save it, then tracekit init FILE.")
     settings = curation_of([file], map)
     part = next(iter(iterate_source(settings.sources[0])))
-    draw_reading({"sources": {file: part.reading()}, "lost": part.lost.height, "reasons": {}})
+    if not json:
+        draw_reading({"sources": {file: part.reading()}, "lost": part.lost.height, "reasons": {}})
     name = re.sub(r"[^\w.-]+", "-", Path(file).name.partition(".")[0]).strip("-") or "traces"
     recipe = Path(f"{name}.toml")
     if recipe.exists():
         raise SettingsError(f"{recipe} exists; move it away, or edit it.")
-    columns = "".join(f"{ours} = {json.dumps(theirs)}\n" for ours, theirs in settings.sources[0].map.items())
+    columns = "".join(f"{ours} = {dumps(theirs)}\n" for ours, theirs in settings.sources[0].map.items())
     write_text(
         recipe,
-        f"output = {json.dumps(f'runs/{name}')}\n\n[[sources]]\npath = {json.dumps(file)}\n"
+        f"output = {dumps(f'runs/{name}')}\n\n[[sources]]\npath = {dumps(file)}\n"
         + (f"\n[sources.map]\n{columns}" if columns else "")
         + '\n# Every rule and its default: docs/settings.md. A rule is switched off by "off".\n[filters]\n',
     )
+    if json:
+        print_json({"recipe": recipe, **part.reading()})
+        return
     console.print(f"{recipe}; go on with: tracekit curate {recipe}", soft_wrap=True, markup=False)
 
 

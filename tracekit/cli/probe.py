@@ -22,13 +22,16 @@ from probes.report.report import answer, conclusion, write_report
 from probes.states.extract import Reading, extract_states
 from probes.states.places import parse_position
 from probes.svm.kernels import StatesError
-from tracekit.cli.arguments import recipe_and_settings
+from tracekit.cli.arguments import print_json, recipe_and_settings
 from tracekit.cli.probe_sources import read_source
 from tracekit.core import runs
+from tracekit.core.folders import check_claimable, claim_folder
 from tracekit.core.models import open_config
 from tracekit.core.progress import draw_progress
 from tracekit.core.settings import SettingsError, load_settings
 
+#: What the command writes in its folder, by name.
+_WRITES = ("states", "tables", "report.html", "report.md")
 #: Names become folders: no separator, and no lone dots.
 _NAME = re.compile(r"\w[\w.+-]*")
 
@@ -46,6 +49,7 @@ def command_probe(
     token_budget: int = 8192,
     untrained: bool = True,
     dry_run: bool = False,
+    json: bool = False,
 ) -> None:
     """Test which features became linearly separable in which model, on identical traces, and write the report.
 
@@ -83,6 +87,8 @@ def command_probe(
         Also probe the base's architecture with untrained weights, as a control.
     dry_run
         Check files, features, their balance and the band, print them, and read no model.
+    json
+        Print one JSON object: the report, the answer and the effects; with --dry-run each feature's balance.
     """
     settings = load_settings(ProtocolSettings, *recipe_and_settings(recipe, overrides, "tracekit.study"))
     if feature:
@@ -93,6 +99,7 @@ def command_probe(
         raise SettingsError(
             f"--source-steps {unknown[0]}: no --source has this name; name it --source {unknown[0]}=FILE."
         )
+    check_claimable(output, "probe", _WRITES)
     # All files are read before the first pass through a model: a mistake in the last one costs no hours.
     read = [(traces.name, *read_source(traces, steps), output / "states")]
     read += [(n, *read_source(path, their_steps.get(n)), output / "states" / f"on-{n}") for n, path in others.items()]
@@ -100,8 +107,12 @@ def command_probe(
     balances = [describe_feature(name, *read[0][1:3]) for name in settings.features]
     check_band(settings, check_depths(models))
     if dry_run:
-        Console().print(balance_drawn(balances))
+        if json:
+            print_json({"features": [{**vars(one), "feature": one.feature.name} for one in balances]})
+        else:
+            Console().print(balance_drawn(balances))
         return
+    claim_folder(output, "probe", _WRITES)
     with draw_progress() as progress:
         neutral, *own = (
             Source(name, t, s, extract_models(models, t, s, folder, settings, token_budget, untrained, progress))
@@ -109,6 +120,11 @@ def command_probe(
         )
         result = run_protocol(neutral, settings, others=own, progress=progress)
     page = write_report(result, output)
+    if json:
+        effects = result.tables["effects"].filter(estimand=result.settings.estimand)
+        told = [{**row, "verdict": conclusion(row)} for row in effects.iter_rows(named=True)]
+        print_json({"report": page, "answer": answer(result), "effects": told})
+        return
     console = Console()
     console.print(effects_drawn(result))
     console.print(answer(result), markup=False)
@@ -151,7 +167,10 @@ def check_depths(models: dict[str, list[Path]]) -> int:
         if not (folder / "config.json").is_file():
             raise StatesError(f"{folder} is no checkpoint: it has no config.json.")
         config = open_config(folder).get_text_config()
-        depths.setdefault(config.num_hidden_layers, []).append(str(folder))
+        depth = getattr(config, "num_hidden_layers", None)
+        if not isinstance(depth, int):
+            raise StatesError(f"{folder}/config.json says num_hidden_layers {depth!r}; expected a number of layers.")
+        depths.setdefault(depth, []).append(str(folder))
     if len(depths) > 1:
         found = "; ".join(f"{depth}: {', '.join(names)}" for depth, names in depths.items())
         raise StatesError(f"models of different depth ({found}) have no common layers; compare models of one depth.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from probes.protocol.trace_sources import rollouts_as_traces
-from tracekit.core.tables import COMPLETIONS, STEPS, TableError, read_table
+from tracekit.core.tables import COMPLETIONS, STEPS, TableError, read_any_table, read_table
 from tracekit.text.segment import segment_traces
 
 #: What a run folder may hold, the first that there is.
@@ -48,7 +48,7 @@ def read_traces(path: Path) -> pl.DataFrame:
     """
     if not path.is_file():
         raise TableError(f"{path} does not exist; expected traces as Parquet.")
-    frame = _read(path)
+    frame = read_any_table(path)
     if "trace_id" not in frame.columns and set(COMPLETIONS) <= set(frame.columns):
         return rollouts_as_traces(frame)
     frame = _with_neighbours(frame, path.parent)
@@ -56,6 +56,8 @@ def read_traces(path: Path) -> pl.DataFrame:
     if absent:
         raise TableError(f"{path} has no column {', '.join(absent)}; a curated set has all four.")
     for column in _NEEDED:
+        if frame.schema[column] != pl.String:
+            raise TableError(f"{path}: {column} is {frame.schema[column]}; expected text (String).")
         if missing := frame[column].null_count():
             raise TableError(f"{path}: {column} is null in {missing} of {len(frame)} rows; drop those rows.")
     if doubled := int(frame["trace_id"].is_duplicated().sum()):
@@ -67,21 +69,14 @@ def _with_neighbours(frame: pl.DataFrame, folder: Path) -> pl.DataFrame:
     """The traces with `problem` from problems.parquet and `correct` from verdicts.parquet of their folder."""
     problems, verdicts = folder / "problems.parquet", folder / "verdicts.parquet"
     if "problem" not in frame.columns and "problem_id" in frame.columns and problems.is_file():
-        frame = frame.join(_read(problems).select("problem_id", "problem"), on="problem_id", how="left")
+        frame = frame.join(read_any_table(problems).select("problem_id", "problem"), on="problem_id", how="left")
     if "correct" not in frame.columns and "trace_id" in frame.columns and verdicts.is_file():
         known = pl.col("outcome").is_in(["correct", "wrong", "no_answer"])  # the rest is "don't know"
         right = (
-            _read(verdicts)
+            read_any_table(verdicts)
             .filter(pl.col("verifier") == "evaluators")
             .select("trace_id", correct=pl.when(known).then(pl.col("outcome") == "correct"))
             .unique("trace_id", keep="first", maintain_order=True)
         )
         frame = frame.join(right, on="trace_id", how="left", maintain_order="left")
     return frame
-
-
-def _read(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise TableError(f"{path} is not readable as Parquet ({error}).") from error

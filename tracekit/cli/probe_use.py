@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,16 +29,30 @@ from probes.use.interventions import (
 )
 from probes.use.saved_probe import SavedProbe, apply_probe, fit_probe, load_probe, save_probe
 from probes.use.scores import early_correctness
+from tracekit.cli.arguments import print_json
 from tracekit.cli.probe_sources import read_source
+from tracekit.core.folders import check_claimable, claim_folder
 from tracekit.core.models import open_model
 from tracekit.core.progress import draw_progress
 from tracekit.core.prompts import AS_IT_COMES, make_prompts, read_prompt_settings
 from tracekit.core.runs import write_text
 from tracekit.core.settings import SettingsError, load_settings
-from tracekit.core.tables import PROBLEMS, STEPS, TRACES, TableError, conform, write_table
+from tracekit.core.tables import (
+    PROBLEMS,
+    STEPS,
+    TRACES,
+    TableError,
+    check_values,
+    conform,
+    read_any_table,
+    read_table,
+    write_table,
+)
 
 #: Beside a kept probe: the label of each row of the states that it was fitted from.
 LABELS = "labels.parquet"
+_APPLIED = ("states", "scores.parquet", "problems.parquet", "traces.parquet", "steps.parquet")
+_FIT = ("states", "probe.safetensors", "probe.json", LABELS)
 
 _Output = Annotated[Path, Parameter(name=["--output", "--out"])]
 
@@ -52,6 +66,7 @@ def command_probe_fit(
     layer: list[int] | None = None,
     output: _Output = Path("probe-fit"),
     token_budget: int = 8192,
+    json: bool = False,
 ) -> None:
     """Fit a linear probe of one feature on one model, and keep it: direction, scaler, bias, calibration.
 
@@ -78,7 +93,10 @@ def command_probe_fit(
         Folder of the probe and its states.
     token_budget
         Padded tokens a forward pass.
+    json
+        Print one JSON object: the probe's layer, held-out AUC, bits, rows, problems and folder.
     """
+    check_claimable(output, "probe fit", _FIT)
     settings = load_settings(ProtocolSettings, None, overrides)
     frame, stepwise = read_source(traces, steps)
     wanted = find_feature(feature, frame, stepwise)
@@ -87,11 +105,16 @@ def command_probe_fit(
         layers=tuple(layer) if layer else None,
         token_budget=token_budget,
     )
+    claim_folder(output, "probe fit", _FIT)
     with draw_progress() as progress:
         states = extract_states(model, frame, stepwise, output / "states", reading, progress=progress)
     probe = fit_probe(states, frame, stepwise, wanted, settings, states.layers)
     save_probe(probe, output)
     write_table(labelled_rows(states, frame, stepwise, wanted, probe), output / LABELS)
+    if json:
+        about = ("feature", "position", "layer", "auc", "bits", "rows", "problems")
+        print_json({**{name: getattr(probe, name) for name in about}, "folder": output})
+        return
     print(
         f"{probe.feature} at {probe.position}, layer {probe.layer}: held-out AUC {probe.auc:.3f}, "
         f"{probe.bits:+.3f} bits a row, {probe.rows} rows of {probe.problems} problems; {output}"
@@ -108,6 +131,7 @@ def command_probe_apply(
     position: str | None = None,
     shown: int = 5,
     output: _Output = Path("probe-apply"),
+    json: bool = False,
 ) -> None:
     """Score new traces with a kept probe; list those that it is most sure of and most wrong on.
 
@@ -134,23 +158,40 @@ def command_probe_apply(
         Rows of each list.
     output
         Folder of the scores and the states.
+    json
+        Print one JSON object: where the scores are, and both lists.
     """
+    check_claimable(output, "probe apply", _APPLIED)
     kept = load_probe(probe)
     frame, stepwise = read_source(traces, steps)
+    claim_folder(output, "probe apply", _APPLIED)
     scores = _scores(kept, model, frame, stepwise, output, position, any_model)
     write_table(scores, output / "scores.parquet")
     _write_run(frame, stepwise, output)
-    console = Console()
-    console.print(_rows_drawn("most sure", scores.sort((pl.col("margin")).abs(), descending=True).head(shown)))
+    strongest = pl.col("margin").abs()
+    lists = {"most sure": scores.sort(strongest, descending=True).head(shown)}
     labelled = _labelled(kept, scores, frame, stepwise)
     if labelled is not None:
         wrong = labelled.filter((pl.col("margin") > 0) != pl.col("label"))
-        console.print(_rows_drawn("most wrong", wrong.sort(pl.col("margin").abs(), descending=True).head(shown)))
+        lists["most wrong"] = wrong.sort(strongest, descending=True).head(shown)
+    if json:
+        drawn = {title.replace(" ", "_"): rows.to_dicts() for title, rows in lists.items()}
+        print_json({"scores": output / "scores.parquet", **drawn})
+        return
+    console = Console()
+    for title, rows in lists.items():
+        console.print(_rows_drawn(title, rows))
     console.print(f"{output / 'scores.parquet'}", markup=False)
 
 
 def command_probe_early(
-    probe: Path, *, model: Path, traces: Path, steps: Path | None = None, output: _Output = Path("probe-early")
+    probe: Path,
+    *,
+    model: Path,
+    traces: Path,
+    steps: Path | None = None,
+    output: _Output = Path("probe-early"),
+    json: bool = False,
 ) -> None:
     """Measure how early a kept probe tells a correct answer: AUC after 10, 20, … % of each response.
 
@@ -171,12 +212,16 @@ def command_probe_early(
         As of `tracekit probe fit`.
     output
         Folder of the table and the states.
+    json
+        Print one JSON object: the table.
     """
+    check_claimable(output, "probe early", ("states", "early.parquet"))
     kept = load_probe(probe)
     frame, stepwise = read_source(traces, steps)
     if "correct" not in frame.columns:
         raise TableError(f"{traces} has no column correct; early correctness needs the answer's verdict.")
     reading = Reading(positions=("every_token",), layers=(kept.layer,), log_probs=True)
+    claim_folder(output, "probe early", ("states", "early.parquet"))
     with draw_progress() as progress:
         states = extract_states(model, frame, stepwise, output / "states", reading, progress=progress)
     _check_model(kept, states)
@@ -184,6 +229,9 @@ def command_probe_early(
     correct = {t: c for t, c in frame.select("trace_id", "correct").iter_rows() if c is not None}
     table = early_correctness(tokens, correct, ("margin", "mean_margin", "log_prob"))
     write_table(table, output / "early.parquet")
+    if json:
+        print_json({"table": output / "early.parquet", "early": table.to_dicts()})
+        return
     drawn = Table("share", "score", "AUC", "95 % interval", "traces")
     for row in table.iter_rows(named=True):
         interval = f"{row['low']:.3f} … {row['high']:.3f}"
@@ -215,6 +263,7 @@ def command_probe_erase(
     new_tokens: int = 128,
     seed: int = 0,
     output: _Output = Path("probe-erase"),
+    json: bool = False,
 ) -> None:
     """Erase a feature at the probe's layer (LEACE) and answer problems again: does accuracy fall more than by chance?
 
@@ -239,12 +288,15 @@ def command_probe_erase(
         Of the random directions.
     output
         Folder of answers.parquet and result.json.
+    json
+        Print one JSON object: feature, layer, and accuracy and difference of each edit.
     """
+    check_claimable(output, "probe edit", ("answers.parquet", "result.json"))
     kept = load_probe(probe)
     x, labels = _fitted_rows(kept, probe, states)
     erased = leace(x, labels)
     edits = [erased, random_erasure(x, erased.left.shape[1], seed)]
-    _answer_and_report(kept, model, problems, edits, new_tokens, output)
+    _answer_and_report(kept, model, problems, edits, new_tokens, output, json)
 
 
 def command_probe_steer(
@@ -257,6 +309,7 @@ def command_probe_steer(
     new_tokens: int = 128,
     seed: int = 0,
     output: _Output = Path("probe-steer"),
+    json: bool = False,
 ) -> None:
     """Push along a probe's direction at its layer and answer problems again; a random direction of equal norm controls.
 
@@ -280,7 +333,10 @@ def command_probe_steer(
         Of the random direction.
     output
         Folder of answers.parquet and result.json.
+    json
+        Print one JSON object: feature, layer, and accuracy and difference of each edit.
     """
+    check_claimable(output, "probe edit", ("answers.parquet", "result.json"))
     kept = load_probe(probe)
     x, _ = _fitted_rows(kept, probe, states)
     spread = float((x @ kept.raw_direction).std())
@@ -289,7 +345,7 @@ def command_probe_steer(
         pushed = steer(kept, amount, spread)
         control = random_steer(x.shape[1], amount * spread, seed)
         edits += [_named(pushed, f"steered by {amount:+g} sd"), _named(control, f"random direction by {amount:+g} sd")]
-    _answer_and_report(kept, model, problems, edits, new_tokens, output)
+    _answer_and_report(kept, model, problems, edits, new_tokens, output, json)
 
 
 # ---------------------------------------------------------------- parts
@@ -369,18 +425,22 @@ def _fitted_rows(kept: SavedProbe, probe: Path, folder: Path | None) -> tuple[np
     _check_model(kept, states)
     if not (probe / LABELS).is_file():
         raise TableError(f"{probe} has no {LABELS}; fit the probe again with `tracekit probe fit`.")
-    rows = pl.read_parquet(probe / LABELS)
+    rows = read_table(probe / LABELS, {"row": pl.Int64, "positive": pl.Boolean}, "labels")
+    check_values(rows, str(probe / LABELS), ("row", "positive"), unique="row")
+    if not rows["row"].is_between(0, len(states.index) - 1).all():
+        raise TableError(f"{probe / LABELS} names rows that the states have not; fit the probe again.")
     x = states.read(kept.layer, rows["row"].to_numpy()).astype(np.float64)
     return x, np.where(rows["positive"].to_numpy(), 1.0, -1.0)
 
 
 def _answer_and_report(
-    kept: SavedProbe, folder: Path, problems: Path, edits: list[Edit], new_tokens: int, output: Path
+    kept: SavedProbe, folder: Path, problems: Path, edits: list[Edit], new_tokens: int, output: Path, json: bool
 ) -> None:
     """Answer without and with every edit; write answers.parquet and result.json, and print the differences."""
     if model_digest(folder) != kept.model:
         raise SettingsError(f"the probe was fitted on model {kept.model}; {folder} is another.")
-    frame = pl.read_parquet(problems)
+    claim_folder(output, "probe edit", ("answers.parquet", "result.json"))
+    frame = read_any_table(problems, "problems")
     if absent := [c for c in ("problem", "gold") if c not in frame.columns]:
         raise TableError(f"{problems} has no column {', '.join(absent)}; expected problems with their golds.")
     tokenizer = load_tokenizer(folder)
@@ -404,5 +464,8 @@ def _answer_and_report(
         rows.append({"edit": name, "accuracy": float(np.mean(correct)), "difference": effect, "low": low, "high": high})
         drawn.add_row(name, f"{np.mean(correct):.3f}", f"{effect:+.3f}", f"{low:+.3f} … {high:+.3f}")
     record = {"feature": kept.feature, "layer": kept.layer, "problems": len(frame), "edits": rows}
-    write_text(output / "result.json", json.dumps(record, indent=2) + "\n")
-    Console().print(drawn)
+    write_text(output / "result.json", dumps(record, indent=2) + "\n")
+    if json:
+        print_json(record)
+    else:
+        Console().print(drawn)

@@ -29,7 +29,7 @@ def command_recipes(*, json: bool = False) -> None:
         print(f"{name:14} tracekit {command:18} {_first_comment(path)}")
 
 
-def command_recipe(name: str) -> None:
+def command_recipe(name: str, *, json: bool = False) -> None:
     """Print a recipe, to be saved under a name of your own and edited.
 
     Example: tracekit recipe luffy > mine.toml
@@ -38,13 +38,19 @@ def command_recipe(name: str) -> None:
     ----------
     name
         A name that `tracekit recipes` lists.
+    json
+        Print one JSON object: the recipe's text and file.
     """
     from tracekit.core.settings import SettingsError
 
     found = recipe_files()
     if name not in found:
         raise SettingsError(f"{name} is no recipe; expected one of {', '.join(found)}.")
-    sys.stdout.write(found[name][1].read_text(encoding="utf-8"))
+    text = found[name][1].read_text(encoding="utf-8")
+    if json:
+        print_json({"recipe": name, "command": found[name][0], "file": found[name][1], "text": text})
+    else:
+        sys.stdout.write(text)
 
 
 def recipe_files() -> dict[str, tuple[str, Path]]:

@@ -9,7 +9,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import sys
 import zlib
 from collections.abc import Iterable, Sequence
@@ -61,41 +60,9 @@ def has_column(rows: Sequence[Row], column: str) -> bool:
     return any(column in row or (field and isinstance(row.get(head), dict) and field in row[head]) for row in rows)
 
 
-def write_rows(records: Sequence[Row], output: Path) -> None:
-    """Write beside and rename: a reader sees the old file or the new one, never a part."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
-        if output.suffix == ".parquet":
-            import polars as pl
-
-            pl.DataFrame([_plain(record) for record in records], infer_schema_length=None).write_parquet(partial)
-        elif output.suffix == ".csv":
-            _write_csv(records, partial)
-        else:
-            lines = (json.dumps(_plain(record), ensure_ascii=False) + "\n" for record in records)
-            partial.write_text("".join(lines), encoding="utf-8")
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write_csv(records: Sequence[Row], path: Path) -> None:
-    """CSV whose cells no spreadsheet takes for a formula."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns_of(records) or ["row"])
-        writer.writeheader()
-        for record in records:
-            cells = {name: "" if value is None else str(value) for name, value in _plain(record).items()}
-            writer.writerow({name: f"'{cell}" if cell[:1] in "=+-@\t\r" else cell for name, cell in cells.items()})
-
-
-def _plain(record: Row) -> Row:
-    """Text that UTF-8 can hold: a lone surrogate of a response becomes its escape."""
-    return {
-        key: value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
-        for key, value in record.items()
-    }
+def stem_of(file: Path) -> str:
+    """A file's name without the ending of a compression."""
+    return file.name.removesuffix(".gz").removesuffix(".zst")
 
 
 def _rows_of(file: Path) -> list[Row]:
@@ -103,7 +70,7 @@ def _rows_of(file: Path) -> list[Row]:
         return _json_lines(Path("standard input"), sys.stdin.buffer.read())
     if not file.is_file():
         raise ValueError(f"{file} does not exist; expected a JSONL, JSON, CSV or Parquet file.")
-    name = file.name.removesuffix(".gz").removesuffix(".zst")
+    name = stem_of(file)
     if name.endswith((".parquet", ".arrow")) or file.name.endswith(".zst"):
         from tracekit.reading.files import read_table_file
 

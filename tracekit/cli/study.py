@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.cli.app import GATE_FAILED
-from tracekit.cli.arguments import recipe_and_settings
+from tracekit.cli.arguments import print_json, recipe_and_settings
 from tracekit.core.progress import draw_progress
 from tracekit.core.settings import SettingsError, load_settings
 from tracekit.study.grid import PHASE, run_grid
@@ -22,6 +22,7 @@ def command_study(
     output: Path | None = None,
     dry_run: bool = False,
     hardware: str | None = None,
+    json: bool = False,
 ) -> None:
     """Run a study: world, curation, base, arms, evaluation, probes, report.
 
@@ -45,9 +46,11 @@ def command_study(
         Plan, and print the plan.
     hardware
         For the dry run: a100, h100, h800, h200 (8 of them unless hardware.devices says otherwise) or core.
+    json
+        Print one JSON object: the report, gates, claims and what was measured on each arm; with --dry-run the plan.
     """
     if recipe is not None and str(recipe) == "register":
-        _register(overrides)
+        _register(overrides, json)
         return
     recipe, overrides = recipe_and_settings(recipe, overrides, "tracekit.study", output)
     assumed = [word for word in overrides if word.startswith(("work.", "hardware."))]
@@ -55,12 +58,15 @@ def command_study(
         raise SettingsError(f"{assumed[0]}: what is assumed of a run belongs to --dry-run.")
     settings = load_settings(StudySettings, recipe or QUICK, [word for word in overrides if word not in assumed])
     if dry_run:
-        _print_plan(settings, assumed, hardware)
+        _print_plan(settings, assumed, hardware, json)
         return
     if settings.grid:
         with draw_progress() as progress:
             run_grid(recipe or QUICK, overrides, settings.grid, progress=progress)
-        print(f"phase diagram: {settings.output / PHASE}")
+        if json:
+            print_json({"phase_diagram": settings.output / PHASE})
+        else:
+            print(f"phase diagram: {settings.output / PHASE}")
         return
     if recipe is None:
         settings = registered_by(settings, QUICK_REGISTRATION)
@@ -69,16 +75,23 @@ def command_study(
         settings = settings.model_copy(update={"registration": beside}) if beside.exists() else settings
     with draw_progress() as progress:
         result = run_study(settings, progress=progress)
+    if json:
+        print_json({"output": settings.output, **result})
+    else:
+        _print_result(settings, result)
+    if not all(gate["passed"] for gate in result["gates"]):
+        sys.exit(GATE_FAILED)
+
+
+def _print_result(settings: StudySettings, result: dict[str, Any]) -> None:
     if settings.rungs:
         _print_claims(result)
     else:
         _print_accuracies(settings, result)
     _print_gates(settings, result)
-    if not all(gate["passed"] for gate in result["gates"]):
-        sys.exit(GATE_FAILED)
 
 
-def _register(words: tuple[str, ...]) -> None:
+def _register(words: tuple[str, ...], json: bool) -> None:
     """`tracekit study register RECIPE`: write the registration that the recipe names."""
     from tracekit.study.preregistration import register
 
@@ -89,16 +102,22 @@ def _register(words: tuple[str, ...]) -> None:
     if not settings.rungs or settings.registration is None:
         raise SettingsError(f"{recipe} has no rungs, or names no registration; expected registration = PATH.")
     found = register(settings, settings.registration)
+    if json:
+        print_json({"registration": settings.registration, "claims": len(found["claims"]), "sha256": found["hash"]})
+        return
     print(f"registered {len(found['claims'])} claims on {found['bases']} bases: {settings.registration}")
     print(f"SHA-256 {found['hash']}")
 
 
-def _print_plan(settings: StudySettings, assumed: list[str], hardware: str | None) -> None:
+def _print_plan(settings: StudySettings, assumed: list[str], hardware: str | None, json: bool) -> None:
     from rich.console import Console
 
     from tracekit.study.plan import plan_study, plan_table, told
 
     console, plan = Console(), plan_study(settings, assumed, hardware)
+    if json:
+        print_json(plan)
+        return
     console.print(plan_table(settings, plan))
     for line in told(plan):
         console.print(line, markup=False, highlight=False)

@@ -32,7 +32,7 @@ def command_train(
     output
         The run folder; the same as output=FOLDER.
     json
-        Print one JSON object: the folder of the trained model.
+        Print one JSON object: the folder of the trained model; with --dry-run the plan.
     dry_run
         Read settings, model configuration, tokenizer and tables, and print what the run would take.
     hardware
@@ -48,7 +48,11 @@ def command_train(
     if dry_run:
         from trainer.planning.plan import plan_run, plan_table
 
-        Console().print(*(plan_table(plan) for plan in plan_run(found, settings, hardware)), sep="\n")
+        plans = plan_run(found, settings, hardware)
+        if json:
+            print_json({"stages": plans})
+        else:
+            Console().print(*(plan_table(plan) for plan in plans), sep="\n")
         return
     from trainer.settings import TrainSettings
     from trainer.train import train

@@ -5,29 +5,29 @@ from __future__ import annotations
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
-from evaluators.audit import Audit, Fault, audit_golds
-from evaluators.batch import Progress, verify_batch
+from evaluators.audit import Audit, Fault, Finding, audit_golds
 from evaluators.service.judge import Judge
 from evaluators.verdict import Outcome, Policy, Verdict
 from tracekit.cli.app import GATE_FAILED
 from tracekit.cli.arguments import print_json
-from tracekit.cli.rows import columns_of, has_column, is_standard_input, read_rows, values_of, write_rows
+from tracekit.cli.row_output import check_output, write_rows
+from tracekit.cli.rows import columns_of, has_column, is_standard_input, read_rows, stem_of, values_of
+from tracekit.cli.verify_parts import journal_of, verify_in_parts
+from tracekit.core.progress import draw_progress
 
 RESPONSE_COLUMNS = ("response", "completion", "solution", "output", "prediction")
 GOLD_COLUMNS = ("gold", "answer", "ground_truth", "reward_model.ground_truth", "target", "label", "solution")
 PROMPT_COLUMNS = ("problem", "prompt", "question", "input")
+VERDICT_COLUMNS = ("row", *(field.name for field in fields(Verdict)), "correct")
 
 
 def command_verify(
@@ -85,6 +85,9 @@ def command_verify(
     json
         Print one JSON object: rows, outcomes, accuracy, and where the verdicts are.
     """
+    target = output or (beside(files[0], "verdicts") if files else None)
+    if target is not None:
+        check_output(target, VERDICT_COLUMNS, "verdicts", files)
     rows = read_rows(files)
     response = response or first_column(rows, RESPONSE_COLUMNS, "response")
     gold = gold or first_column(rows, tuple(c for c in GOLD_COLUMNS if c != response), "gold")
@@ -92,16 +95,23 @@ def command_verify(
     policy = Policy(require_box=require_box, symbolic=symbolic, deadline_seconds=deadline_seconds)
     responses, golds = texts_of(rows, response), texts_of(rows, gold)
     prompts = None if prompt is None else texts_of(rows, prompt)
-    if judge is not None and judge_cache is None and str(files[0]) != "-":
+    if judge is not None and judge_cache is None and files and not is_standard_input(files[0]):
         judge_cache = files[0].with_name(f"{files[0].name}.judge.jsonl")
     asked = judge_from(judge, judge_model, judge_cache)
-    with progress_bar("verify") as progress, warnings.catch_warnings(record=True) as raised:
-        verdicts = verify_batch(
-            responses, golds, policy=policy, workers=workers, progress=progress, prompts=prompts, judge=asked
+    journal = journal_of(target) if target else None
+    with draw_progress() as progress, warnings.catch_warnings(record=True) as raised:
+        verdicts = verify_in_parts(
+            *(responses, golds, prompts),
+            policy=policy,
+            workers=workers,
+            journal=journal,
+            progress=progress,
+            judge=asked,
         )
-    target = output or beside(files[0], "verdicts")
     if target is not None:
         write_rows([_record(row, verdict) for row, verdict in enumerate(verdicts)], target)
+    if journal:
+        journal.unlink(missing_ok=True)
     accuracy = _accuracy(verdicts)
     if json:
         outcomes = Counter(str(verdict.outcome) for verdict in verdicts)
@@ -120,12 +130,13 @@ def command_verify(
 
 def command_audit_gold(
     file: Path,
-    *,
+    *more: Path,
     gold: str | None = None,
     prompt: str | None = None,
     output: Path | None = None,
     constant_share: float = 0.1,
     examples: int = 5,
+    json: bool = False,
 ) -> None:
     """Tell which golds of a dataset cannot be verified and which are hackable; write the findings beside it.
 
@@ -133,8 +144,8 @@ def command_audit_gold(
 
     Parameters
     ----------
-    file
-        JSONL or Parquet with a column of golds.
+    file, more
+        JSONL, JSON, CSV or Parquet with a column of golds; - is standard input, as JSONL.
     gold
         Column of the golds, `a.b` for a field of a struct; by default as in `tracekit verify`.
     prompt
@@ -145,17 +156,25 @@ def command_audit_gold(
         A constant answer that solves this share of the rows is a fault of them.
     examples
         How many findings of each fault are shown.
+    json
+        Print one JSON object: rows, findings by fault, the best constant answers, and where the findings are.
     """
-    rows = read_rows([file])
+    files = (file, *more)
+    columns = [field.name for field in fields(Finding)]
+    output = check_output(output or beside(files[0], "audit") or Path("audit.jsonl"), columns, "findings", files)
+    rows = read_rows(files)
     gold = gold or first_column(rows, GOLD_COLUMNS, "gold")
     prompt = prompt or next((name for name in PROMPT_COLUMNS if has_column(rows, name) and name != gold), None)
     prompts = None if prompt is None else texts_of(rows, prompt)
-    with progress_bar("audit") as progress:
+    with draw_progress() as progress:
         audit = audit_golds(texts_of(rows, gold), prompts, constant_share=constant_share, progress=progress)
-    output = output or beside(file, "audit") or Path("audit.jsonl")
-    if audit.findings:
-        write_rows([asdict(finding) for finding in audit.findings], output)
-    _print_audit(audit, output, examples)
+    written = write_rows([asdict(finding) for finding in audit.findings], output, columns)
+    if json:
+        counts = {str(fault): audit.count(fault) for fault in Fault}
+        constants = [{"answer": answer, "share": share} for answer, share in audit.constants]
+        print_json({"rows": audit.rows, "faults": counts, "constants": constants, "findings": written})
+    else:
+        _print_audit(audit, written, examples)
 
 
 def judge_from(url: str | None, model: str | None, cache: Path | None) -> Judge | None:
@@ -167,24 +186,11 @@ def judge_from(url: str | None, model: str | None, cache: Path | None) -> Judge 
     return Judge(url, model, cache)
 
 
-@contextmanager
-def progress_bar(stage: str) -> Iterator[Progress]:
-    """A progress callback drawn as a bar on standard error, where that is a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
-        task = bars.add_task(stage, total=None)
-
-        def report(_: str, done: int, total: int, note: str) -> None:
-            bars.update(task, completed=done, total=total or None)
-
-        yield report
-
-
 def beside(file: Path, name: str) -> Path | None:
     """FILE.name.jsonl or .parquet beside a file; None for standard input."""
     if is_standard_input(file):
         return None
-    stem = file.name.removesuffix(".gz").removesuffix(".zst")
+    stem = stem_of(file)
     ending = ".parquet" if stem.endswith(".parquet") else ".jsonl"
     return file.with_name(f"{stem.rpartition('.')[0] or stem}.{name}{ending}")
 
@@ -243,8 +249,9 @@ def _verdict_summary(verdicts: list[Verdict], output: Path | None) -> Table:
     return table
 
 
-def _print_audit(audit: Audit, output: Path, examples: int) -> None:
-    table = Table(title=escape(f"{audit.rows} golds, {len(audit.findings)} findings → {output}"))
+def _print_audit(audit: Audit, output: Path | None, examples: int) -> None:
+    title = f"{audit.rows} golds, {len(audit.findings)} findings" + (f" → {output}" if output else "")
+    table = Table(title=escape(title))
     table.add_column("fault")
     table.add_column("rows", justify="right")
     table.add_column("for example", overflow="fold")

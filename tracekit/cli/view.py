@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from tracekit.cli.arguments import print_json
 from tracekit.core.progress import draw_progress
 from tracekit.viewer.build import build_view
 
@@ -18,6 +19,7 @@ def command_view(
     *beside: Path,
     output: Annotated[Path | None, Parameter(name=["--output", "--out"])] = None,
     open: bool = False,
+    json: bool = False,
 ) -> None:
     """Write a page to read traces, decisions and rollouts by. It opens from disk: no server, no network.
 
@@ -33,9 +35,14 @@ def command_view(
         The folder to write; RUN/view where not given.
     open
         Open the page in the browser.
+    json
+        Print one JSON object: the page.
     """
     with draw_progress() as progress:
         page = build_view(run, *beside, out=output, progress=progress)
-    Console().print(f"{page}", soft_wrap=True, markup=False)
+    if json:
+        print_json({"page": page})
+    else:
+        Console().print(f"{page}", soft_wrap=True, markup=False)
     if open:
         webbrowser.open(page.resolve().as_uri())

@@ -35,6 +35,8 @@ from tracekit.core.settings import Settings
 from tracekit.core.tables import PROBLEMS, TRACES, Schema, check, write_table
 
 LEDGER_FILE = "requests.jsonl"
+#: What a collection writes in its folder, by name.
+WRITES = ("requests.*", "problems.parquet", "answers.parquet", "traces.parquet", "weights")
 
 #: One row an answer, beside TRACES: what it cost.
 ANSWERS: Schema = {
@@ -172,7 +174,8 @@ def collect(
     1
     """
     problems = check(problems, PROBLEMS, "problems")
-    folder = start_run(settings.output, settings.question, seed=settings.question.seed, inputs=inputs)
+    seed = settings.question.seed
+    folder = start_run(settings.output, settings.question, seed=seed, inputs=inputs, writes=WRITES)
     with _Ledger(folder / LEDGER_FILE) as ledger:
         meter = _Meter(settings, ledger, problems.height * settings.samples, progress)
         todo = [

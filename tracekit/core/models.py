@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tracekit.core.hub import hub_answers, prepare_hub, unreachable
+
 #: Tokenizer classes that say nothing about a model: `tokenizer.json` alone describes such a tokenizer.
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
@@ -37,8 +39,13 @@ def open_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> Any:
         if kept.get("tokenizer_class") in GENERIC_TOKENIZERS and "auto_map" not in kept:
             return PreTrainedTokenizerFast.from_pretrained(str(name))
         return AutoTokenizer.from_pretrained(str(name), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"{name} has no tokenizer that can be read ({first_line(error)}).") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # tokenizers raises Exception itself, and parsers of damaged files whatever they meet
+        _tell_unreachable(name, error)
+        raise ModelError(
+            f"{name} has no tokenizer that can be read ({_short(error)}); take a whole copy of the folder."
+        ) from error
 
 
 def open_config(name: str | Path, *, trust_remote_code: bool = False) -> Any:
@@ -48,8 +55,13 @@ def open_config(name: str | Path, *, trust_remote_code: bool = False) -> Any:
     _check_exists(name)
     try:
         return AutoConfig.from_pretrained(str(name), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"{name} has no configuration that can be read ({first_line(error)}).") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers validates nothing before it reads: a wrong type ends anywhere
+        _tell_unreachable(name, error)
+        raise ModelError(
+            f"{name} has no configuration that can be read ({_short(error)}); take a whole copy of the folder."
+        ) from error
 
 
 def generation_ends(name: str | Path) -> tuple[int, ...]:
@@ -58,8 +70,12 @@ def generation_ends(name: str | Path) -> tuple[int, ...]:
 
     try:
         return ends_of(GenerationConfig.from_pretrained(str(name)))
-    except OSError:  # a model without the file
+    except OSError as error:  # a model without the file
+        if (Path(name) / "generation_config.json").exists():
+            raise ModelError(f"{name}/generation_config.json cannot be read ({_short(error)}).") from error
         return ()
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{name}/generation_config.json cannot be read ({_short(error)}).") from error
 
 
 def ends_of(generation_config: Any) -> tuple[int, ...]:
@@ -117,7 +133,9 @@ def open_model(
             use_safetensors=True,
             **chosen,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged weights and configurations end in errors of every kind
         raise ModelError(f"{name} cannot be opened as a causal language model: {_cause(error, attention)}") from error
 
 
@@ -126,18 +144,33 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
+def _tell_unreachable(name: str | Path, error: Exception) -> None:
+    """Raise ModelError if a hub name could not be had because the hub does not answer."""
+    if not Path(name).exists() and not hub_answers():
+        raise ModelError(unreachable(name)) from error
+
+
+def _short(error: BaseException) -> str:
+    """An error's first line, at most 300 characters of it."""
+    text = first_line(error)
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
 def _check_exists(name: str | Path) -> None:
     if is_path(name) and not Path(name).exists():
         raise ModelError(f"{name} does not exist; expected a model folder, or a hub name as Qwen/Qwen2.5-Math-7B.")
+    prepare_hub(name)
 
 
 def _cause(error: BaseException, attention: str | None) -> str:
     """What went wrong, and what to do where that is known."""
-    text = first_line(error)
+    text = _short(error)
     if "trust_remote_code" in str(error):
         return "it brings code of its own, which is not run; set trust_remote_code=true if you trust it."
     if "scaled_dot_product_attention" in str(error) or "attn_implementation" in str(error):
         return f"it has no attention {attention or 'sdpa'}; set attention=eager. ({text})"
+    if isinstance(error, RuntimeError) and "memory" in text:
+        return text
     if isinstance(error, OSError):
         return f"no safetensors weights that can be read ({text})."
     return f"{type(error).__name__}: {text}"

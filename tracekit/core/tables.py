@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -170,12 +170,26 @@ def conform(frame: pl.DataFrame, schema: Schema, name: str) -> pl.DataFrame:
         raise TableError(f"{name}: a value does not fit its column's type: {error}") from error
 
 
+def check_values(frame: pl.DataFrame, name: str, filled: Collection[str], unique: str | None = None) -> pl.DataFrame:
+    """Return `frame` if no value of `filled` is null and no value of `unique` repeats. Raises TableError."""
+    for column in filled:
+        if nulls := frame[column].null_count():
+            row, rows = frame[column].is_null().arg_max(), len(frame)
+            raise TableError(f"{name}: {column} is null in {nulls} of {rows} rows, first in row {row}; drop them.")
+    if unique is not None and (repeated := int(frame[unique].is_duplicated().sum())):
+        row = frame[unique].is_duplicated().arg_max()
+        raise TableError(f"{name}: {unique} repeats in {repeated} rows, first in row {row}; keep one row of each.")
+    return frame
+
+
 def empty(schema: Schema) -> pl.DataFrame:
     """A table of no rows."""
     return pl.DataFrame(schema=schema)
 
 
-def read_table(path: str | Path, schema: Schema, name: str | None = None) -> pl.DataFrame:
+def read_table(
+    path: str | Path, schema: Schema, name: str | None = None, columns: Collection[str] | None = None
+) -> pl.DataFrame:
     """Read a Parquet table and check it against its schema.
 
     Parameters
@@ -186,6 +200,8 @@ def read_table(path: str | Path, schema: Schema, name: str | None = None) -> pl.
         Column → type, such as TRACES; docs/data.md describes each table.
     name : str, optional
         The table's name in messages; None: that of the file.
+    columns : collection of str, optional
+        The columns to read; None: all of the schema.
 
     Returns
     -------
@@ -206,15 +222,23 @@ def read_table(path: str | Path, schema: Schema, name: str | None = None) -> pl.
     """
     path = Path(path)
     name = name or path.stem
+    part = schema if columns is None else {column: schema[column] for column in columns}
+    return check(read_any_table(path, name, columns), part, f"{name} ({path})")
+
+
+def read_any_table(path: str | Path, name: str | None = None, columns: Collection[str] | None = None) -> pl.DataFrame:
+    """Read a Parquet table of any columns. Raises TableError where the file is absent or damaged."""
+    path = Path(path)
     if not path.is_file():
-        raise TableError(f"{path} does not exist; expected the {name} table as Parquet.")
+        raise TableError(f"{path} does not exist; expected the {name or path.stem} table as Parquet.")
     try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        if columns is not None:
+            columns = [column for column in columns if column in pl.read_parquet_schema(path)]
+        return pl.read_parquet(path, columns=columns)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise TableError(
             f"{path} is not readable as Parquet ({error}); write it again or take a whole copy."
         ) from error
-    return check(frame, schema, f"{name} ({path})")
 
 
 def check_file(path: str | Path, schema: Schema) -> None:

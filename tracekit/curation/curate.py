@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -18,8 +19,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tracekit.core.folders import HOLDER, LOCK, lock_folder
-from tracekit.core.runs import Progress, commit, no_progress, versions, write_text
+from tracekit.core.folders import (
+    HOLDER,
+    LOCK,
+    MARKER,
+    check_claimable,
+    claim_folder,
+    has_run_file,
+    lock_folder,
+)
+from tracekit.core.runs import Progress, commit, no_progress, read_json, read_run_file, versions, write_text
+from tracekit.core.settings import build_settings
 from tracekit.core.tables import CURATED, LEDGER, full_disk_told
 from tracekit.curation import measurements as measuring
 from tracekit.curation.decisions import decide_all, gather, read_decisions
@@ -33,6 +43,40 @@ from tracekit.curation.settings import CurateSettings
 from tracekit.curation.stage_cache import Stages, digest, sweep
 from tracekit.curation.streams import table_writer
 from tracekit.curation.verify import DISAGREEMENTS, disagreements
+
+#: Kinds of folders: a run, and stages that several runs share.
+CURATION, STAGES = "curation", "stages"
+#: What came by standard input, kept in the run folder.
+STANDARD_INPUT = "standard-input.jsonl"
+
+_HIDDEN = {LOCK, HOLDER, MARKER}
+_STAGE = re.compile(r"[a-z.]+(-[0-9a-f]{12})+(-ray)?|\..*\.partial")
+
+
+def _is_earlier_curation(folder: Path) -> bool:
+    """Whether a run.json of ours stands there, or nothing but stages: the curation was killed before its end."""
+    if (folder / "run.json").exists():
+        return has_run_file(folder, ("settings", "recipe"))
+    taken = {path.name for path in folder.iterdir() if path.name in _WRITES[CURATION]}
+    return taken == {"stages"} and _is_earlier_stages(folder / "stages")
+
+
+def _is_earlier_stages(folder: Path) -> bool:
+    """Whether a folder holds nothing but stages: NAME-DIGEST folders, and what kills left half-written."""
+    return all(_STAGE.fullmatch(path.name) for path in folder.iterdir() if path.name not in _HIDDEN)
+
+
+_TABLES = ("lost", "problems", "traces", "steps", "measures", "golds", "verdicts", "duplicates", "contamination")
+_DECIDED = ("disagreements", "pairs", "ledger", "curated")
+#: What stands in a folder of each kind, by name.
+_WRITES = {
+    CURATION: (
+        *(f"{name}.parquet" for name in (*_TABLES, *_DECIDED)),
+        *("operators", "run.json", "funnel.json", "restored.json", "stages", "export", STANDARD_INPUT),
+    ),
+    STAGES: ("*-" + 12 * "[0-9a-f]",),
+}
+_EARLIER = {CURATION: _is_earlier_curation, STAGES: _is_earlier_stages}
 
 
 class CurationError(ValueError):
@@ -75,11 +119,19 @@ def curate(settings: CurateSettings, *, progress: Progress = no_progress) -> Pat
         raise CurationError("the recipe names no source; add [[sources]] with path = … .")
     formats_of(settings.export, own_formats(operators_of(settings)))  # faults are told before anything is read
     run, shared = settings.output, settings.stages or settings.output / "stages"
+    owner = run if shared.parent == run else _owner_of(shared)
+    own = [(run, CURATION)] if owner == run else [(run, CURATION), (owner, STAGES if owner == shared else CURATION)]
+    for folder, kind in own:
+        check_claimable(folder, kind, _WRITES[kind], _EARLIER[kind])
     with ExitStack() as locks:
-        locks.enter_context(_held(run, settings.wait))
-        if _owner_of(shared) != run:
-            locks.enter_context(_held(_owner_of(shared), settings.wait))
+        for folder, kind in own:
+            locks.enter_context(_held(folder, kind, settings.wait))
         return _curate(settings, run, Stages(shared), progress)
+
+
+def claim_curation(run: Path) -> None:
+    """Make a folder the run folder of a curation that is about to begin. Raises FolderError."""
+    claim_folder(run, CURATION, _WRITES[CURATION], _EARLIER[CURATION])
 
 
 def _owner_of(stages: Path) -> Path:
@@ -88,21 +140,22 @@ def _owner_of(stages: Path) -> Path:
 
 
 @contextmanager
-def _held(folder: Path, wait: float) -> Iterator[None]:
-    """Hold the folder's lock; a curation that was refused at its start leaves no folder behind."""
+def _held(folder: Path, kind: str, wait: float) -> Iterator[None]:
+    """Hold the folder's lock and mark it as ours; a curation that was refused at its start leaves no folder behind."""
     with lock_folder(folder, "curate", wait_seconds=wait):
         try:
+            claim_folder(folder, kind, _WRITES[kind], _EARLIER[kind])
             yield
         finally:
-            if {path.name for path in folder.iterdir()} <= {LOCK, HOLDER}:
+            if {path.name for path in folder.iterdir()} <= _HIDDEN:
                 for path in folder.iterdir():
                     path.unlink()
                 folder.rmdir()
 
 
 def _curate(settings: CurateSettings, run: Path, stages: Stages, progress: Progress) -> Path:
-    sweep(run)
-    sweep(stages.folder)
+    sweep(run, _WRITES[CURATION])
+    sweep(stages.folder, _WRITES[STAGES])
     measured = measure_operators(settings, measuring.measure_all(settings, stages, progress), stages, progress)
     with full_disk_told(run):
         _publish(settings, run, measured, progress)
@@ -132,7 +185,7 @@ def card_facts(settings: CurateSettings, funnel: dict[str, Any]) -> dict[str, An
 def restored(run: Path) -> dict[str, str]:
     """Rows taken back in by hand: id → reason."""
     path = run / "restored.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def restore(run: Path, row_id: str, reason: str, *, progress: Progress = no_progress) -> Path:
@@ -186,7 +239,7 @@ def settings_of(run: Path) -> CurateSettings:
     path = run / "run.json"
     if not path.is_file():
         raise CurationError(f"{run} is no run of `tracekit curate`: it holds no run.json.")
-    return CurateSettings.model_validate(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    return build_settings(CurateSettings, read_run_file(path)["settings"], str(path))
 
 
 def _publish(settings: CurateSettings, run: Path, measured: measuring.Measured, progress: Progress) -> None:

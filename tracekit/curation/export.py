@@ -21,7 +21,10 @@ import pyarrow.parquet as pq
 from tracekit.core.folders import replace_folder
 from tracekit.core.runs import write_text
 from tracekit.core.settings import SettingsError
+from tracekit.core.tables import CURATED, check_file
 from tracekit.curation.export_formats import FORMATS, ExportFormat, ExportSettings, Row
+from tracekit.curation.ledger import read_funnel
+from tracekit.curation.select import PAIRS
 
 #: Rows that are made and written at a time, and about how many bytes of responses.
 ROW_GROUP, SLICE_BYTES = 2_000, 32 * 2**20
@@ -91,7 +94,9 @@ def formats_of(settings: ExportSettings, own: Mapping[str, ExportFormat]) -> dic
 
 def shares_of(run: Path) -> Iterator[Share]:
     """The curated set of a run, a partition at a time."""
-    rows = json.loads((run / "funnel.json").read_text(encoding="utf-8"))["partitions"]
+    rows = read_funnel(run)["partitions"]
+    check_file(run / "curated.parquet", CURATED)
+    check_file(run / "pairs.parquet", PAIRS)
     starts = {"curated": 0, "pairs": 0}
     for counts in rows:
         scans = (pl.scan_parquet(run / f"{name}.parquet").slice(starts[name], counts[name]) for name in starts)

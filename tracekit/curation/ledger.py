@@ -6,10 +6,12 @@ Nothing in it is changed or removed. A row that is taken back in is a further de
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from tracekit.core.tables import LEDGER, read_table
+from tracekit.core.runs import RunError, read_json
+from tracekit.core.tables import CURATED, LEDGER, PROBLEMS, TRACES, read_table
 
 KEEP, DROP = "keep", "drop"
 
@@ -87,8 +89,8 @@ def why(run: Path, row_id: str) -> pl.DataFrame:
 
 def fates(run: Path) -> pl.DataFrame:
     """trace_id, problem_id, kept, and for what is out the stage, rule and reason of the first drop."""
-    traces = pl.read_parquet(run / "traces.parquet", columns=["trace_id", "problem_id"])
-    curated = pl.read_parquet(run / "curated.parquet", columns=["trace_id"])["trace_id"]
+    traces = read_table(run / "traces.parquet", TRACES, columns=("trace_id", "problem_id"))
+    curated = read_table(run / "curated.parquet", CURATED, columns=("trace_id",))["trace_id"]
     kept = curated.filter(~curated.is_in(_rejected(run).implode()))
     drops = read_table(run / "ledger.parquet", LEDGER).filter(pl.col("verdict") == DROP)
     first = drops.unique("row_id", keep="first", maintain_order=True)
@@ -108,7 +110,7 @@ def _rejected(run: Path) -> pl.Series:
     pairs = run / "pairs.parquet"
     if not pairs.is_file():
         return pl.Series("rejected", [], pl.String)
-    return pl.read_parquet(pairs, columns=["rejected"])["rejected"]
+    return read_table(pairs, {"rejected": pl.String})["rejected"]
 
 
 def diff(run_a: Path, run_b: Path) -> pl.DataFrame:
@@ -161,15 +163,28 @@ def find(run: Path, row_id: str) -> tuple[str | None, str]:
     """(trace_id, problem_id) that begin with `row_id`; the trace is None where it names a problem."""
     if not (run / "ledger.parquet").is_file():
         raise LedgerError(f"{run} is no finished curation: it holds no ledger.parquet. Run `tracekit curate` first.")
-    traces = pl.scan_parquet(run / "traces.parquet").select("trace_id", "problem_id")
-    found = traces.filter(pl.col("trace_id").str.starts_with(row_id)).collect()
+    traces = read_table(run / "traces.parquet", TRACES, columns=("trace_id", "problem_id"))
+    found = traces.filter(pl.col("trace_id").str.starts_with(row_id))
     if found.height == 1:
         return found["trace_id"][0], found["problem_id"][0]
-    problems = pl.scan_parquet(run / "problems.parquet").filter(pl.col("problem_id").str.starts_with(row_id))
-    of_problem = problems.select("problem_id").collect()
+    problems = read_table(run / "problems.parquet", PROBLEMS).filter(pl.col("problem_id").str.starts_with(row_id))
+    of_problem = problems.select("problem_id")
     if found.height == 0 and of_problem.height == 1:
         return None, of_problem["problem_id"][0]
     many = found.height + of_problem.height
     raise LedgerError(
         f"{row_id} names {many} rows of {run}; " + ("give more digits." if many else "no trace or problem begins so.")
     )
+
+
+def read_funnel(run: Path) -> dict[str, Any]:
+    """The funnel of a finished curation. Raises RunError where it is absent, damaged or of an earlier release."""
+    path = run / "funnel.json"
+    found = read_json(path)
+    for key, kind in (("funnel", list), ("by_author", dict), ("partitions", list)):
+        if not isinstance(found.get(key), kind):
+            raise RunError(f"{path} has no {key}: it is damaged or of an earlier release; run tracekit curate again.")
+    whole = all(isinstance(one, dict) and {"curated", "pairs"} <= one.keys() for one in found["partitions"])
+    if not whole or not all(isinstance(one, dict) and "stage" in one for one in found["funnel"]):
+        raise RunError(f"{path} is damaged; run tracekit curate again.")
+    return found

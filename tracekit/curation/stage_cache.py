@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,12 @@ class Plan(Stages):
         """Nothing is removed."""
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder: names that end in .PID.partial."""
+def sweep(folder: Path, names: Collection[str]) -> None:
+    """Remove what killed processes left half-written in a folder: .NAME.PID.partial of the names that match."""
     for partial in folder.glob(".*.partial"):
-        process = partial.name.split(".")[-2]
+        name, _, process = partial.name.removesuffix(".partial").removeprefix(".").rpartition(".")
+        if not process.isdigit() or not any(fnmatchcase(name, known) for known in names):
+            continue  # none of ours
         if process != str(os.getpid()) and Path("/proc", process).exists():
             continue  # another curation is at work
         if partial.is_dir():

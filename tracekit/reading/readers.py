@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import Field, model_validator
 
+from tracekit.core.hub import hub_answers, prepare_hub, unreachable
 from tracekit.core.ids import content_id, problem_id, trace_id
 from tracekit.core.settings import Settings
-from tracekit.core.tables import PROBLEMS, STEPS, TRACES, Schema, check_file, conform, empty, read_table
+from tracekit.core.tables import PROBLEMS, STEPS, TRACES, Schema, check_file, check_values, conform, empty, read_table
 from tracekit.reading import formats as layouts
 from tracekit.reading.exchanges import read_requests, with_requests
 from tracekit.reading.files import SUFFIXES, DamagedFileError, SourceError, Table, read_table_file
@@ -165,7 +166,8 @@ def read_problems(path: str | Path) -> pl.DataFrame:
     """
     file = Path(path)
     if file.suffix == ".parquet" and file.is_file() and _is_own_table(file):
-        return read_table(file, PROBLEMS, "problems")
+        problems = read_table(file, PROBLEMS, "problems")
+        return check_values(problems, str(file), ("problem_id", "problem"), unique="problem_id")
     return read_source(SourceSettings(path=str(path))).problems
 
 
@@ -343,6 +345,7 @@ def _tables(source: SourceSettings, data: Path) -> Iterator[tuple[str, Table]]:
 
 
 def _load_with_datasets(source: SourceSettings, path: Path) -> Iterator[Table]:
+    prepare_hub(path)  # before `datasets` is imported: it reads the environment then
     import datasets
 
     try:
@@ -352,6 +355,8 @@ def _load_with_datasets(source: SourceSettings, path: Path) -> Iterator[Table]:
         else:
             table = datasets.load_dataset(source.path, source.config, split=source.split)
     except (OSError, ValueError, KeyError) as error:
+        if not path.exists() and not hub_answers():
+            raise SourceError(unreachable(source.path)) from error
         raise SourceError(
             f"{source.path} is no file or folder here, and `datasets` cannot load it as a hub name: {error}"
         ) from error
@@ -365,12 +370,14 @@ def _load_with_datasets(source: SourceSettings, path: Path) -> Iterator[Table]:
 def _read_own(folder: Path) -> Iterator[Part]:
     """Our own tables: all problems with the first piece of the traces, steps with the traces that they belong to."""
     problems = read_table(folder / "problems.parquet", PROBLEMS)
+    check_values(problems, str(folder / "problems.parquet"), ("problem_id", "problem"), unique="problem_id")
     has_steps = (folder / "steps.parquet").is_file()
     if has_steps:
         check_file(folder / "steps.parquet", STEPS)
     check_file(folder / "traces.parquet", TRACES)
     for table in read_pieces(folder / "traces.parquet"):
         traces = conform(table.frame, TRACES, f"traces ({folder / 'traces.parquet'})")
+        check_values(traces, str(folder / "traces.parquet"), ("trace_id", "problem_id", "response"), unique="trace_id")
         strangers = traces.join(problems, on="problem_id", how="anti")
         if strangers.height:
             raise SourceError(

@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from tracekit.core.folders import claim_folder
 from tracekit.core.pages.html_page import Page
 from tracekit.core.runs import Progress, no_progress, write_text
 from tracekit.core.settings import SettingsError, load_settings
@@ -52,6 +53,7 @@ def run_grid(
     claims: list[dict[str, Any]] = []
     points = points_of(grid)
     output = load_settings(StudySettings, recipe, [*overrides, "grid={}"]).output
+    claim_folder(output, "grid of studies", (PHASE, PHASE_DATA, PHASE_CLAIMS, "phase.md"))
     for done, point in enumerate(points):
         progress("grid", done, len(points), _name(point))
         laid = [f"{key}={json.dumps(value)}" for key, value in point.items()]

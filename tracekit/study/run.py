@@ -25,6 +25,12 @@ from tracekit.study.tasks import task_of
 QUICK = Path(__file__).with_name("quick.toml")
 QUICK_REGISTRATION = Path(__file__).with_name("quick.prereg.json")
 
+#: What a study writes in its folder, by name: the folders of `tracekit.study.paths`, its jobs and its report.
+WRITES = (
+    *("run-*.json", "jobs", "world", "data", "curation", "pairs", "models", "measures", "rollouts", "states", "probe"),
+    *("views", "results", "figures", "result.json", "report.html", "report.md", "solved.svg", "prereg*.json"),
+)
+
 INSTALL_SECONDS = "TRACEKIT_INSTALL_SECONDS"  # set by `make study`
 
 
@@ -64,7 +70,7 @@ def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> d
     check_study(settings)
     recorded = settings.model_copy(update={"workers": 1, "output": Path()})  # neither decides a number
     _keep_what_it_grew_from(settings.output / RUN_FILE, recorded)
-    folder = start_run(settings.output, recorded, seed=settings.seed)
+    folder = start_run(settings.output, recorded, seed=settings.seed, writes=WRITES)
     board = Board(folder, jobs_of(settings))
     board.reopen_outgrown()
     begin_registered(settings, started=bool(board.records()))

@@ -5,7 +5,6 @@ A curation and a training run become the same rows, so that a teacher's traces s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,20 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as parquet
 
-from tracekit.core.tables import COMPLETIONS, LEDGER, PROBLEMS, STEPS, VERDICTS, Schema, conform, read_table
+from tracekit.core.runs import read_json
+from tracekit.core.tables import (
+    COMPLETIONS,
+    CURATED,
+    LEDGER,
+    PROBLEMS,
+    STEPS,
+    TRACES,
+    VERDICTS,
+    Schema,
+    conform,
+    read_any_table,
+    read_table,
+)
 from tracekit.curation.ledger import fates
 
 #: One row a trace or completion, without its text.
@@ -131,10 +143,7 @@ def join_materials(parts: list[Material]) -> Material:
 def _curation(run: Path) -> Material:
     problems = read_table(run / "problems.parquet", PROBLEMS)
     narrow = ["trace_id", "problem_id", "author", "token_count"]
-    try:
-        traces = pl.read_parquet(run / "traces.parquet", columns=narrow)
-    except pl.exceptions.PolarsError as error:
-        raise ViewError(f"{run}/traces.parquet is not readable as a table of traces: {error}") from error
+    traces = read_table(run / "traces.parquet", TRACES, columns=narrow)
     verdicts = _optional(run / "verdicts.parquet", VERDICTS)
     rows = traces.drop("token_count").rename({"trace_id": "row_id"}).with_columns(teacher=pl.lit(True))
     first = verdicts.unique("trace_id", keep="first", maintain_order=True).select("trace_id", "outcome", "prediction")
@@ -153,14 +162,14 @@ def _curation(run: Path) -> Material:
         contamination=_optional(run / "contamination.parquet", CONTAMINATION),
         disagreements=_optional(run / "disagreements.parquet", DISAGREEMENTS),
         scores=_scores(run / "scores.parquet"),
-        funnel=json.loads((run / "funnel.json").read_text("utf-8")) if (run / "funnel.json").is_file() else {},
+        funnel=read_json(run / "funnel.json") if (run / "funnel.json").exists() else {},
     )
 
 
 def _with_fates(run: Path, rows: pl.DataFrame) -> pl.DataFrame:
     if not ((run / "ledger.parquet").is_file() and (run / "curated.parquet").is_file()):
         return rows  # collected and not yet curated: nobody decided
-    wrong = pl.read_parquet(run / "curated.parquet", columns=["trace_id", "correct"]).filter(~pl.col("correct"))
+    wrong = read_table(run / "curated.parquet", CURATED, columns=("trace_id", "correct")).filter(~pl.col("correct"))
     status = (
         pl.when(~pl.col("kept"))
         .then(pl.lit("dropped"))
@@ -176,7 +185,9 @@ def _token_counts(run: Path, traces: pl.DataFrame) -> pl.Series:
     """As the curation measured them, else as the traces carry them."""
     if not (run / "measures.parquet").is_file():
         return traces["token_count"]
-    measures = pl.read_parquet(run / "measures.parquet", columns=["trace_id", "token_count"])
+    measured = {"trace_id": pl.String, "token_count": traces.schema["token_count"]}
+    measures = read_any_table(run / "measures.parquet", "measures", columns=tuple(measured))
+    measures = conform(measures, measured, f"measures ({run / 'measures.parquet'})")
     counted = traces.select("trace_id").join(measures, on="trace_id", how="left", maintain_order="left")
     return counted["token_count"]
 

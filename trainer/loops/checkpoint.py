@@ -8,6 +8,7 @@ warning. Tensors are safetensors, tables Parquet, the rest JSON: nothing is unpi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tracekit.core.folders import discard_folder
 from trainer.distributed.fsdp import full, sharded_like
 
 MANIFEST = "manifest.json"
@@ -77,8 +79,21 @@ def save_checkpoint(
     (partial / STATE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     publish(partial, target)
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        discard(old)
     return target
+
+
+def discard(old: Path) -> bool:
+    """Remove a folder that `publish` made; files that somebody else put there are kept with it, with a warning."""
+    try:
+        owned = [Path(name) for name in json.loads((old / MANIFEST).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):  # damaged: nothing tells our files from others
+        warnings.warn(f"{old} is left as it is: its {MANIFEST} cannot be read.", stacklevel=2)
+        return False
+    inside = [str(name) for name in owned if not name.is_absolute() and ".." not in name.parts]
+    if kept := discard_folder(old, [*inside, MANIFEST]):
+        warnings.warn(f"{old} is kept: it holds {kept[0]}, which the run did not write.", stacklevel=2)
+    return not kept
 
 
 def publish(partial: Path, target: Path) -> None:
@@ -92,15 +107,21 @@ def publish(partial: Path, target: Path) -> None:
     for path in partial.rglob("*"):
         _sync(path)
     _sync(partial)
+    old = target.with_name(f".{target.name}.old")
+    _put_away(old)
     if target.exists():  # an earlier run's; renaming onto a folder that holds files is refused
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
         os.rename(target, old)
-        os.rename(partial, target)
-        shutil.rmtree(old)
-    else:
-        os.rename(partial, target)
+    os.rename(partial, target)
+    _put_away(old)
     _sync(target.parent)
+
+
+def _put_away(old: Path) -> None:
+    """Remove what `publish` replaced; under a name that a person sees where it holds somebody else's files."""
+    if old.exists() and not discard(old):
+        numbers = itertools.count(1)
+        named = (old.with_name(f"{old.name.removeprefix('.')}-{n}") for n in numbers)
+        os.rename(old, next(path for path in named if not path.exists()))
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -124,7 +145,7 @@ def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint or final folder, or None: every file is there and has its digest."""
     try:
         digests = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{MANIFEST} cannot be read ({error})"
     if not isinstance(digests, dict) or not any(name.endswith(".safetensors") for name in digests):
         return f"{MANIFEST} names no weights"

@@ -130,7 +130,7 @@ def _rows_until(path: Path, step: int) -> pl.DataFrame:
         return _frame([])
     try:
         return pl.read_parquet(path).filter(pl.col("step") <= step)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise RunError(
             f"{path} is damaged ({first_line(error)}); delete it to go on without the metrics of {step} steps."
         ) from error

@@ -41,12 +41,15 @@ from trainer.loops.checkpoint import (
     step_of,
 )
 from trainer.loops.optimization import make_optimizer
+from trainer.loops.run_log import METRICS, TENSORBOARD
 from trainer.modeling import models
 from trainer.modeling.memory import keep_freed_memory
 from trainer.settings import NEUTRAL, POLICY, TrainSettings
 
 CHECKPOINTS = "checkpoints"
 MODELS = "models"
+#: What a training run writes in its folder, by name.
+WRITES = (CHECKPOINTS, MODELS, FINAL, METRICS, TENSORBOARD, "completions", "weights")
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +145,8 @@ def open_run(settings: TrainSettings) -> None:
     if found is not None:
         may_differ |= _moved(found, settings)
         may_differ |= {"steps", "epochs"} if _extends(found, settings) else set()
-    start_run(settings.output, settings, seed=settings.seed, inputs=_digests(settings), may_differ=may_differ)
+    inputs = _digests(settings)
+    start_run(settings.output, settings, seed=settings.seed, inputs=inputs, may_differ=may_differ, writes=WRITES)
     if found is not None and {"steps", "epochs"} <= may_differ:
         record = json.loads(path.read_text(encoding="utf-8"))
         record["settings"] |= {"steps": settings.steps, "epochs": settings.epochs}
@@ -153,7 +157,7 @@ def _recorded(path: Path) -> dict[str, Any] | None:
     """The settings in a run file; None where there is none, or none that can be read: `start_run` tells."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if isinstance(found, dict) and "output" in found else None
 
@@ -161,6 +165,8 @@ def _recorded(path: Path) -> dict[str, Any] | None:
 def _moved(found: dict[str, Any], settings: TrainSettings) -> set[str]:
     """`model` where it is the stage before this one and lies where it lay, seen from the run's folder."""
     before, now = str(found.get("model")), str(settings.model)
+    if not isinstance(found["output"], str):
+        return set()
     seen = [os.path.relpath(model, output) for model, output in ((before, found["output"]), (now, settings.output))]
     return {"model"} if seen[0] == seen[1] and seen[0].startswith("..") and Path(now).name == FINAL else set()
 
@@ -171,7 +177,7 @@ def _extends(found: dict[str, Any], settings: TrainSettings) -> bool:
         return False  # the learning rate of the steps done was that of a shorter run
     if settings.steps is None or found.get("steps") is None:
         return settings.steps is None and found.get("steps") is None and settings.epochs > found.get("epochs", 0)
-    return settings.steps > int(found["steps"])
+    return isinstance(found["steps"], int) and settings.steps > found["steps"]
 
 
 def finished(settings: TrainSettings) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import polars as pl
 import torch
 
+from tracekit.core.hub import hub_answers, prepare_hub, unreachable
 from tracekit.core.runs import Progress
 from tracekit.core.settings import SettingsError, build_settings
 from tracekit.core.tables import CURATED, PROBLEMS, STEPS, TRACES, conform, read_table, write_table
@@ -223,9 +224,13 @@ def lay_base(given: GivenBase, folder: Path) -> None:
 
     source = Path(given.model)
     if not source.is_dir():
+        prepare_hub(given.model)
         from huggingface_hub import snapshot_download
 
-        source = Path(snapshot_download(given.model, allow_patterns=list(HUB_FILES)))
+        try:
+            source = Path(snapshot_download(given.model, allow_patterns=list(HUB_FILES)))
+        except (OSError, ValueError) as error:
+            raise ModelError(unreachable(given.model) if not hub_answers() else f"{given.model}: {error}") from error
     weights = sorted(source.glob("*.safetensors"))
     if not weights:
         raise ModelError(f"{given.model} holds no safetensors weights; expected a Hugging Face model folder.")
