@@ -26,6 +26,14 @@ RESULTS = ROOT / "studies" / "results"
 BEGIN, END = "<!-- study -->", "<!-- /study -->"
 SUMMARY = "summary.svg"
 
+#: What stands at the head of the text of these studies, whose claims were not registered.
+NOTICE = """\
+> Exploratory, and partly withdrawn: the claims were changed after a first look, intervals of outcomes that are solved
+> or not are too narrow, comparisons at temperature 1 mix sampling with learning, and "closer to the teacher" measures
+> entropy. What was withdrawn and why: [docs/results.md](../../../docs/results.md). The registered study:
+> [sealed](../sealed/report.md).
+"""
+
 #: Readable on a white page and on a black one: an image cannot take its page's ink.
 FIXED_INK = "#7d8590"
 
@@ -36,6 +44,7 @@ def main(study: Path, phase: Path, *further: Path) -> None:
     diagram = pl.read_parquet(phase / "phase.parquet")
     for name in ("phase.parquet", "phase_claims.parquet", "phase.md"):
         copy(phase / name, RESULTS / "phase" / name)
+    add_notice(RESULTS / "phase" / "phase.md")
     drawn = figures.summary_figure(tables["metrics"], tables["curves"], diagram, titles_of(settings))
     write_text(RESULTS / SUMMARY, drawn.replace("currentColor", FIXED_INK))
     readme = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
@@ -52,8 +61,15 @@ def copied(study: Path) -> tuple[StudySettings, dict[str, pl.DataFrame]]:
     result = json.loads((study / "result.json").read_text(encoding="utf-8"))
     for path in (*(study / "figures").glob("*.parquet"), study / "result.json", study / "report.md"):
         copy(path, RESULTS / study.name / path.name)
+    add_notice(RESULTS / study.name / "report.md")
     tables = {path.stem: pl.read_parquet(path) for path in sorted((study / "figures").glob("*.parquet"))}
     return build_settings(StudySettings, result["settings"], str(study)), tables
+
+
+def add_notice(path: Path) -> None:
+    """Put the notice below the title of a page."""
+    title, _, rest = path.read_text(encoding="utf-8").partition("\n\n")
+    write_text(path, f"{title}\n\n{NOTICE}\n{rest}")
 
 
 def titles_of(settings: StudySettings) -> dict[str, str]:

@@ -328,3 +328,28 @@ def test_a_table_that_was_curated_before_is_taken_as_it_stands(recipe: Path, fin
         finished / "data" / "probe" / "traces.parquet"
     ).read_bytes()
     assert PublicStudy(settings).taught()[1] == DataSettings(prompt_tokens=200, response_tokens=160)
+
+
+# ---------------------------------------------------------------- arms that are evaluated and not trained
+
+
+def test_a_published_checkpoint_is_an_arm_that_is_evaluated_alone(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run")
+    given = finished / "models" / "sft-1" / "final"
+    words = [f"output={folder}", f"arms.published={{ model = '{given}', title = 'published' }}"]
+    settings = load_settings(StudySettings, recipe, words)
+    assert settings.run_seeds("published") == settings.seeds[:1]
+    assert "published" not in {one.arm for one in plan_study(settings).arms}
+    done = run(recipe, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert result["arms"]["published"]["asked"]["greedy"]["seeds"] == 1
+    costs = pl.read_parquet(folder / "figures" / "costs.parquet").filter(pl.col("arm") == "published")
+    assert costs["flops"].to_list() == [0.0]
+
+
+def test_an_arm_is_trained_or_given(recipe: Path) -> None:
+    with pytest.raises(SettingsError, match="one of them"):
+        load_settings(StudySettings, recipe, ["arms.published={ model = 'x', recipe = { method = 'sft' } }"])
+    with pytest.raises(SettingsError, match="every arm is trained"):
+        load_settings(StudySettings, ROOT / "studies" / "luffy.toml", ["arms.published={ model = 'x' }"])

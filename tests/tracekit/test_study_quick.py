@@ -158,10 +158,23 @@ def test_the_quick_study_is_registered_as_it_is() -> None:
     assert read_registration(QUICK_REGISTRATION)["hash"] == registration_of(SETTINGS)["hash"]
 
 
+def test_the_claims_are_a_latex_table_with_every_sign_escaped() -> None:
+    from tracekit.study.report.latex import escape, latex_table
+
+    assert escape("50 % of a_b & KL(x ‖ y) → ±1") == r"50 \% of a\_b \& KL(x $\Vert$ y) $\to$ $\pm$1"
+    records = [record(run.rung, run.arm, run.seed) for run in runs_of(SETTINGS)]
+    rows = conclude(CLAIMS, Records(SETTINGS, records), LEAST_BASES)
+    table = latex_table(rows, "50 % & more")
+    body = [line for line in table.splitlines() if line.startswith("Q")]
+    assert len(body) == len(CLAIMS)
+    assert all(line.replace("\\&", "").count("&") == 5 and line.endswith(r" \\") for line in body)
+    assert table.isascii()
+
+
 # ---------------------------------------------------------------- a tiny run
 
 TINY = [
-    "seeds=[11, 12]",
+    "seeds=[11]",
     "corpus=200",
     "base.steps=4",
     "base_attempts=1",
@@ -172,6 +185,7 @@ TINY = [
     "recipe.rollout={prompts=4, mini_batch_prompts=4, group_size=4}",
     "arms.sft.recipe.steps=2",
     "evaluation.samples=3",
+    "evaluation.pass_samples=32",
     "evaluation.max_tokens=16",
 ]
 

@@ -193,3 +193,11 @@ def test_every_rl_arm_finds_traces_that_are_flagged_as_correct(tmp_path: Path) -
             assert read_table(curated, CURATED)["correct"].any(), run.name
     wrong = read_table(tmp_path / "world" / "traces-wrong-test.parquet", CURATED)
     assert not wrong["correct"].any()  # the table itself says what the answers say
+
+
+def test_every_setting_of_a_study_says_what_it_is() -> None:
+    from tracekit.study import settings as module
+
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__]
+    bare = [f"{k.__name__}.{n}" for k in kinds for n, f in getattr(k, "model_fields", {}).items() if not f.description]
+    assert bare == []

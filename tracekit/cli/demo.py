@@ -20,7 +20,7 @@ def command_demo(output: Path = Path("tracekit-demo"), *, open: bool = False) ->
     open
         Open the study's page in the browser.
     """
-    from tracekit.study.published import DEMO_PAGES, published_results
+    from tracekit.study.published import DEMO_PAGES, REPORT, published_results
 
     source = published_results("sealed")
     written = []
@@ -29,7 +29,10 @@ def command_demo(output: Path = Path("tracekit-demo"), *, open: bool = False) ->
             continue  # the study is published while it runs, and its probing report comes last
         target = output / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, target)
+        if name == REPORT:
+            shutil.copyfile(source / name, target)
+        else:  # a page with files of its own beside it
+            shutil.copytree((source / name).parent, target.parent, dirs_exist_ok=True)
         written.append(target)
         print(f"{title}: {target}")
     if open:

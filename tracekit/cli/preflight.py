@@ -26,7 +26,7 @@ def command_preflight(
     model
         A model folder or hub name.
     settings
-        key=value: those of `tracekit evaluate`, and take, rounds, prompts, group_size of the planned run.
+        key=value: those of `tracekit evaluate`, and take, rounds, problems_per_round, group_size of the planned run.
     problems
         A PROBLEMS table, or a problem set in any layout that `tracekit curate` reads.
     output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tracekit.cli.app import GATE_FAILED
 from tracekit.cli.arguments import print_json, recipe_and_settings
@@ -23,6 +23,7 @@ def command_study(
     dry_run: bool = False,
     hardware: str | None = None,
     json: bool = False,
+    launcher: Literal["local", "slurm"] = "local",
 ) -> None:
     """Run a study: world, curation, base, arms, evaluation, probes, report.
 
@@ -48,11 +49,19 @@ def command_study(
         For the dry run: a100, h100, h800, h200 (8 of them unless hardware.devices says otherwise) or core.
     json
         Print one JSON object: the report, gates, claims and what was measured on each arm; with --dry-run the plan.
+    launcher
+        local: workers are processes of this machine. slurm: print a batch script for an array of `workers` tasks and
+        submit it; words that begin with sbatch= are further options of it, such as sbatch=--gres=gpu:1. When the array
+        has ended, the same command without it writes the report.
     """
     if recipe is not None and str(recipe) == "register":
         _register(overrides, json)
         return
     recipe, overrides = recipe_and_settings(recipe, overrides, "tracekit.study", output)
+    options = [word.removeprefix("sbatch=") for word in overrides if word.startswith("sbatch=")]
+    overrides = tuple(word for word in overrides if not word.startswith("sbatch="))
+    if options and launcher != "slurm":
+        raise SettingsError(f"sbatch={options[0]} belongs to --launcher slurm.")
     assumed = [word for word in overrides if word.startswith(("work.", "hardware."))]
     if not dry_run and assumed:
         raise SettingsError(f"{assumed[0]}: what is assumed of a run belongs to --dry-run.")
@@ -73,6 +82,9 @@ def command_study(
     elif settings.registration is not None and not settings.registration.exists():
         beside = recipe.with_name(settings.registration.name)  # where recipes come with an installed package
         settings = settings.model_copy(update={"registration": beside}) if beside.exists() else settings
+    if launcher == "slurm":
+        _submit(settings, options)
+        return
     with draw_progress() as progress:
         result = run_study(settings, progress=progress)
     if json:
@@ -89,6 +101,22 @@ def _print_result(settings: StudySettings, result: dict[str, Any]) -> None:
     else:
         _print_accuracies(settings, result)
     _print_gates(settings, result)
+
+
+def _submit(settings: StudySettings, options: list[str]) -> None:
+    """Print the array of workers and submit it, unless the study is done."""
+    from tracekit.study.launchers import slurm_script, submit
+    from tracekit.study.run import prepare_study
+    from tracekit.study.tasks import task_of
+
+    board = prepare_study(settings)
+    if board.all_done():
+        print("every job is done; the command without --launcher writes the report.")
+        return
+    script = slurm_script(settings.output, settings.workers, options, task_of(settings).environment)
+    print(script)
+    path, answer = submit(settings.output, script)
+    print(answer or f"no sbatch on this machine; submit it elsewhere with: sbatch {path}")
 
 
 def _register(words: tuple[str, ...], json: bool) -> None:

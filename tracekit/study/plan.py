@@ -53,7 +53,7 @@ def plan_study(settings: StudySettings, overrides: Sequence[str] = (), hardware:
         raise SettingsError(f"hardware is {name!r}; expected one of {', '.join(HARDWARE)}.")
     machine = HARDWARE[name].model_copy(update=_told(Hardware, "hardware.", overrides))
     work = Workload(**outlook.lengths | _told(Workload, "work.", overrides))
-    trained = [arm for arm in dict.fromkeys(arm for arm, _ in settings.runs()) if arm != BASE or settings.data is None]
+    trained = [arm for arm in dict.fromkeys(arm for arm, _ in settings.runs()) if _is_trained(settings, arm)]
     arms = []
     for arm in trained:
         seeds = settings.run_seeds(arm)
@@ -61,6 +61,10 @@ def plan_study(settings: StudySettings, overrides: Sequence[str] = (), hardware:
         own = work if arm != BASE else work.model_copy(update={"rows": settings.corpus})
         arms.append(ArmPlan(arm, len(seeds), estimate(outlook.config, resolved, own, machine)))
     return StudyPlan(Counter(job.stage for job in jobs_of(settings)), work, machine, tuple(arms))
+
+
+def _is_trained(settings: StudySettings, arm: str) -> bool:
+    return settings.data is None if arm == BASE else settings.arms[arm].model is None
 
 
 def _told(kind: type[Hardware] | type[Workload], prefix: str, overrides: Sequence[str]) -> dict[str, object]:

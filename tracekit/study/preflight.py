@@ -25,17 +25,17 @@ class PreflightSettings(EvaluateSettings):
     max_tokens: PositiveInt = Field(2048, description="longest response, EOS counted")
     take: PositiveInt = Field(64, description="problems that are asked: the first so many of the table")
     rounds: PositiveInt = Field(100, description="rounds of the planned run")
-    prompts: PositiveInt = Field(128, description="problems of a round")
+    problems_per_round: PositiveInt = Field(128, description="problems of a round")
     group_size: PositiveInt = Field(8, ge=2, description="rollouts of a problem in a round")
 
     @property
     def rollouts(self) -> int:
         """Rollouts of the planned run."""
-        return self.rounds * self.prompts * self.group_size
+        return self.rounds * self.problems_per_round * self.group_size
 
     def asked(self) -> EvaluateSettings:
         """The settings of the evaluation alone."""
-        plan = {"take", "rounds", "prompts", "group_size"}
+        plan = {"take", "rounds", "problems_per_round", "group_size"}
         tree = self.model_dump(exclude=plan, exclude_unset=True)
         own = {"temperatures": self.temperatures, "samples": self.samples, "max_tokens": self.max_tokens}
         return EvaluateSettings.model_validate(tree | own)
@@ -111,7 +111,7 @@ def begin_chance(rate: float, rollouts: int, half_way: float) -> float:
 def forecast(rates: Rates, settings: PreflightSettings, ladder: Mapping[str, Any]) -> list[str]:
     """The forecast in sentences. ladder: of GRPO in the published study: half_way, low, high (log10), runs, solved."""
     rate, rollouts = rates.pass_at[1], settings.rollouts
-    early = rate * settings.prompts * settings.group_size * EARLY_ROUNDS
+    early = rate * settings.problems_per_round * settings.group_size * EARLY_ROUNDS
     chance = begin_chance(rate, rollouts, ladder["half_way"])
     least = begin_chance(rates.low, rollouts, ladder["high"])
     most = begin_chance(rates.high, rollouts, ladder["low"])

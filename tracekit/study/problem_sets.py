@@ -1,4 +1,4 @@
-"""An evaluation recipe: several problem sets, each with its own number of samples. Part of the roof."""
+"""An evaluation recipe: several problem sets, each with its own number of samples."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from trainer.evaluate import EvaluateSettings
 
 
 class ProblemSet(SourceSettings):
-    """One set. kind: PROBLEMS.kind of its problems among the source's; "": all. samples: None: the recipe's."""
+    """One set of problems in a source."""
 
-    kind: str = ""
-    samples: PositiveInt | None = None
+    kind: str = Field("", description="PROBLEMS.kind of its problems among the source's; empty: all")
+    samples: PositiveInt | None = Field(None, description="of a problem; None: the recipe's")
 
     def read(self, data: Path) -> pl.DataFrame:
         """PROBLEMS of the set; relative paths begin at `data`. Raises SettingsError where the source has none of it."""
@@ -33,10 +33,10 @@ class ProblemSet(SourceSettings):
 
 
 class EvaluationRecipe(EvaluateSettings):
-    """How models are asked, and which sets. data: the folder that relative paths begin at."""
+    """How models are asked, and which sets."""
 
-    data: Path = Path()
-    sets: tuple[ProblemSet, ...] = Field(min_length=1)
+    data: Path = Field(Path(), description="where relative paths begin")
+    sets: tuple[ProblemSet, ...] = Field(min_length=1, description="the sets")
 
     def asked(self, of: ProblemSet) -> EvaluateSettings:
         """The settings of one set."""

@@ -8,9 +8,11 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 
+REPORT = "report.html"
+
 #: Pages of `tracekit demo`: title, path in the results of the sealed study.
 DEMO_PAGES = (
-    ("the study", "report.html"),
+    ("the study", REPORT),
     ("its traces in the viewer", "view/index.html"),
     ("its probing report", "probe/report.html"),
 )

@@ -28,7 +28,17 @@ QUICK_REGISTRATION = Path(__file__).with_name("quick.prereg.json")
 #: What a study writes in its folder, by name: the folders of `tracekit.study.paths`, its jobs and its report.
 WRITES = (
     *("run-*.json", "jobs", "world", "data", "curation", "pairs", "models", "measures", "rollouts", "states", "probe"),
-    *("views", "results", "figures", "result.json", "report.html", "report.md", "solved.svg", "prereg*.json"),
+    *(
+        "views",
+        "results",
+        "figures",
+        "result.json",
+        "report.html",
+        "report.md",
+        "solved.svg",
+        "claims.tex",
+        "prereg*.json",
+    ),
 )
 
 INSTALL_SECONDS = "TRACEKIT_INSTALL_SECONDS"  # set by `make study`
@@ -67,15 +77,9 @@ def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> d
     >>> settings = load_settings(StudySettings, overrides=["seeds=[0, 1]"])
     >>> result = run_study(settings)  # doctest: +SKIP
     """
-    check_study(settings)
-    recorded = settings.model_copy(update={"workers": 1, "output": Path()})  # neither decides a number
-    _keep_what_it_grew_from(settings.output / RUN_FILE, recorded)
-    folder = start_run(settings.output, recorded, seed=settings.seed, writes=WRITES)
-    board = Board(folder, jobs_of(settings))
-    board.reopen_outgrown()
-    begin_registered(settings, started=bool(board.records()))
+    board = prepare_study(settings)
     if not board.all_done():
-        lead(folder, board, settings.workers, task_of(settings).environment, progress)
+        lead(settings.output, board, settings.workers, task_of(settings).environment, progress)
     if settings.rungs:
         return write_rung_report(settings, board.records())
     installed = os.environ.get(INSTALL_SECONDS)
@@ -86,6 +90,18 @@ def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> d
     return result
 
 
+def prepare_study(settings: StudySettings) -> Board:
+    """Check the settings, lay the run's folder and its board of jobs; raises as `run_study` does."""
+    check_study(settings)
+    recorded = settings.model_copy(update={"workers": 1, "output": Path()})  # neither decides a number
+    _keep_what_it_grew_from(settings.output / RUN_FILE, recorded)
+    folder = start_run(settings.output, recorded, seed=settings.seed, writes=WRITES)
+    board = Board(folder, jobs_of(settings))
+    board.reopen_outgrown()
+    begin_registered(settings, started=bool(board.records()))
+    return board
+
+
 def check_study(settings: StudySettings) -> None:
     """Raise a ValueError where settings or files of this machine cannot carry the study, before anything is begun."""
     task_of(settings).check()
@@ -94,7 +110,7 @@ def check_study(settings: StudySettings) -> None:
             if run.arm in settings.arms:
                 check_arm(settings, run)
         return
-    for arm in settings.arms:
+    for arm in (name for name, one in settings.arms.items() if one.model is None):
         for seed in settings.run_seeds(arm)[:1]:
             train_settings(settings, arm, seed)
 

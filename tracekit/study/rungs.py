@@ -59,6 +59,20 @@ def phase_of(settings: StudySettings, run: Run) -> int:
     return own if run.arm == BASE else max(own, settings.arms[run.arm].phase)
 
 
+def teacher_of(settings: StudySettings, run: Run) -> Run | None:
+    """The run whose checkpoint teaches a run of on-policy distillation; None elsewhere."""
+    name = None if run.arm == BASE else settings.arms[run.arm].distill_from
+    return None if name is None else Run(run.rung, name, run.seed)
+
+
+def _needs(settings: StudySettings, run: Run) -> tuple[str, ...]:
+    """The jobs that a run's job comes after."""
+    if run.arm == BASE:
+        return (f"skill-{run.seed}",)
+    teacher = teacher_of(settings, run)
+    return tuple(f"run-{one.name}" for one in (start_of(settings, run), teacher) if one is not None)
+
+
 def rung_jobs(settings: StudySettings) -> list[Job]:
     """The graph, in the order in which ready jobs are taken: by phase, then seed by seed."""
     first = [Job("world", "world")]
@@ -68,6 +82,5 @@ def rung_jobs(settings: StudySettings) -> list[Job]:
         keyed.append(((min(phases), place), Job(f"skill-{seed}", "pretrain", ("world",))))
     for run in runs_of(settings):
         key = (phase_of(settings, run), settings.seeds.index(run.seed))
-        needs = f"skill-{run.seed}" if run.arm == BASE else f"run-{start_of(settings, run).name}"
-        keyed.append((key, Job(f"run-{run.name}", "train", (needs,))))
+        keyed.append((key, Job(f"run-{run.name}", "train", _needs(settings, run))))
     return first + [job for _, job in sorted(keyed, key=lambda pair: pair[0])]

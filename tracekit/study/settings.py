@@ -27,33 +27,45 @@ VOTERS = 3  # fewest samples of which a vote is taken: one of two is a draw
 class ProblemCounts(Settings):
     """Problems of each split, and the teacher's traces of each training problem."""
 
-    train: PositiveInt = 512
-    test: PositiveInt = 128
-    length: PositiveInt = 128
-    order: PositiveInt = 128
-    surface: PositiveInt = 128
-    probe: PositiveInt = 600  # whose traces are read for hidden states
-    traces: PositiveInt = 1
+    train: PositiveInt = Field(512, description="problems of training")
+    test: PositiveInt = Field(128, description="problems in distribution")
+    length: PositiveInt = Field(128, description="problems with longer chains")
+    order: PositiveInt = Field(128, description="problems with two multiplications in a row")
+    surface: PositiveInt = Field(128, description="problems whose slots are listed out of order")
+    probe: PositiveInt = Field(600, description="problems whose traces are read for hidden states")
+    traces: PositiveInt = Field(1, description="the teacher's traces of each training problem")
 
 
 class Arm(Settings):
-    """One way to train, as a recipe laid over `StudySettings.recipe`.
+    """One way to train, as a recipe laid over `StudySettings.recipe`; or a model that is evaluated and not trained.
 
-    start: the arm whose checkpoint it starts from. seeds: how many of the study's seeds it runs on; None: all.
     The tables that its method reads come from the study: curated traces, problems, text (pretrain, cpt), or pairs of
     a right trace and a wrong answer of the start's own (dpo).
-    rungs, phase, teacher and split are those of a study with rungs: the rungs that it runs at (None: all); when its
-    jobs come (0: first); who wrote its traces; which problems it is trained and tested on.
     """
 
-    recipe: dict[str, Any]
-    start: str = BASE
-    seeds: PositiveInt | None = None
-    title: str = ""
-    rungs: tuple[str, ...] | None = None
-    phase: NonNegativeInt = 0
-    teacher: Teacher = "right"
-    split: Literal["test", "gap"] = "test"
+    recipe: dict[str, Any] = Field({}, description="training settings, laid over the study's `recipe`")
+    model: str | None = Field(
+        None, description="in place of a recipe, on public data: folder or hub name of a checkpoint that is evaluated"
+    )
+    model_changes: ModelChanges = Field(ModelChanges(), description="what is changed in `model`")
+    start: str = Field(BASE, description="the arm whose checkpoint it starts from")
+    seeds: PositiveInt | None = Field(None, description="how many of the study's seeds it runs on; None: all")
+    title: str = Field("", description="name in figures")
+    rungs: tuple[str, ...] | None = Field(None, description="the rungs that it runs at; None: all")
+    phase: NonNegativeInt = Field(0, description="when its jobs come in a study with rungs; 0: first")
+    teacher: Teacher = Field("right", description="who wrote its traces, in a study with rungs")
+    split: Literal["test", "gap"] = Field("test", description="problems of training and testing, with rungs")
+    distill_from: str | None = Field(
+        None, description="with rungs: the arm whose checkpoint is the teacher of on-policy distillation"
+    )
+
+    @model_validator(mode="after")
+    def _recipe_or_model(self) -> Arm:
+        if bool(self.recipe) == (self.model is not None):
+            raise ValueError(
+                "an arm has a recipe, by which it is trained, or a model, which is evaluated: one of them."
+            )
+        return self
 
 
 class Rung(Settings):
@@ -76,13 +88,20 @@ class Rung(Settings):
 class Evaluation(Settings):
     """What is sampled from each checkpoint on each split, besides one greedy completion a problem."""
 
-    samples: int = Field(16, ge=3)  # a problem, at temperature 1; a vote of two is a draw
-    max_tokens: PositiveInt = 80
-    deep_samples: NonNegativeInt = 0  # a problem of the fixed deep set, in distribution; 0: no deep pass@k
-    deep_problems: PositiveInt = 64
-    deep_arms: tuple[str, ...] = (BASE, "grpo", "luffy")
-    temperatures: tuple[float, ...] = ()  # of the sweep on the in-distribution split; (): none
-    sweep_samples: PositiveInt = 16
+    samples: int = Field(16, ge=3, description="of a problem, at temperature 1; a vote of two is a draw")
+    max_tokens: PositiveInt = Field(80, description="longest response, EOS counted")
+    deep_samples: NonNegativeInt = Field(
+        0, description="of a problem of the fixed deep set, in distribution; 0: no deep pass@k"
+    )
+    deep_problems: PositiveInt = Field(64, description="problems of the deep set")
+    deep_arms: tuple[str, ...] = Field((BASE, "grpo", "luffy"), description="arms that the deep set is asked of")
+    temperatures: tuple[float, ...] = Field((), description="of the sweep in distribution; (): none")
+    sweep_samples: PositiveInt = Field(16, description="of a problem at each temperature of the sweep")
+    pass_samples: PositiveInt = Field(
+        4_096,
+        description="with rungs: completions, begun with a label, by which a base's pass rate is measured; weighted by "
+        "the label's probability P they are as exact as that many / P free ones",
+    )
 
 
 class Gates(Settings):
@@ -112,6 +131,9 @@ class Probing(Settings):
     rungs: tuple[str, ...] = Field(
         ("sealed",), description="of a study with rungs: where its one feature is read, at the last step of a trace"
     )
+    split: Literal["test", "gap"] = Field(
+        "test", description="of a study with rungs: the problems that are read; gap: at the step of ^, not the last"
+    )
 
     @model_validator(mode="after")
     def _positions_and_protocol_known(self) -> Probing:
@@ -132,8 +154,8 @@ class Probing(Settings):
 class GivenBase(Settings):
     """`[base]` of a study on public data: a model that stands, and what is changed in it for all that is done."""
 
-    model: str  # folder or hub name
-    model_changes: ModelChanges = ModelChanges()
+    model: str = Field(description="folder or hub name")
+    model_changes: ModelChanges = Field(ModelChanges(), description="what is changed in its configuration")
 
 
 class PublicData(Settings):
@@ -142,18 +164,32 @@ class PublicData(Settings):
     The base is then given (`GivenBase`) and the same for all seeds, which vary the arms.
     """
 
-    folder: Path = Path()  # that relative paths of sets and sources begin at
-    curation: dict[str, Any] | None = None  # a recipe of `tracekit curate`, or the name of one that comes along
-    curated: Path | None = None  # or a CURATED table that stands
-    problems: PositiveInt | None = None  # of training, drawn by the study's seed; None: all that have a curated trace
-    held_out: PositiveInt = 200  # problems whose curated traces are read for hidden states, and which nobody trains on
-    taught: PositiveInt = 256  # curated traces whose tokens' probabilities are measured
-    sets: tuple[ProblemSet, ...] = Field(min_length=1)  # of evaluation, or the name of a recipe of sets: "benchmarks"
-    shifted: tuple[str, ...] = ()  # names of the sets that are out of distribution
-    temperature: PositiveFloat = 1.0  # of samples
-    asking: dict[str, Any] = {}  # laid over the settings of each evaluation: engine, dtype, prompt_tokens, …
-    reading: dict[str, Any] = {}  # laid over how hidden states are read: layers, stored, token_budget
-    launch: tuple[str, ...] = ()  # what starts a training run: ["torchrun", …]; (): it runs in the worker's process
+    folder: Path = Field(Path(), description="where relative paths of sets and sources begin")
+    curation: dict[str, Any] | None = Field(
+        None, description="a recipe of `tracekit curate`, or the name of one that comes with the package"
+    )
+    curated: Path | None = Field(None, description="or a CURATED table that was made before")
+    problems: PositiveInt | None = Field(
+        None, description="of training, drawn by the study's seed; None: all that have a curated trace"
+    )
+    held_out: PositiveInt = Field(
+        200, description="problems that no arm trains on, whose curated traces are read for hidden states"
+    )
+    taught: PositiveInt = Field(256, description="curated traces whose tokens' probabilities are measured")
+    sets: tuple[ProblemSet, ...] = Field(
+        min_length=1, description='sets of evaluation, or the name of a recipe of sets, such as "benchmarks"'
+    )
+    shifted: tuple[str, ...] = Field((), description="names of the sets that are out of distribution")
+    temperature: PositiveFloat = Field(1.0, description="of samples")
+    asking: dict[str, Any] = Field(
+        {}, description="laid over the settings of each evaluation: engine, dtype, prompt_tokens, …"
+    )
+    reading: dict[str, Any] = Field(
+        {}, description="laid over how hidden states are read: layers, stored, token_budget"
+    )
+    launch: tuple[str, ...] = Field(
+        (), description='command that starts a training run: ["torchrun", …]; (): it runs in the worker\'s process'
+    )
 
     @field_validator("curation", mode="before")
     @classmethod
@@ -209,27 +245,32 @@ class StudySettings(Settings):
     (0, 1)
     """
 
-    output: Path = Path("runs/study")
-    title: str = "Does imitation or RL change what is linearly separable? And what does LUFFY buy?"
-    seed: NonNegativeInt = 0  # of world, problems and teacher traces
-    seeds: tuple[NonNegativeInt, ...] = (0,)  # of base and training runs: the replicates
-    workers: PositiveInt = 2  # processes on this machine, one thread each
-    world: World = World()
-    problems: ProblemCounts = ProblemCounts()
-    corpus: PositiveInt = 44_800  # documents that a base is pre-trained on
-    base: dict[str, Any] = {}
-    base_attempts: PositiveInt = 3  # trainings of a base, each twice as long, until it passes the gate of its skill
-    recipe: dict[str, Any] = {}  # what all arms share
-    arms: dict[str, Arm] = {}
-    evaluation: Evaluation = Evaluation()
-    gates: Gates = Gates()
-    probing: Probing = Probing()
-    grid: dict[str, list[Any]] = {}  # key.sub → values: a study at each point (see tracekit.study.grid)
-    data: PublicData | None = None  # None: the embedded world
-    rungs: dict[str, Rung] = {}  # habits of the base, at each of which the arms are run (see tracekit.study.rungs)
-    registration: Path | None = None  # of a study with rungs: its prereg.json
-    claims: Literal["sealed", "quick", "hybrids"] = "sealed"  # of a study with rungs: see analysis/claim_sets.py
-    mid_training: dict[str, Any] = {}  # recipe of the training that gives a skill base its habit
+    output: Path = Field(Path("runs/study"), description="folder of the study")
+    title: str = Field(
+        "Does imitation or RL change what is linearly separable? And what does LUFFY buy?",
+        description="title of its page",
+    )
+    seed: NonNegativeInt = Field(0, description="of world, problems and the teacher's traces")
+    seeds: tuple[NonNegativeInt, ...] = Field((0,), description="of base and training runs: the replicates")
+    workers: PositiveInt = Field(2, description="processes on this machine, one thread each")
+    world: World = Field(World(), description="what the embedded world is made of")
+    problems: ProblemCounts = Field(ProblemCounts(), description="problems of each split")
+    corpus: PositiveInt = Field(44_800, description="documents that a base is pre-trained on")
+    base: dict[str, Any] = Field({}, description="recipe of the base's training; on public data the given model")
+    base_attempts: PositiveInt = Field(
+        3, description="trainings of a base, each twice as long, until its skill passes its gate"
+    )
+    recipe: dict[str, Any] = Field({}, description="training settings that all arms share")
+    arms: dict[str, Arm] = Field({}, description="name → one way to train")
+    evaluation: Evaluation = Field(Evaluation(), description="what is sampled from each checkpoint")
+    gates: Gates = Field(Gates(), description="what must hold before a conclusion is drawn")
+    probing: Probing = Field(Probing(), description="which hidden states are probed for what")
+    grid: dict[str, list[Any]] = Field({}, description="key.sub → values: a study at each point of the grid")
+    data: PublicData | None = Field(None, description="public data; None: the embedded world")
+    rungs: dict[str, Rung] = Field({}, description="habits of the base, at each of which the arms are run")
+    registration: Path | None = Field(None, description="prereg.json of a study with rungs")
+    claims: Literal["sealed", "quick", "hybrids"] = Field("sealed", description="claims of a study with rungs")
+    mid_training: dict[str, Any] = Field({}, description="recipe of the training that gives a skill base its habit")
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySettings:
@@ -240,6 +281,8 @@ class StudySettings(Settings):
         for name, arm in self.arms.items():
             if arm.start != BASE and arm.start not in self.arms:
                 raise ValueError(f"arm {name} starts from {arm.start}; known: {BASE}, {', '.join(self.arms)}.")
+            if arm.distill_from is not None and arm.distill_from not in self.arms:
+                raise ValueError(f"arm {name} distils from {arm.distill_from}; known: {', '.join(self.arms)}.")
             if "." in name or "/" in name:
                 raise ValueError(f"arm {name}: a name holds no dot and no slash.")
         for key, named in (("own_rollouts", self.probing.own_rollouts), ("arms", self.probing.arms or ())):
@@ -250,6 +293,9 @@ class StudySettings(Settings):
             raise ValueError("seeds must be distinct, and at least one.")
         if self.data is not None:
             _check_public(self)
+        given = [name for name, arm in self.arms.items() if arm.model is not None]
+        if given and self.data is None:
+            raise ValueError(f"arm {given[0]} names a model; in the embedded world every arm is trained.")
         wrong = [name for name in self.rungs if "-" in name or "/" in name or name in (BASE, *self.arms)]
         if wrong or (self.rungs and self.data is not None):
             raise ValueError(f"rungs: {wrong[0] if wrong else 'a study on public data has none'}.")
@@ -328,8 +374,9 @@ class StudySettings(Settings):
         return (BASE, *(arm for arm in chosen if arm != BASE))
 
     def run_seeds(self, name: str) -> tuple[int, ...]:
-        """The seeds of an arm's own checkpoints: a given base is one, whatever the seed."""
-        return self.seeds[:1] if name == BASE and self.data is not None else self.seeds_of(name)
+        """The seeds of an arm's own checkpoints: a given model is one, whatever the seed."""
+        given = self.data is not None if name == BASE else self.arms[name].model is not None
+        return self.seeds[:1] if given else self.seeds_of(name)
 
     def run_name(self, name: str, seed: int) -> str:
         """Arm and seed of the checkpoint that stands for an arm at a seed."""

@@ -213,6 +213,8 @@ def _lineage(settings: StudySettings, arm: str) -> list[str]:
     """The arm and those it starts from, the base left out unless it is asked for itself and was trained."""
     if arm == BASE:
         return [] if settings.data is not None else [BASE]  # a given base has cost nothing here
+    if settings.arms[arm].model is not None:
+        return []  # what a published checkpoint has cost is not known here
     start = settings.arms[arm].start
     return [arm] if start == BASE else [arm, *_lineage(settings, start)]
 

@@ -22,13 +22,13 @@ def conclusion_of(row: Mapping[str, Any]) -> str:
     done = row["bases"] + row["excluded"]
     if done < row["planned"]:
         return f"open: {done} of {row['planned']} bases finished"
-    if row["bases_needed"] is not None:
-        return f"open: about {row['bases_needed']} bases would decide an effect of this size"
-    return "open: no number of bases decides an effect of this size"
+    return f"open (n ≈ {row['bases_needed']})" if row["bases_needed"] is not None else "open (no effect seen)"
 
 
 def answer(row: Mapping[str, Any]) -> str:
     """A claim's conclusion as a short sentence with its id and corrected p."""
+    if row["conclusion"] == OPEN and row["bases_needed"] is not None:
+        return f"Open ({row['id']}, p = {row['p_holm']:.2g}; about {row['bases_needed']} bases would decide it)."
     if row["conclusion"] == OPEN:
         return f"{conclusion_of(row).capitalize()} ({row['id']}, p = {row['p_holm']:.2g})."
     words = {YES: "Yes", OPPOSITE: "No, the opposite", SAME: conclusion_of(row).capitalize()}[row["conclusion"]]
@@ -127,7 +127,10 @@ CARD: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
         (
             "The traces may end in wrong answers",
             "P6b",
-            {YES: "Use them in mixed-policy RL rather than in SFT.", OPPOSITE: "SFT bears them better than LUFFY."},
+            {
+                YES: "Verify answers first: RL that verifies a trace drops these, SFT learns them.",
+                OPPOSITE: "SFT bears them better than LUFFY.",
+            },
         ),
         (
             "Samples are drawn at temperature 1",

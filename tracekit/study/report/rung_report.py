@@ -20,6 +20,7 @@ from tracekit.study.preregistration import standing
 from tracekit.study.report import rung_figures
 from tracekit.study.report.answers import SENTENCES, conclusion_of, decision_card
 from tracekit.study.report.cost_frontier import frontier_figure, frontier_sentences, read_curves
+from tracekit.study.report.latex import latex_table
 from tracekit.study.settings import BASE, StudySettings
 
 #: What a set's study is run with, as a word of the command line.
@@ -30,7 +31,7 @@ SVG_INK = "#7d8590"  # readable on a white page and on a black one
 
 
 def write_rung_report(settings: StudySettings, jobs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Write report.html, report.md, result.json, the claims and runs as tables; returns what result.json holds.
+    """Write report.html, report.md, claims.tex, result.json and the runs as a table; returns what result.json holds.
 
     A study that is not finished has a report too: its claims are open, and the page says how far it is.
     """
@@ -59,6 +60,7 @@ def write_rung_report(settings: StudySettings, jobs: Mapping[str, Mapping[str, A
     page = _page(settings, runs, counts, claims, result)
     write_text(settings.output / "report.html", page.render())
     write_text(settings.output / "report.md", page.render_markdown())
+    write_text(settings.output / "claims.tex", latex_table(claims, f"{settings.title} {note}"))
     titles, rungs = _titles(settings)
     if not runs.is_empty():
         drawn = rung_figures.solved_figure(_main(runs), titles, rungs)
@@ -287,9 +289,9 @@ def _figures(page: Page, settings: StudySettings, runs: pl.DataFrame, counts: pl
 def _claims(page: Page, settings: StudySettings, claims: list[dict[str, Any]], registered: bool) -> None:
     page.section("Registered claims" if registered else "Claims, exploratory")
     page.text(
-        "Four conclusions: yes; no: the opposite; no difference within the margin; open, with the number of bases that "
-        "would decide an effect of this size at 80 % power. p is exact, or of the ladder's likelihood; p_holm is after "
-        "Holm's correction within a question. A claim stays open until every base is finished."
+        "Four conclusions: yes; no: the opposite; no difference within the margin; open, with the number n of bases "
+        "that would decide an effect of this size at 80 % power. p is exact, or of the ladder's likelihood; p_holm is "
+        "after Holm's correction within a question. A claim stays open until every base is finished."
     )
     if CLAIM_SETS[settings.claims].pairing:
         page.text(CLAIM_SETS[settings.claims].pairing)
@@ -303,7 +305,7 @@ def claims_table(claims: list[dict[str, Any]]) -> pl.DataFrame:
             "claim": f"{row['id']}. {row['claim']}",
             "conclusion": conclusion_of(row),
             "estimate [95 %]": interval_of(row),
-            "p_holm": row["p_holm"],
+            "p_holm": "< .001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}",
             "bases": row["bases"],
             "test": row["test"],
             "note": row["note"],

@@ -1,4 +1,6 @@
-"""One feature read from a checkpoint of a study with rungs: on held-out problems, from the last step of each trace.
+"""One feature read from a checkpoint of a study with rungs: on held-out problems, from one step of each trace.
+
+The step is the last one, or the square within the operation ^ where problems of the knowledge gap are read.
 
 A problem gives one row, so that rows are independent. The probe is a least-squares probe of the last layer, fitted on
 the first half of the problems, its ridge chosen there; the second half is read. Every checkpoint of a study reads the
@@ -15,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from tracekit.study.settings import StudySettings
-from tracekit.study.tasks.chains import label_steps, make_problems
+from tracekit.study.tasks.chains import SQUARE, label_steps, make_problems
 from tracekit.study.tasks.teachers import teach
 
 SEED = 1_000_003  # added to the study's: these problems are none of training or testing
@@ -31,14 +33,17 @@ def measure_probe(settings: StudySettings, model: Path, folder: Path) -> dict[st
     from probes.protocol.features import FeatureError, find_feature, label_rows
     from probes.states.extract import Reading, extract_states
 
-    traces, steps = _read_traces(settings)
+    traces, steps = read_traces(settings)
     feature = find_feature(settings.probing.features[0], traces, steps)
     position = feature.at(None)
     states = extract_states(model, traces, steps, folder / "states", Reading(positions=(position,)))
     labels = label_rows(states.index, traces, steps, feature)
     if labels.task != "binary":
         raise FeatureError(f"feature {feature.name} is {labels.task}; a study with rungs reads one of two classes.")
-    rows = _last_rows(states.index.filter(pl.Series(labels.defined)), steps)
+    read_at = states.index.filter(pl.Series(labels.defined))
+    if settings.probing.split == "gap":
+        read_at = read_at.join(steps.filter(pl.col("operator") == SQUARE), on=["trace_id", "step"], how="semi")
+    rows = _last_rows(read_at, steps)
     positive = labels.targets(rows["row"].to_numpy())[0] > 0
     half = len(positive) // 2
     x = states.read(states.layers[-1], rows["row"].to_numpy())
@@ -55,10 +60,10 @@ def measure_probe(settings: StudySettings, model: Path, folder: Path) -> dict[st
     }
 
 
-def _read_traces(settings: StudySettings) -> tuple[pl.DataFrame, pl.DataFrame]:
+def read_traces(settings: StudySettings) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The right traces that are read, problem beside them, and their STEPS."""
     world = settings.world.model_copy(update={"teacher": "right", "teacher_errors": 0.0})
-    problems = make_problems(world, "test", settings.problems.probe, settings.seed + SEED)
+    problems = make_problems(world, settings.probing.split, settings.problems.probe, settings.seed + SEED)
     traces = teach(world, problems, settings.seed + SEED)
     return traces.join(problems, on="problem_id"), label_steps(problems, traces, world)
 

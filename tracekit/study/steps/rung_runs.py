@@ -15,16 +15,16 @@ from tracekit.core.settings import build_settings, lay_over
 from tracekit.core.tables import CURATED, PROBLEMS, TRACES, conform, read_table, write_table
 from tracekit.study.analysis.time_to_solve import time_to_solve
 from tracekit.study.jobs import Job
-from tracekit.study.rungs import Run, phase_of, runs_of, start_of
+from tracekit.study.rungs import Run, phase_of, runs_of, start_of, teacher_of
 from tracekit.study.settings import BASE, StudySettings
 from tracekit.study.tasks.chains import make_problems
 from tracekit.study.tasks.corpus import corpus_table, write_tokenizer
+from tracekit.study.tasks.strategies import strategy_of
 from tracekit.study.tasks.teachers import teach
 from trainer.settings import TrainSettings
 
 #: Words of a prompt and of a response at most: no question of the world has more.
 PROMPT_TOKENS = 64
-PASS_SAMPLES = 4_096  # forced completions; weighted by P(label), as exact as 4,096 / P(label) free ones
 TEMPERATURES = (0.0, 0.6, 1.0)
 
 
@@ -148,7 +148,7 @@ def make_rung(settings: StudySettings, run: Run, progress: Progress) -> None:
     if rung.steps:
         model = _mid_train(settings, run, model, problems, progress)
     skill = measure_skill(model, world, settings.seed, settings.output / "measures" / run.name)
-    rate = measure_pass_rate(model, problems, world, PASS_SAMPLES, settings.seed)
+    rate = measure_pass_rate(model, problems, world, settings.evaluation.pass_samples, settings.seed)
     record = {
         **_identity(settings, run),
         "model": str(model.relative_to(settings.output)),
@@ -218,6 +218,9 @@ def arm_settings(settings: StudySettings, run: Run, model: Path) -> TrainSetting
     }
     tree = lay_over(settings.recipe, arm.recipe)
     tree = lay_over(tree, {"model": str(model), "data": data})
+    teacher = teacher_of(settings, run)
+    if teacher is not None:
+        tree = lay_over(tree, {"distill": {"model": str(run_folder(settings, teacher.name) / "final")}})
     return _settings(tree, run_folder(settings, run.name), run.seed, f"arm {run.arm}")
 
 
@@ -296,7 +299,17 @@ def _measured(settings: StudySettings, run: Run, model: Path, split: str, progre
         "accuracy": by_temperature,
         "vote": _vote(completions.filter(pl.col("temperature") == 1.0)),
         "problems": problems.height,
+        **_strategies(settings, completions),
     }
+
+
+def _strategies(settings: StudySettings, completions: pl.DataFrame) -> dict[str, Any]:
+    """Share of the right samples at temperature 1 that merge steps; {} where the corpus has no merged logs."""
+    if not settings.world.merged:
+        return {}
+    right = completions.filter((pl.col("temperature") == 1.0) & (pl.col("outcome") == "correct"))
+    ways = [strategy_of(*row) for row in right.select("problem", "response").iter_rows()]
+    return {"merged": ways.count("merged") / len(ways) if ways else 0.0, "right_samples": len(ways)}
 
 
 def _probed(settings: StudySettings, run: Run, model: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from tracekit.core.runs import Progress, write_text
 from tracekit.core.settings import build_settings, lay_over
 from tracekit.study.paths import corpus_file, curated_file, materials_folder, model_folder, pairs_folder, text_file
-from tracekit.study.settings import BASE, StudySettings
+from tracekit.study.settings import BASE, GivenBase, StudySettings
 from tracekit.study.tasks import task_of
 from trainer.settings import TrainSettings
 
@@ -66,9 +66,15 @@ def train_base(settings: StudySettings, seed: int, attempt: int, progress: Progr
 
 
 def train_arm(settings: StudySettings, arm: str, seed: int, progress: Progress) -> None:
-    """Train an arm, in this process or by the study's launcher."""
+    """Train an arm, in this process or by the study's launcher; lay a given model down."""
+    from tracekit.study.tasks.public import lay_base
     from trainer.train import train
 
+    given = settings.arms[arm]
+    if given.model is not None:
+        chosen = GivenBase(model=given.model, model_changes=given.model_changes)
+        lay_base(chosen, model_folder(settings, arm, seed))
+        return
     resolved = train_settings(settings, arm, seed)
     launch = settings.data.launch if settings.data is not None else ()
     if not launch:

@@ -67,6 +67,7 @@ class World(Settings):
     answer_values: int = Field(2, ge=2, le=4, description="how many of the last values a problem asks for")
     reversed_share: float = Field(0.0, ge=0, le=1, description="share of the corpus of the unrelated family `!`")
     gap: float = Field(0.0, ge=0, le=1, description="share of the corpus's questions with the operation ^")
+    merged: float = Field(0.0, ge=0, le=1, description="share of the corpus's logs worked with slots merged")
     teacher: Teacher = Field("right", description="what the teacher's traces are like")
     teacher_wrong: float = Field(1.0, ge=0, le=1, description="share of traces that a teacher `wrong` spoils")
     gap_shown: float = Field(1.0, ge=0, le=1, description="share of traces of ^ that show its sub-step")

@@ -40,6 +40,7 @@ from tracekit.study.tasks.chains import (
     draw_chain,
     work,
 )
+from tracekit.study.tasks.strategies import merge
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 
@@ -55,7 +56,8 @@ def corpus(world: World, count: int, seed: int) -> Iterator[str]:
         elif rng.random() < world.worked_share:
             split: Split = rng.choice(("train", "train", "order", "surface")) if length > 1 else "train"
             chain = draw_chain(rng, world, length, split)
-            yield f"{chain.text(LOG)} {work(rng, world, chain, wrong=0.0)}"
+            way = merge(chain, world) if world.merged and rng.random() < world.merged else chain
+            yield f"{chain.text(LOG)} {work(rng, world, way, wrong=0.0)}"
         elif world.gap and rng.random() < world.gap:
             chain = draw_chain(rng, world, length, "gap")
             yield f"{chain.text()} {direct_answer(rng, world, chain)}"
