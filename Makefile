@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONNOUSERSITE := 1
 
+<<<<<<< HEAD
 .PHONY: install install-locked study test test-slow test-browser test-ray test-vllm lint format wheel clean
+=======
+.PHONY: install docs study test test-slow test-browser test-ray test-vllm lint format wheel clean
+>>>>>>> 174edaf (make docs builds the site; its workflow)
 
 install: $(INSTALLED)
 
@@ -60,5 +64,11 @@ test-ray:
 	.venv-ray/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[ray]' pytest pytest-timeout
 	.venv-ray/bin/python -m pytest -m ray tests/tracekit/test_ray.py
 
+# The documentation site, in site/; its tools stay out of the project's own environment.
+docs:
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q --disable-pip-version-check mkdocs-jupyter mkdocs-material 'mkdocstrings[python]'
+	.venv-docs/bin/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .venv-ray .venv-vllm dist build runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-docs site .venv-ray .venv-vllm dist build runs .pytest_cache .ruff_cache .mypy_cache

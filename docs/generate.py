@@ -114,7 +114,7 @@ def api_page(package: str) -> str:
         if inspect.ismodule(found):
             lines += [f"## `{name}`", "", f"::: {found.__name__}", "    options: { show_root_heading: false }", ""]
         elif inspect.isclass(found) or inspect.isfunction(found):
-            lines += [f"## `{name}`", "", f"::: {found.__module__}.{found.__qualname__}", ""]
+            lines += [f"::: {found.__module__}.{found.__qualname__}", ""]
     schemas = [name for name in names if isinstance(load(f"{package}:{name}"), dict)]
     if schemas:
         lines += ["## Schemas", "", ", ".join(f"`{name}`" for name in schemas) + ": see [Tables](../data.md).", ""]
