@@ -2,6 +2,8 @@
 
     python benchmarks/curation_scale.py 50 200 800              # megabytes of responses
     python benchmarks/curation_scale.py 320 --profile           # the stages' seconds
+    python benchmarks/curation_scale.py --batches               # a batch of verification at row 1,000,000 against row 0
+    python benchmarks/curation_scale.py --segment               # segmenting on one core
 
 Responses of about 8 kB are paragraphs of real traces (../shared/data) in a random order, four a problem; a problem is
 random words of real ones. Three of four responses end in the gold.
@@ -130,12 +132,70 @@ report("end", 0, 0, "")
 """
 
 
+def batch_costs(total: int = 1_002_000, size: int = 2_000, times: int = 15) -> str:
+    """What verifying a batch costs at the first row and at the last: the reading, the golds, the verdicts."""
+    import polars as pl
+
+    from tracekit.core.tables import TRACES
+    from tracekit.curation.streams import Slices, table_writer
+    from tracekit.curation.verify import verify_traces
+
+    def traces(start: int, stop: int) -> pl.DataFrame:
+        rows = [
+            (f"{n:016x}", f"{n // 4:016x}", "t", f"{n} + 1 = {n + 1}, \\boxed{{7}}", None, None, None)
+            for n in range(start, stop)
+        ]
+        return pl.DataFrame(rows, schema=TRACES, orient="row")
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "traces.parquet")
+        with table_writer(path, TRACES) as written:
+            for start in range(0, total, 100_000):
+                written.write(traces(start, min(total, start + 100_000)))
+        seconds: dict[int, list[float]] = {0: [], total - size: []}
+        for _ in range(times):
+            for start, taken in seconds.items():
+                began = time.process_time()
+                batch = Slices(path).read(start, start + size, ["trace_id", "problem_id", "response"])
+                verify_traces(batch.with_columns(gold=pl.lit("7")), workers=1)
+                taken.append(time.process_time() - began)
+    first, last = (sorted(taken)[times // 2] for taken in seconds.values())
+    at = f"a batch of {size:,} at row 0: {first * 1e3:.1f} ms; at row {total - size:,}: {last * 1e3:.1f} ms"
+    return f"{at} ({last / first:.2f} ×)"
+
+
+def segment_speed(times: int = 5) -> str:
+    """Megabytes a second of processor time, on the responses of R1 and Qwen2.5-Math of the acceptance set."""
+    import polars as pl
+
+    from tracekit.text.segment import segment_traces
+
+    texts = [json.loads(line)["response"] for line in (SHARED / "r1_traces" / "math500.jsonl").open(encoding="utf-8")]
+    texts += [
+        text for line in (SHARED / "qwen_math" / "math_cot_100.jsonl").open() for text in json.loads(line)["code"]
+    ]
+    frame = pl.DataFrame({"trace_id": [str(n) for n in range(len(texts))], "response": texts})
+    size, best = sum(len(text.encode()) for text in texts) / 1e6, float("inf")
+    for _ in range(times):
+        began = time.process_time()
+        steps = segment_traces(frame).height
+        best = min(best, time.process_time() - began)
+    load = os.getloadavg()[0]
+    return f"{size:.2f} MB, {steps:,} steps: {size / best:.1f} MB a second of processor time, load {load:.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("megabytes", type=float, nargs="+")
+    parser.add_argument("megabytes", type=float, nargs="*")
+    parser.add_argument("--batches", action="store_true", help="the cost of a batch at row 1,000,000 against row 0")
+    parser.add_argument("--segment", action="store_true", help="segmenting of real traces on one core")
     parser.add_argument("--profile", action="store_true", help="print the seconds of each stage")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder where not given")
     arguments = parser.parse_args()
+    if arguments.batches:
+        print(batch_costs())
+    if arguments.segment:
+        print(segment_speed())
     lines = []
     for size in arguments.megabytes:
         folder = Path(tempfile.mkdtemp(dir=arguments.folder))
@@ -147,7 +207,7 @@ def main() -> None:
         )
         print(lines[-1], flush=True)
         shutil.rmtree(folder)
-    if not arguments.profile:
+    if lines and not arguments.profile:
         write_results(lines, sys.argv[1:])
 
 

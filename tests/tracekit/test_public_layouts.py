@@ -5,6 +5,7 @@ gold and responses are null, the row is refused.
 """
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,33 @@ def test_results_of_a_batch_are_joined_with_their_requests_in_any_order(tmp_path
     assert found.lost.rows() == [("results.jsonl:3", "no problem")]
     with pytest.raises(SourceError, match="does not exist; expected the requests"):
         read_source(SourceSettings(path="results.jsonl", requests="none.jsonl"), tmp_path)
+
+
+def inspect_log(path: Path, count: int = 2) -> SourceSettings:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", json.dumps({"eval": {"task": "sums", "model": "m"}}))
+        archive.writestr("summaries.json", "[]")
+        for n in range(count):
+            sample = {"id": n, "epoch": 1, "input": f"P{n}", "target": str(n), "messages": [
+                {"role": "user", "content": f"P{n}"}, {"role": "assistant", "content": f"A{n}"}],
+                "output": {"model": "m", "choices": [
+                    {"message": {"role": "assistant", "content": f"A{n}"}, "stop_reason": "max_tokens"}]}}  # fmt: skip
+            archive.writestr(f"samples/{n}_epoch_1.json", json.dumps(sample))
+    return SourceSettings(path=str(path))
+
+
+def test_an_archive_of_inspect_is_read(tmp_path: Path) -> None:
+    found = read_source(inspect_log(tmp_path / "log.eval"))
+    assert found.problems.select("problem", "gold").rows() == [("P0", "0"), ("P1", "1")]
+    assert found.traces.select("author", "response").rows() == [("m", "A0"), ("m", "A1")]
+    assert found.details["finish_reason"].to_list() == ["max_tokens"] * 2
+
+
+def test_a_large_or_damaged_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = inspect_log(tmp_path / "log.eval")
+    monkeypatch.setattr("tracekit.reading.files.MAX_UNPACKED_BYTES", 100)
+    with pytest.raises(SourceError, match="unpacks to more than"):
+        read_source(log)
+    (tmp_path / "log.eval").write_bytes((tmp_path / "log.eval").read_bytes()[:-50])
+    with pytest.raises(SourceError, match="is damaged"):
+        read_source(log)

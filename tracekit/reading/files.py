@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-SUFFIXES = tuple(
-    ending + packed
-    for ending in (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".arrow")
-    for packed in ("", ".gz", ".zst")
-)
+_ENDINGS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".arrow")
+SUFFIXES = (*(ending + packed for ending in _ENDINGS for packed in ("", ".gz", ".zst")), ".eval")
 
 #: A compressed file may unpack to so much; a bomb of 122 kB unpacks to 4 GB.
 MAX_UNPACKED_BYTES = 8 * 2**30
@@ -71,7 +69,25 @@ def read_table_file(path: Path, bad_share: float = 0.05) -> Table:
         return Table(_read_parquet(path))
     if name == path.name and name.endswith(".arrow"):
         return Table(_read_arrow(path))
+    if name.endswith(".eval"):
+        return Table(frame_of(list(_inspect_samples(path))))
     return table_of(path, b"".join(unpacked_pieces(path)), bad_share)
+
+
+def _inspect_samples(path: Path) -> Iterator[dict[str, Any]]:
+    """The samples of an inspect_ai log: an archive with samples/ID_epoch_1.json and further files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [one for one in archive.infolist() if one.filename.startswith("samples/")]
+            # The sizes that an archive claims are those that are read at most.
+            if sum(one.file_size for one in members) > MAX_UNPACKED_BYTES:
+                raise SourceError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB.")
+            for member in sorted(members, key=lambda one: one.filename):
+                yield json.loads(archive.read(member))
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, ValueError) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise DamagedFileError(f"{path} is damaged: {error}. Fetch it again.") from error
 
 
 def table_of(path: Path, raw: bytes, bad_share: float) -> Table:

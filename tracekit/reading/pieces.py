@@ -36,6 +36,8 @@ from tracekit.reading.files import (
 
 #: Bytes of a piece, about.
 PIECE_BYTES = 32 * 2**20
+#: Files that are always read whole.
+_WHOLE = (".parquet.gz", ".parquet.zst", ".arrow.gz", ".arrow.zst", ".eval")
 #: Rows that are looked at to learn how long a row is.
 _FIRST_ROWS = 1_000
 
@@ -55,7 +57,7 @@ def read_pieces(path: Path, bad_share: float = 0.05) -> Iterator[Table]:
     SourceError
         If the file is empty or damaged, or if more lines are unreadable.
     """
-    if path.stat().st_size == 0 or path.name.endswith((".parquet.gz", ".parquet.zst", ".arrow.gz", ".arrow.zst")):
+    if path.stat().st_size == 0 or path.name.endswith(_WHOLE):
         yield read_table_file(path, bad_share)
     elif path.name.endswith(".parquet"):
         yield from _parquet(path)
