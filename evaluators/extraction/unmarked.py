@@ -24,7 +24,8 @@ PLAIN = re.compile(
     + _NUMBER.pattern,
     re.IGNORECASE,
 )
-_LEFT = re.compile(r"(?:[^\s,;:=]{1,30} ?[-+−*/×·÷^] )*[^\s,;:=]*\Z")  # sqrt(5) - 1, n(n+1)/2
+_ENDS = frozenset(" \n\t,;:=")  # of a formula in plain signs: sqrt(5) - 1, n(n+1)/2
+_OPERATORS = frozenset("+-−*/×·÷^")
 _RIGHT = re.compile(r"[^\s,;:=?!]*(?: [-+−*/×·÷^] ?[^\s,;:=?!]{1,30})*")
 _LETTERS = re.compile(r"[A-Za-z√∛π²³]")
 _COMPARED = re.compile(r"\b[a-zA-Z] ?(?:[<>]=?|[≤≥≠]|!=) ?\Z")  # x ≤ 3
@@ -196,8 +197,8 @@ def last_number(text: str) -> Extracted | None:
 def _formula_around(text: str, number: re.Match[str]) -> str:
     """The formula in plain signs that a number is a part of; "" where it stands alone."""
     start = max(0, number.start() - 60)
-    left, right = _LEFT.search(text, start, number.start()), _RIGHT.match(text, number.end(), number.end() + 60)
-    formula = (left[0] if left else "") + number[0] + (right[0] if right else "")
+    right = _RIGHT.match(text, number.end(), number.end() + 60)
+    formula = text[_formula_start(text, number.start(), start) : right.end() if right else number.end()]
     formula = formula.strip("*_`\"'").rstrip(".")
     if formula != number[0] and _LETTERS.search(formula) and not prose_words(formula):
         return formula
@@ -207,6 +208,14 @@ def _formula_around(text: str, number: re.Match[str]) -> str:
             inside = run.start() <= number.start() and whole_run.count("(") == whole_run.count(")")
             return whole_run if inside and _FORMULA_SIGN.search(whole_run) else ""
     return ""
+
+
+def _formula_start(text: str, place: int, lowest: int) -> int:
+    """Where the terms that operators join to what stands at a place begin, at the lowest place or behind it."""
+    while place > lowest and text[place - 1] not in _ENDS:
+        place -= 1
+    joined = place - 3 > lowest and text[place - 1] == text[place - 3] == " " and text[place - 2] in _OPERATORS
+    return _formula_start(text, place - 3, lowest) if joined else place
 
 
 def _with_unit(text: str, numbers: list[re.Match[str]]) -> str:
