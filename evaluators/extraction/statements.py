@@ -17,7 +17,7 @@ _HASHED_ANSWER = re.compile(r"[-−+±$€£¥\\(\[{.\d√π∞]|[A-J]\)?\.?$")
 VERB = re.compile(r"^.*\b(?:is|are|equals?|has|have)\b", re.DOTALL)
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _STOP = re.compile(
-    r"\n|(?<=[^.\s])\.(?=\s+[A-Z\\$*]|\s*$)|\.(?=\s(?:I hope|Therefore|So|Thus|This|We|Let))|[!?](?=\s|$)|<\|"
+    r"\n|(?<=[^.\s])\.(?=\s+[A-Z\\$*(]|\s*$)|\.(?=\s(?:I hope|Therefore|So|Thus|This|We|Let))|[!?](?=\s|$)|<\|"
 )
 _AFTER = re.compile(
     r" [—–] (?=[A-Za-z]{2})|[,;]? (?:because|since|as|so|which|where|when|but|given|after|for which|that|this|"

@@ -51,6 +51,9 @@ _SAYS = re.compile(
 _ROUNDED = re.compile(r"\b(?:about|approximately|roughly|around)\s+\$?-?[\d.,]+", re.IGNORECASE)
 _EXPRESSION = re.compile(r"(?:\b(?:is|equals)|=)\s+([^\s,;$]{1,60}(?: ?[-+*/] ?[^\s,;$]{1,60}){0,6}?)\.?\s*$")
 _SIGN = re.compile(r"[√∛π^²³]|sqrt|pi|\d[a-z(]|[a-z)]\d")  # more than a number
+_PENDING = re.compile(r"\d [-+−*×÷] \d")  # the probability is 1 - 5/12
+_REASON = re.compile(r",? (?:since|because) [^.\n]{1,200}\.?\s*\Z")  # 96, since each row holds 12
+_LISTED = re.compile(r"\bare (-?\d[\d.]{0,20}(?:, -?\d[\d.]{0,20}){0,20},? and -?\d+(?:\.\d+)?)\.?\s*\Z")
 _NAMES = frozenset(("sqrt", "pi", "sin", "cos", "tan", "log", "ln", "exp"))
 _FOR_ALL = re.compile(r"\b(?:for|where) (?:all|any|every|each|some)(?: \w{1,12})? $")
 _SENTENCE = re.compile(
@@ -173,8 +176,18 @@ def last_number(text: str) -> Extracted | None:
     if concluded and len(prose_words(concluded[1])) < 2 and not FOREIGN_PROSE.search(concluded[1]):
         return Extracted(concluded[1], "sentence")
     concluded = _EXPRESSION.search(text)
-    if concluded and _SIGN.search(concluded[1]) and all(word in _NAMES for word in PROSE.findall(concluded[1])):
+    if (
+        concluded
+        and (_SIGN.search(concluded[1]) or _PENDING.search(concluded[1]))
+        and all(word in _NAMES for word in PROSE.findall(concluded[1]))
+    ):
         return Extracted(concluded[1], "sentence")
+    reason = _REASON.search(text, max(0, len(text) - 300))
+    if reason and PLAIN.search(text, text.rfind(". ", 0, reason.start()) + 1, reason.start()):
+        text = text[: reason.start()]
+    listed = _LISTED.search(text, max(0, len(text) - 200))
+    if listed:
+        return Extracted(listed[1], "sentence")
     found = list(PLAIN.finditer(text))
     if not found:
         return None

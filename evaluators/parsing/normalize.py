@@ -196,9 +196,11 @@ NUMBER_WORDS |= {word: 10 * value for value, word in enumerate(_UNITS_OF_TEN, st
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 
 
-_PARTS = ["half", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+_PARTS = ["half", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth"]
 _DENOMINATORS = {form: size for size, part in enumerate(_PARTS, start=2) for form in (part, part + "s")}
 _DENOMINATORS |= {"halves": 2, "quarter": 4, "quarters": 4}
+for _size, _part in ((16, "sixteenth"), (20, "twentieth"), (100, "hundredth"), (1000, "thousandth")):
+    _DENOMINATORS |= {_part: _size, _part + "s": _size}
 _ORDINALS = {word: value for value, word in enumerate(["first", "second", *_PARTS[1:]], start=1)}
 
 

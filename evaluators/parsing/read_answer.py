@@ -238,6 +238,8 @@ def _read(text: str, labelled: bool = False) -> Node:
         named = _NAMED_VALUE.match(text, end)
         if named:
             return _read(text[named.end() :], labelled=True)
+    if "\\Pr" in text:
+        text = text.replace("\\Pr", "P")  # \Pr = \frac{5}{12}
     label = _LABEL.match(text) if not labelled and (text[0].isalpha() or text[0] == "\\") else None
     if label and "=" not in text[label.end() :]:
         return _read(text[label.end() :], labelled=True)

@@ -64,7 +64,7 @@ def announcements(text: str, lowered: str) -> list[tuple[int, Language]]:
 
 def stated_value(sentence: str, language: Language | None) -> str:
     """Return what a sentence of a language says without its copula, counter words and decimal comma."""
-    sentence = sentence.strip().rstrip("。．.!！").strip().lstrip("→⇒➜ ").strip()
+    sentence = sentence.strip().rstrip("。．.!！").strip().lstrip("→⇒➜✅✓ ").strip()
     if language is None or language.copula:
         sentence = _COPULA.sub("", sentence.strip("*_ ") if language else sentence).strip()
     if language is not None:

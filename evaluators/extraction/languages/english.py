@@ -16,7 +16,8 @@ OPTION = re.compile(
     r"\b(?:option|choice) ?(?:is|:) ?:?|\b(?:choose|select|pick)(?: option)?(?= \*{0,2}\(?[A-J]\b)", re.IGNORECASE
 )
 CHOSEN = re.compile(
-    r"\b(?:option|choice|answer) ?\*{0,2}\(?([A-J])\)?\*{0,2} (?:is|must be|seems) (?:the |therefore |"
+    r"\b(?:(?:option|choice|answer) ?|(?:so|thus|hence|therefore),? )"
+    r"\*{0,2}\(?([A-J])\)?\*{0,2} (?:is|must be|seems) (?:the |therefore |"
     r"thus )?(?:correct|right|best|answer)\b",
     re.IGNORECASE,
 )
@@ -39,6 +40,7 @@ LANGUAGE = Language(
     r"(?:answer|right|correct|it|solution|true|valid|possible)\b"
     r"|(?:that|this)(?:'s|’s) (?:wrong|incorrect|not (?:it|right|correct))"
     r"|(?:[Nn]o|[Nn]ope|[Ww]rong|[Ii]ncorrect|[Ff]alse)[\s.!]*$)"
+    r"|[.,]? (?:[Tt]his|[Ww]hich|[Tt]hat) (?:leads to|is|gives|yields) a contradiction"
     r"|[^.\n]{0,60}\bbut (?:this|that|it)(?: is|'s|’s) (?:wrong|incorrect|not)\b"  # tempting, but wrong
     r"|[\s$)*\]]{0,3}\?(?!\s*(?:[Yy]es|[Cc]orrect|[Rr]ight|[Ii]ndeed))",
     doubted_before=r"\b(?:doubt (?:that )?(?:it|this|that) is|(?:may|might|could) (?:also )?be|"
