@@ -32,7 +32,7 @@ POSITIONS: tuple[Position, ...] = (*_ANCHORS, *_MEANS, "every_token")
 _EXPRESSION = re.compile(rf"({'|'.join(POSITIONS)})([+-]\d{{1,4}})?")
 _BOX = re.compile(r"\\boxed\s*\{\s*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:/\d+)?")
-_SIGN = re.compile(r"[-−+]?\s*$")
+_SIGN = re.compile(r"[-−+]\s*\Z")
 
 
 class PositionError(ValueError):

@@ -21,7 +21,7 @@ _HEADERS = (
     re.compile(r"<｜(?P<role>User|Assistant)｜>"),
 )  # fmt: skip
 _END = re.compile(
-    r"\s*(?:<\|end\|>|<\|return\|>|<\|call\|>|<\|im_end\|>|<\|eot_id\|>|<\|end_of_text\|>|<｜end▁of▁sentence｜>)\s*\Z"
+    r"\s{0,99}(?:<\|end\|>|<\|return\|>|<\|call\|>|<\|im_end\|>|<\|eot_id\|>|<\|end_of_text\|>|<｜end▁of▁sentence｜>)\s*\Z"
 )
 
 
