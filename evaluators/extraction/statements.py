@@ -15,7 +15,7 @@ _LABELLED_NUMBER = re.compile(LABEL.pattern.removeprefix("^") + r"[ \t]*(-?(?:\d
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _HASHED_ANSWER = re.compile(r"[-−+±$€£¥\\(\[{.\d√π∞]|[A-J]\)?\.?$")
 VERB = re.compile(r"^.*\b(?:is|are|equals?|has|have)\b", re.DOTALL)
-_CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
+CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _STOP = re.compile(
     r"\n|(?<=[^.\s])\.(?=\s+[A-Z\\$*(]|\s*$)|\.(?=\s(?:I hope|Therefore|So|Thus|This|We|Let))|[!?](?=\s|$)|<\|"
 )
@@ -73,7 +73,7 @@ def announced(text: str) -> Iterator[tuple[int, str]]:
 def hashes(text: str) -> Iterator[re.Match[str]]:
     """Yield the `####` of a text that give an answer: what stands behind is in the first group."""
     for match in _HASHES.finditer(text):
-        if _HASHED_ANSWER.match(_CALCULATION.sub("", match[1]).strip()):
+        if _HASHED_ANSWER.match(CALCULATION.sub("", match[1]).strip()):
             yield match
 
 
@@ -85,7 +85,7 @@ def hashed_answer(text: str) -> str | None:
     found: str | None = None
     end = 0
     for match in _HASHES.finditer(text):
-        content = _CALCULATION.sub("", match[1]).strip()
+        content = CALCULATION.sub("", match[1]).strip()
         if not (_HASHED_ANSWER.match(content) or (content and not text[match.end() :].strip())):
             continue  # a heading
         between = text[end : match.start()]

@@ -8,8 +8,9 @@ from evaluators.extraction.candidates import Extracted
 from evaluators.extraction.doubt import HEDGE, is_denied, is_guess
 from evaluators.extraction.formulas import FORMULA, PROSE, content_of, first_of_run, formulas_from, prose_words
 from evaluators.extraction.languages import FOREIGN_LETTER, FOREIGN_PROSE, without_counter
-from evaluators.extraction.statements import VERB
+from evaluators.extraction.statements import CALCULATION, VERB
 from evaluators.parsing.normalize import NUMBER_WORDS, number_word
+from evaluators.parsing.unit_table import MULTIPLIERS
 from evaluators.parsing.units import is_unit_word
 
 BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*|__([^_\n]{1,300})__")
@@ -34,8 +35,9 @@ _RUN = re.compile(  # 2√3, π/6, 6.02 × 10²³: a number that is a part of a 
 )
 _FORMULA_SIGN = re.compile(r"[√∛π×·÷⁰¹²³⁴⁵⁶⁷⁸⁹⁻^]")
 _UNIT_BEHIND = re.compile(
-    r" ((?:square |cubic )?(?!in\b)([A-Za-z]{2,12})(?: per [a-z]{2,9}|/[a-z]{1,4})?)(?=[\s.,;!]|$)"
+    r" ((?:square |cubic )?(?!in\b)([A-Za-z]{2,12})(?: per [a-z]{2,9}|/[a-z]{1,4}(?![a-z]))?)(?=[\s.,;!]|$)"
 )
+_COUNTS = frozenset(MULTIPLIERS) | {"calorie"}  # 5 dozen eggs, where the question asks for dozens
 _NUMBER_WORD = "|".join(NUMBER_WORDS)
 _PART = "hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?"
 _NUMBERS_IN_WORDS = re.compile(
@@ -52,6 +54,7 @@ _ROUNDED = re.compile(r"\b(?:about|approximately|roughly|around)\s+\$?-?[\d.,]+"
 _EXPRESSION = re.compile(r"(?:\b(?:is|equals)|=)\s+([^\s,;$]{1,60}(?: ?[-+*/] ?[^\s,;$]{1,60}){0,6}?)\.?\s*$")
 _SIGN = re.compile(r"[√∛π^²³]|sqrt|pi|\d[a-z(]|[a-z)]\d")  # more than a number
 _PENDING = re.compile(r"\d [-+−*×÷] \d")  # the probability is 1 - 5/12
+_WORKED_OUT = re.compile(r"\d[\d.,]{0,20}%?\)? ?[-+−*/×÷x] ?[$€£]?[\d.,]{1,20}%?\)? ?= ?")
 _REASON = re.compile(r",? (?:since|because) [^.\n]{1,200}\.?\s*\Z")  # 96, since each row holds 12
 _LISTED = re.compile(r"\bare (-?\d[\d.]{0,20}(?:, -?\d[\d.]{0,20}){0,20},? and -?\d+(?:\.\d+)?)\.?\s*\Z")
 _NAMES = frozenset(("sqrt", "pi", "sin", "cos", "tan", "log", "ln", "exp"))
@@ -182,6 +185,8 @@ def last_number(text: str) -> Extracted | None:
         and all(word in _NAMES for word in PROSE.findall(concluded[1]))
     ):
         return Extracted(concluded[1], "sentence")
+    if "<<" in text:
+        text = CALCULATION.sub("", text)
     reason = _REASON.search(text, max(0, len(text) - 300))
     if reason and PLAIN.search(text, text.rfind(". ", 0, reason.start()) + 1, reason.start()):
         text = text[: reason.start()]
@@ -192,7 +197,7 @@ def last_number(text: str) -> Extracted | None:
     if not found:
         return None
     last = found[-1]
-    candidates = candidates_around(text, last.start(), last.end(), _NUMBER)
+    candidates = "" if _is_result(text, last.start()) else candidates_around(text, last.start(), last.end(), _NUMBER)
     if not candidates and (is_denied(text, last.start(), last.end()) or is_guess(text, last.start())):
         return None
     qualified = _QUALIFIED.search(text, max(0, last.start() - 20), last.start()) if len(text) < 60 else None
@@ -205,6 +210,13 @@ def last_number(text: str) -> Extracted | None:
     if candidates or qualified or counted:
         return Extracted(candidates or (qualified[0] if qualified else "") + value, "number")
     return Extracted(_formula_around(text, last) or _with_unit(text, found), "number")
+
+
+def _is_result(text: str, place: int) -> bool:
+    """Whether a sentence works out one value, which stands at a place: "of 96, 20 are not working: 96 - 20 = 76"."""
+    sentence = text[max(text.rfind(". ", 0, place), text.rfind("\n", 0, place)) + 1 : place]
+    results = list(_WORKED_OUT.finditer(sentence))
+    return len(results) == 1 and results[0].end() == len(sentence)
 
 
 def _formula_around(text: str, number: re.Match[str]) -> str:
@@ -235,7 +247,7 @@ def _with_unit(text: str, numbers: list[re.Match[str]]) -> str:
     """The last number with its unit, as in "5 square centimeters" and "12 dollars and 50 cents"."""
     last = numbers[-1]
     unit = _UNIT_BEHIND.match(text, last.end())
-    if unit is None or not is_unit_word(unit[2]):
+    if unit is None or not is_unit_word(unit[2]) or unit[2].lower().rstrip("s") in _COUNTS:
         return last[0]
     measured = f"{last[0]} {unit[1]}"
     between = text[numbers[-2].end() : last.start()] if len(numbers) > 1 else ""
