@@ -6,6 +6,8 @@ import pytest
 import torch
 from transformers import (
     AttentionInterface,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -246,3 +248,25 @@ def test_an_attention_that_forgets_the_shared_prompts_is_found_out(monkeypatch):
     found = engine.generate(prompts, 2, sampling)
     assert engine._shares is False
     assert [[r.token_ids for r in own] for own in found] == [[r.token_ids for r in own] for own in wanted]
+
+
+@pytest.mark.parametrize("completions", [1, 3])
+def test_values_may_be_narrower_than_keys(completions):
+    """DeepSeek's latent attention: heads of 16 for queries and keys, of 8 for values."""
+    torch.manual_seed(0)
+    config = DeepseekV3Config(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+        intermediate_size=48, moe_intermediate_size=16, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
+        topk_group=1, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    model = with_own_kernels(DeepseekV3ForCausalLM(config).eval())
+    prompts = prompts_of([4, 6])
+    for prompt, rows in zip(prompts, EmbeddedEngine(model).generate(prompts, completions, Sampling(8, (2,), seed=3))):
+        for row in rows:
+            ids = torch.tensor([[*prompt, *row.token_ids]])
+            with torch.no_grad():
+                log_probs = model(ids).logits[0].log_softmax(-1)
+            places = torch.arange(len(prompt) - 1, ids.shape[1] - 1)
+            expected = log_probs[places, ids[0, len(prompt) :]]
+            assert row.log_probs == pytest.approx(expected.tolist(), abs=1e-5)

@@ -96,7 +96,8 @@ def rows_attention(
     shared_prompts: SharedPrompts | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention: query (B, heads, Q, D), key and value (B, kv heads, K, D) → (B, Q, heads, D).
+    """transformers' attention: (B, Q, heads, V) of query (B, heads, Q, D), key (B, kv heads, K, D) and value
+    (B, kv heads, K, V).
 
     shared_rows: B is 1 and the Q = K tokens are those of rows, each of which attends causally to itself; no mask.
     shared_prompts: Q is 1, key and value are those of the completions, and the rows' prompts come before; no mask.
@@ -126,19 +127,19 @@ def _of_rows(states: Tensor, tokens: Tensor) -> Tensor:
 
 def _single_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
     """softmax(q·Kᵀ·scaling)·V for one query a row, the heads of a group in one product."""
-    rows, heads, _, size = query.shape
+    rows, heads = query.shape[:2]
     grouped = _grouped(query, key, scaling)
     scores = grouped @ key.transpose(2, 3)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    return (scores.softmax(-1) @ value).view(rows, 1, heads, size)
+    return (scores.softmax(-1) @ value).view(rows, 1, heads, value.shape[-1])
 
 
 def _after_prompts(
     query: Tensor, key: Tensor, value: Tensor, prompts: SharedPrompts, layer: int, scaling: float | None
 ) -> Tensor:
     """Like `_single_query` over a prompt's columns and a row's own; the queries of a prompt's rows are one matrix."""
-    rows, heads, _, size = query.shape
+    rows, heads = query.shape[:2]
     grouped = _grouped(query, key, scaling)
     before = prompts.by_prompt(grouped) @ prompts.keys[layer].transpose(2, 3)
     if prompts.prompt_mask is not None:
@@ -146,7 +147,7 @@ def _after_prompts(
     weights = torch.cat([prompts.by_row(before), grouped @ key.transpose(2, 3)], dim=-1).softmax(-1)
     on_prompt, on_own = weights.split([before.shape[-1], key.shape[2]], dim=-1)
     seen = prompts.by_row(prompts.by_prompt(on_prompt) @ prompts.values[layer])
-    return (seen + on_own @ value).view(rows, 1, heads, size)
+    return (seen + on_own @ value).view(rows, 1, heads, value.shape[-1])
 
 
 def _grouped(query: Tensor, key: Tensor, scaling: float | None) -> Tensor:

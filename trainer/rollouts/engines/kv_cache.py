@@ -66,11 +66,11 @@ class PreallocatedLayer(DynamicLayer):
     def hand_over(self, repeats: int) -> tuple[Tensor, Tensor]:
         """Give the prompts' keys and values away and go on with `repeats` rows each that hold completions alone."""
         prompts = self.keys.contiguous(), self.values.contiguous()  # as they come, a product would copy them each time
-        rows, heads, length, size = self.keys.shape
+        rows, heads, length, _ = self.keys.shape
         self.rows, self.shared, self.length = rows * repeats, length, 0
         self.capacity -= length
-        shape = (self.rows, heads, self._room(1), size)
-        self.keys, self.values = (states.new_empty(shape) for states in prompts)
+        room = self._room(1)  # values may be narrower than keys (DeepSeek's latent attention)
+        self.keys, self.values = (states.new_empty((self.rows, heads, room, states.shape[3])) for states in prompts)
         return prompts
 
     def batch_select_indices(self, indices: Tensor) -> None:
