@@ -82,7 +82,7 @@ def run(settings: TrainSettings, progress: Progress = no_progress) -> Path:
     training = begin(settings)
     examples, skipped = load_examples(training)
     packing = may_pack(training, examples)
-    objective = preference_objective(settings) if settings.method == "dpo" else language_objective
+    objective = METHODS[settings.method].objective(settings)
     per_step = rows_a_step(settings, len(examples))
     if per_step < world_size():
         raise SequenceError(
@@ -155,7 +155,7 @@ def may_pack(training: Training, examples: Sequence[Example]) -> bool:
     Raises SequenceError where `data.pack_tokens` asks for it and the model mixes documents.
     """
     settings = training.settings
-    if settings.method == "dpo":
+    if not METHODS[settings.method].packs:
         return False
     joined = any(len(row.documents) > 1 for example in examples for row in example.rows)
     short = max(len(row.token_ids) for example in examples for row in example.rows) <= PACKED_ROW
@@ -172,7 +172,7 @@ def may_pack(training: Training, examples: Sequence[Example]) -> bool:
 
 def micro_rows(examples: Sequence[Example], settings: TrainSettings, *, packing: bool = True) -> list[list[Row]]:
     """The rows of each forward pass. Short ones are laid into one another's padding, where a mask is cheap."""
-    if packing and settings.method != "dpo":
+    if packing and METHODS[settings.method].packs:
         longest = max((len(example.rows[0].token_ids) for example in examples), default=0)
         if longest <= PACKED_ROW:
             packed = without_padding([example.rows[0] for example in examples], max(longest, SHORTEST_PACKED_ROW))
@@ -212,23 +212,51 @@ def preference_objective(settings: TrainSettings) -> Objective:
 
 def load_examples(training: Training) -> tuple[list[Example], Counter[str]]:
     """The run's examples in the table's order, and what was left out, counted. SequenceError where none is left."""
-    settings, tokenizer = training.settings, training.tokenizer
-    if settings.method in ("pretrain", "cpt"):
-        encoded = encode_text(_texts(settings), tokenizer, settings.data)
-        examples = [Example((row,)) for row in encoded.rows]
-    else:
-        curated = read_input(_path(settings.data.curated), CURATED, "curated")
-        if settings.method == "sft":
-            curated = curated.filter(pl.col("correct"))
-        encoded = encode_curated(curated, tokenizer, settings.data)
-        if settings.method == "sft":
-            examples = [Example((row,)) for row in encoded.rows]
-        else:
-            examples = _pairs(training, curated[encoded.origin], encoded.rows)
-    warn_skipped(encoded.skipped, "rows")
+    method = training.settings.method
+    examples, skipped = METHODS[method].load(training)
+    warn_skipped(skipped, "rows")
     if not examples:
-        raise SequenceError(f"{settings.method} finds no row to train on; left out: {dict(encoded.skipped) or 'none'}.")
-    return examples, encoded.skipped
+        raise SequenceError(f"{method} finds no row to train on; left out: {dict(skipped) or 'none'}.")
+    return examples, skipped
+
+
+def _documents(training: Training) -> tuple[list[Example], Counter[str]]:
+    """Documents for language modelling."""
+    settings = training.settings
+    encoded = encode_text(_texts(settings), training.tokenizer, settings.data)
+    return [Example((row,)) for row in encoded.rows], encoded.skipped
+
+
+def _right_traces(training: Training) -> tuple[list[Example], Counter[str]]:
+    """Correct traces behind their prompts."""
+    curated = read_input(_path(training.settings.data.curated), CURATED, "curated").filter(pl.col("correct"))
+    encoded = encode_curated(curated, training.tokenizer, training.settings.data)
+    return [Example((row,)) for row in encoded.rows], encoded.skipped
+
+
+def _preferences(training: Training) -> tuple[list[Example], Counter[str]]:
+    """Pairs of a right and a wrong trace of one problem."""
+    curated = read_input(_path(training.settings.data.curated), CURATED, "curated")
+    encoded = encode_curated(curated, training.tokenizer, training.settings.data)
+    return _pairs(training, curated[encoded.origin], encoded.rows), encoded.skipped
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisedMethod:
+    """What the supervised methods differ in: their examples, their loss, and whether rows may be packed."""
+
+    load: Callable[[Training], tuple[list[Example], Counter[str]]]
+    objective: Callable[[TrainSettings], Objective] = lambda settings: language_objective
+    packs: bool = True
+
+
+#: The methods of this loop by name.
+METHODS = {
+    "pretrain": SupervisedMethod(_documents),
+    "cpt": SupervisedMethod(_documents),
+    "sft": SupervisedMethod(_right_traces),
+    "dpo": SupervisedMethod(_preferences, preference_objective, packs=False),
+}
 
 
 def rows_of_step(step: int, per_step: int, count: int, seed: int) -> list[int]:
