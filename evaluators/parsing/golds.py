@@ -10,7 +10,9 @@ from evaluators.parsing.read_answer import Answer, read_answer
 from evaluators.parsing.tree import Node
 from evaluators.parsing.units import parse_unit
 
-_NOTED = re.compile(r"^([-+$\d.][-+$\d.,:/ ]*?)\s*\(\s*([A-Za-z%][A-Za-z%.,/' -]{0,60}?)\s*\)\.?$")  # 9 (apples)
+_NOTED = re.compile(
+    r"^([-+$\d.][-+$\d.,:/ ]{0,80}?)\s{0,9}\(\s*([A-Za-z%][A-Za-z%.,/' -]{0,60}?)\s*\)\.?$"
+)  # 9 (apples)
 _SEVERAL = re.compile(r"\)\s*[,;]\s*(?=[-+$\d.])")  # 6 (red); 7 (blue)
 _HALF_OF_DAY = re.compile(r"[ap]\.?\s*m\.?", re.IGNORECASE)
 _PERCENT = frozenset(("%", "percent", "percents", "per cent"))

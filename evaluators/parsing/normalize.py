@@ -40,7 +40,7 @@ _STRUCK = re.compile("[\u0335-\u0338\u0336]")
 _COMPOSED = re.compile("[=<>\u2208\u2264\u2265\u2261]\u0338")  # a stroke through a relation negates it
 _ACCENTS = {"\u0304": "bar", "\u0305": "bar", "\u0302": "hat", "\u20d7": "vec"}
 _ACCENTED = re.compile("([A-Za-z])([\u0302\u0304\u0305\u20d7])")  # x with a bar above it
-_OVERLINED = re.compile("([0-9.]*)((?:[0-9]\u0305)+)")
+_OVERLINED = re.compile("(?<![0-9.])([0-9.]*)((?:[0-9]\u0305)+)")
 
 
 def ascii_signs(text: str) -> str:

@@ -62,7 +62,7 @@ NOTATIONS = (
     (r"\Delta", re.compile(r"\\Delta\s+(?=[A-Z]{3}(?![a-zA-Z]))"), r"\\triangle "),
     (
         "circ",  # the composition (f ∘ g)(x)
-        re.compile(r"\(?\s*([a-zA-Z])\s*\\circ\s*([a-zA-Z])\s*\)?\s*\(\s*([a-zA-Z])\s*\)"),
+        re.compile(r"(?:\(\s*)?([a-zA-Z])\s*\\circ\s*([a-zA-Z])\s*\)?\s*\(\s*([a-zA-Z])\s*\)"),
         r"\1(\2(\3))",
     ),
     ("Bbb", re.compile(r"\\Bbb\s*\{?\s*([A-Z])\s*\}?"), r"\\mathbb{\1}"),

@@ -48,8 +48,8 @@ _SYSTEM = re.compile(
 )
 _CLOCK = re.compile(r"^(\d{1,2}):([0-5]\d)\s*(?:([ap])\.?\s*m\.?)?$", re.IGNORECASE)
 _HOUR = re.compile(r"^(\d{1,2})\s*([ap])\.?\s*m\.?$", re.IGNORECASE)
-_BASED = re.compile(r"^\(?\s*([0-9A-Za-z]+)\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+)\s*\}*$")
-_IN_BASE = re.compile(r"^([0-9A-Z]+)\s*\(?\s*(?:in )?base[- ]?(\w+)\s*\)?$", re.IGNORECASE)
+_BASED = re.compile(r"^\(?\s{0,9}([0-9A-Za-z]+)\s{0,9}\)?\s{0,9}_\s{0,9}\{?\s{0,9}(?:\\text\s*\{)?\s*(\w+)\s*\}*$")
+_IN_BASE = re.compile(r"^([0-9A-Z]+)\s{0,9}\(?\s{0,9}(?:in )?base[- ]?(\w+)\s*\)?$", re.IGNORECASE)
 _MEASURED = re.compile(
     r"^(-?[\d.,/]+) ([a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?(?:\s*[/* ]\s*[a-zA-Z]{1,3}(?:\^?\{?-?\d\}?)?)*)$"
 )
@@ -59,7 +59,7 @@ _DOTS = re.compile(r"(?<=\d)\s*(?:\\l?dots|\\cdots|\.{3,})$")
 _CONDITION = re.compile(
     r"(?:[,;(] ?|\\quad|\\qquad|\\;|\\text ?\{| (?=where|for|with|\\text|\\forall|\\quad|\(|[a-z] ?\\in))"
     r"(?:where |for |with |and |all |any |some |every |each |"
-    r"\\text ?\{[^{}]*\}|\\forall|\\quad|\\,|[ {}(])*"
+    r"\\text ?\{[^{}]*\}|\\forall|\\quad|\\,|[ {}(]){0,12}"
     r"[a-z](?: ?, ?[a-z])? ?(?:\\in ?\\?(?:mathbb|mathbf|Bbb|mathrm)? ?\{? ?[ZN]\}?(?: ?\^ ?\{?[+*]\}?|"
     r"_\+|_\{?\\?(?:ge|geq)? ?0\}?)?"
     r"|\\text ?\{[^{}]*\binteger[^{}]*\})[ .)}]*$"

@@ -14,7 +14,9 @@ from evaluators.batch import Progress, verify_batch
 from evaluators.extraction.question import sentences
 from evaluators.verdict import Policy
 
-_FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$]+)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL)
+_FORMULA = re.compile(
+    r"\$\$(.+?)\$\$|\$([^$]+)\$|\\\[((?:[^\\]|\\(?!\[))+?)\\\]|\\\(((?:[^\\]|\\(?!\())+?)\\\)", re.DOTALL
+)
 CONSTANTS = ("0", "1", "2", "-1", "10", "A", "yes", "no", "x", "\\text{no solution}")
 DECOYS = ("17", "23/7")  # answers beside the gold in a list; rows that they solve are skipped
 

@@ -38,7 +38,7 @@ INSTRUCTIONS = (
     "answers, is incomplete, or you are not sure, they are not the same. End with one line that holds SAME or "
     "DIFFERENT and nothing else."
 )
-_VERDICT = re.compile(r"(?:^|\n)\W*(SAME|DIFFERENT)\W*\s*$")
+_VERDICT = re.compile(r"(?:^|\n)\W{0,20}(SAME|DIFFERENT)\W{0,99}$")
 
 
 class JudgeError(RuntimeError):
