@@ -1,6 +1,7 @@
 """Every format is read back by the loader of the trainer it is for."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,7 @@ from tracekit.curation.export_formats import FORMATS as ALL_FORMATS
 from tracekit.curation.export_formats import ExportSettings, anchored
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-FORMATS = tuple(ALL_FORMATS)
+FORMATS = (*ALL_FORMATS, "verifiers")
 PARQUET = tuple(name for name, form in ALL_FORMATS.items() if form.schema is not None)
 PAIRS = tuple(name for name, form in ALL_FORMATS.items() if form.each == "pair")
 FACTS = {
@@ -202,3 +203,58 @@ def test_the_card_tells_funnel_licences_recipe_and_what_was_too_long(folder: Pat
     card = (folder / "README.md").read_text()
     for part in ("0123456789ab", "| grade school | MIT |", "1 responses of more than 10 tokens", "max_tokens: 1"):
         assert part in card
+
+
+def test_llama_factory_s_description_names_the_files_and_columns(folder: Path, tmp_path: Path) -> None:
+    import datasets
+
+    for name in ("llama-factory", "llama-factory-dpo"):
+        about = json.loads((folder / name / "dataset_info.json").read_text(encoding="utf-8"))
+        assert set(about) == {f"curated_{path.stem}" for path in (folder / name).glob("*.parquet")}
+        for one in about.values():
+            files = {"train": str(folder / name / one["file_name"])}
+            loaded = datasets.load_dataset(
+                "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
+            )
+            assert set(one["columns"].values()) == set(loaded.column_names)
+            message = loaded[0][one["columns"]["messages"]][-1]
+            roles = {one["tags"][f"{tag}_tag"] for tag in ("user", "assistant", "system")}
+            assert message[one["tags"]["role_tag"]] in roles
+            assert isinstance(message[one["tags"]["content_tag"]], str)
+    assert about["curated_train"]["ranking"] is True
+    assert loaded[0]["chosen"]["role"] == "assistant"
+
+
+def test_axolotl_s_part_of_a_configuration_names_the_files_and_columns(folder: Path) -> None:
+    import yaml
+
+    for name, kind in (("axolotl", "chat_template"), ("axolotl-dpo", "chat_template.default")):
+        config = yaml.safe_load((folder / name / "axolotl.yaml").read_text(encoding="utf-8"))
+        entries = [*config["datasets"], *config.get("test_datasets", [])]
+        assert {one["path"] for one in entries} == {path.name for path in (folder / name).glob("*.parquet")}
+        for one in entries:
+            assert one["type"] == kind
+            columns = pq.read_schema(folder / name / one["path"]).names
+            assert {value for key, value in one.items() if key.startswith("field_")} == set(columns)
+    assert config["rl"] == "dpo"
+
+
+def test_the_environment_package_rewards_with_our_verifier(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = folder / "verifiers"
+    assert {path.name for path in package.iterdir()} == {
+        *("pyproject.toml", "README.md", "tracekit_problems.py", "train.jsonl", "validation.jsonl"),
+    }
+    project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["hatch"]["build"]["include"] == ["tracekit_problems.py", "*.jsonl"]
+    verifiers = pytest.importorskip("verifiers")
+    if not hasattr(verifiers, "SingleTurnEnv"):
+        pytest.skip("verifiers 0.1 is another interface than the one installed")
+    monkeypatch.syspath_prepend(str(package))
+    import tracekit_problems
+
+    environment = tracekit_problems.load_environment()
+    assert environment.get_dataset()[0]["answer"] == "1/2"
+    reward = next(f for f in environment.rubric._get_reward_funcs() if f.__name__ == "rubric_accuracy")
+    completion = [{"role": "assistant", "content": "so \\boxed{0.5}"}]
+    assert reward(completion=completion, answer="1/2", prompt=[{"role": "user", "content": "P?"}]) == 1.0
+    assert reward(completion=completion, answer="1/3", prompt=[{"role": "user", "content": "P?"}]) == 0.0

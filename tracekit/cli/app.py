@@ -62,6 +62,7 @@ COMMANDS = (
         "Find benchmark problems in a set of problems.",
     ),
     Command("export", "tracekit.cli.stages:command_export", "Write a curated set in a trainer's format."),
+    Command("push", "tracekit.cli.stages:command_push", "Push a model or an exported data set to the hub."),
     Command("verify", "tracekit.cli.verify:command_verify", "Verify responses against golds, row by row."),
     Command(
         "audit-gold", "tracekit.cli.verify:command_audit_gold", "Tell which golds cannot be verified or are hackable."

@@ -11,12 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from tracekit.cli.arguments import print_json, split_words
+from tracekit.core.evaluation_logs import Harness, write_log
 from tracekit.core.progress import draw_progress
 from tracekit.core.runs import Progress
 from tracekit.core.settings import SettingsError
 
 
-def command_evaluate(*models: str, problems: str, output: Path, json: bool = False) -> None:
+def command_evaluate(
+    *models: str, problems: str, output: Path, log: tuple[Harness, ...] = (), json: bool = False
+) -> None:
     """Sample and verify a model's answers to a table of problems: greedy, pass@k and majority vote with intervals.
 
     Run again after a kill, it goes on where it stood. engine=vllm samples with vLLM; engine.kind=vllm-server with
@@ -33,6 +36,9 @@ def command_evaluate(*models: str, problems: str, output: Path, json: bool = Fal
         A PROBLEMS table, or a problem set in any layout that `tracekit curate` reads: GSM8K, MATH-500, AIME, verl or
         LUFFY Parquet, a file, a folder, a hub name; or a recipe of several sets in TOML, such as `benchmarks`, which
         comes along: AIME, AMC, MATH-500, Minerva, OlympiadBench, ARC-c, GPQA, MMLU-Pro.
+    log
+        Write the completions for other harnesses too, below `output`: inspect (a log of inspect_ai), lm-eval (samples
+        and results of lm-evaluation-harness).
     json
         Print one JSON object: the rows of the summary, one a model, set, temperature and metric.
     output
@@ -61,6 +67,8 @@ def command_evaluate(*models: str, problems: str, output: Path, json: bool = Fal
                 )
                 for model, name in zip(asked, names)
             ]
+        for harness in log:
+            write_log(pl.concat(found), output, part.name or "problems", harness)
         summary = summarise(pl.concat(found))
         rows += [{"set": part.name, **row} for row in summary.iter_rows(named=True)]
         if not json:

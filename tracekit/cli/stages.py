@@ -12,6 +12,7 @@ from tracekit.cli.arguments import print_json, spooled_input
 from tracekit.cli.curate import console, draw
 from tracekit.cli.row_output import check_output, write_rows
 from tracekit.core.folders import check_claimable, claim_folder
+from tracekit.core.hub_push import kind_of, model_card, push_folder
 from tracekit.core.tables import STEPS, write_table
 from tracekit.curation.curate import card_facts, settings_of
 from tracekit.curation.export import export, rows_in, shares_of
@@ -140,9 +141,17 @@ def command_contamination(
     )
 
 
-def command_export(run: Path, *formats: str, operators: tuple[str, ...] = (), json: bool = False) -> None:
+def command_export(
+    run: Path,
+    *formats: str,
+    operators: tuple[str, ...] = (),
+    push_to_hub: str = "",
+    public: bool = False,
+    json: bool = False,
+) -> None:
     """Write a curated run in further formats: luffy, verl, trl-sft, trl-prompt-completion, trl-grpo, trl-dpo, openrlhf,
-    prime-rl, llama-factory, llama-factory-dpo, axolotl, axolotl-dpo, or exporters of your own.
+    prime-rl, llama-factory, llama-factory-dpo, axolotl, axolotl-dpo, verifiers (an environment package), or exporters
+    of your own.
 
     Example: tracekit export runs/gsm8k luffy trl-sft
 
@@ -154,18 +163,49 @@ def command_export(run: Path, *formats: str, operators: tuple[str, ...] = (), js
         Those of the recipe where none is named. The folder run/export is replaced whole.
     operators
         Python files with @exporter functions; they are run. Those of the recipe where none is named.
+    push_to_hub
+        A repository of the Hugging Face hub, owner/name, that takes the folder with its card. It is private. The token
+        is HF_TOKEN's, or that of `hf auth login`.
+    public
+        Make that repository public.
     json
-        Print one JSON object: the folder, and the rows of each format and split.
+        Print one JSON object: the folder, the rows of each format and split, and the address on the hub.
     """
     settings = settings_of(run)
     settings = settings.model_copy(update={"operators": operators or settings.operators})
     wanted = settings.export.model_copy(update={"formats": formats or settings.export.formats})
     facts = card_facts(settings, read_funnel(run))
     folder = export(run, shares_of(run), wanted, facts, own_formats(operators_of(settings)))
+    address = push_folder(folder, push_to_hub, "dataset", public=public) if push_to_hub else None
     if json:
-        print_json({"folder": folder, "rows": rows_in(folder)})
+        print_json({"folder": folder, "rows": rows_in(folder), "hub": address})
         return
-    console.print(str(folder), soft_wrap=True, markup=False)
+    console.print(str(folder) + (f" → {address}" if address else ""), soft_wrap=True, markup=False)
+
+
+def command_push(folder: Path, repository: str, *, public: bool = False, json: bool = False) -> None:
+    """Push a trained model, or an exported data set, to the Hugging Face hub, with a card; private by default.
+
+    Example: tracekit push runs/luffy/final owner/name
+
+    Parameters
+    ----------
+    folder
+        A model folder, or RUN/export of `tracekit curate`.
+    repository
+        The repository, owner/name; it is made if it is not there. The token is HF_TOKEN's, or that of `hf auth login`.
+    public
+        Make it public.
+    json
+        Print one JSON object: the kind and the address.
+    """
+    kind = kind_of(folder)
+    card = model_card(folder) if kind == "model" else ""
+    address = push_folder(folder, repository, kind, public=public, card=card)
+    if json:
+        print_json({"kind": kind, "hub": address})
+        return
+    console.print(f"{folder} → {address}", soft_wrap=True, markup=False)
 
 
 def read_sources(sources: Sequence[str]) -> Part:

@@ -22,6 +22,7 @@ from tracekit.core.folders import replace_folder
 from tracekit.core.runs import write_text
 from tracekit.core.settings import SettingsError
 from tracekit.core.tables import CURATED, check_file
+from tracekit.curation.environment_package import VERIFIERS
 from tracekit.curation.export_formats import FORMATS, ExportFormat, ExportSettings, Row
 from tracekit.curation.ledger import read_funnel
 from tracekit.curation.select import PAIRS
@@ -83,7 +84,7 @@ def export(
 
 def formats_of(settings: ExportSettings, own: Mapping[str, ExportFormat]) -> dict[str, ExportFormat]:
     """The formats that the settings name. Raises SettingsError on one that nobody knows."""
-    known = {**FORMATS, **own}
+    known = {**FORMATS, "verifiers": VERIFIERS, **own}
     for name in settings.formats:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -220,7 +221,9 @@ def _card(
         f"{', '.join(f'{k}: {v:,}' for k, v in s['reasons'].items())} |"
         for s in funnel["funnel"]
     )
-    sources = "\n".join(f"| {s['name'] or s['path']} | {s['licence'] or 'not stated'} |" for s in facts["sources"])
+    sources = "\n".join(
+        f"| {s['name'] or shown_path(s['path'])} | {s['licence'] or 'not stated'} |" for s in facts["sources"]
+    )
     rows = "\n".join(
         f"| {n} | {split} | {count:,} |" for n, splits in written.items() for split, count in splits.items()
     )
@@ -237,3 +240,8 @@ def _card(
         f"| source | licence |\n|---|---|\n{sources}\n\n"
         f"| stage | traces | problems | dropped | reasons |\n|---|---|---|---|---|\n{stages}\n"
     )
+
+
+def shown_path(path: str) -> str:
+    """A source's path as a card may show it to others: of a path of this machine the last name alone."""
+    return Path(path).name if Path(path).is_absolute() or path.startswith("~") else path
