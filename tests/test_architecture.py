@@ -18,8 +18,9 @@ LAYERS = {
     "tracekit.core": ("evaluators",),  # the list of think tags is the verifier's
     "tracekit.text": ("tracekit.core", "evaluators"),
     "tracekit.reading": ("tracekit.core", "evaluators"),
-    "tracekit.curation": ("tracekit.core", "tracekit.text", "tracekit.reading", "evaluators"),
     "tracekit.collection": ("tracekit.core", "tracekit.reading", "evaluators"),  # one way to join thought and answer
+    # a reference model is asked through the request ledger of `collect`
+    "tracekit.curation": ("tracekit.core", "tracekit.text", "tracekit.reading", "tracekit.collection", "evaluators"),
     "trainer": ("tracekit.core", "tracekit.text", "evaluators"),
     "probes": ("tracekit.core", "tracekit.text", "evaluators"),
     "tracekit.viewer": ("tracekit.core", "tracekit.curation", "tracekit.text", "tracekit.reading", "evaluators"),

@@ -203,6 +203,8 @@ def warnings_of(funnel: dict[str, Any], run: Path) -> list[str]:
 
 def key_of(rule: str) -> str:
     """The setting of a filter of ours, or of a rule of the user's."""
+    if "." in rule:
+        return rule  # of the reference model
     return f"{'filters' if rule in FilterSettings.model_fields else 'rules'}.{rule}"
 
 

@@ -38,6 +38,7 @@ from tracekit.curation.funnel import Counts, whole_funnel
 from tracekit.curation.ledger import find
 from tracekit.curation.operator_files import load_operators, own_formats
 from tracekit.curation.operator_stages import measure_operators, operators_of
+from tracekit.curation.reference import measure_reference
 from tracekit.curation.select import PAIRS
 from tracekit.curation.settings import CurateSettings
 from tracekit.curation.stage_cache import Stages, digest, sweep
@@ -156,7 +157,8 @@ def _held(folder: Path, kind: str, wait: float) -> Iterator[None]:
 def _curate(settings: CurateSettings, run: Path, stages: Stages, progress: Progress) -> Path:
     sweep(run, _WRITES[CURATION])
     sweep(stages.folder, _WRITES[STAGES])
-    measured = measure_operators(settings, measuring.measure_all(settings, stages, progress), stages, progress)
+    measured = measure_reference(settings, measuring.measure_all(settings, stages, progress), stages, progress)
+    measured = measure_operators(settings, measured, stages, progress)
     with full_disk_told(run):
         _publish(settings, run, measured, progress)
         funnel = json.loads((run / "funnel.json").read_text(encoding="utf-8"))

@@ -20,6 +20,7 @@ from tracekit.curation.ledger import DROP, KEEP, decide, dropped
 from tracekit.curation.measurements import Measured
 from tracekit.curation.operator_stages import rule_decisions, with_rules
 from tracekit.curation.partitions import Partition
+from tracekit.curation.reference import reference_decisions, with_reference
 from tracekit.curation.select import pair, select, validation_groups
 from tracekit.curation.settings import CurateSettings
 from tracekit.curation.verify import KNOWN
@@ -167,7 +168,7 @@ def _judge_alone(settings: CurateSettings, course: _Course, whole: Whole) -> tup
         course.pass_through("gold", _gold_decisions(whole, course.rows), key="problem_id")
     audited = course.rows
     filtered = apply_filters(audited.with_columns(row_id="trace_id"), settings.filters)
-    filtered = pl.concat([filtered, rule_decisions(settings, audited)])
+    filtered = pl.concat([filtered, *reference_decisions(settings, audited), rule_decisions(settings, audited)])
     course.pass_through("filter", filtered)
     return filtered, audited
 
@@ -198,6 +199,7 @@ def _rows(settings: CurateSettings, measured: Measured, whole: Whole, partition:
     rate = (pl.col("outcome") == "correct").filter(counted).mean().over("problem_id")
     cut_off = pl.col("author").is_in(whole.thinkers.implode()) & ~(pl.col("think_opened") | pl.col("think_closed"))
     fault = pl.when(cut_off).then(pl.lit("no think block, unlike its author's others")).otherwise("think_fault")
+    rows = with_reference(measured, rows)
     return with_rules(settings, measured, rows.with_columns(rate.alias("pass_rate"), think_fault=fault), partition)
 
 

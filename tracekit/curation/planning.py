@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from tracekit.core.runs import no_progress
 from tracekit.curation.measurements import measure_all
 from tracekit.curation.operator_stages import measure_operators
+from tracekit.curation.reference import measure_reference, price
 from tracekit.curation.settings import CurateSettings
 from tracekit.curation.sources import files_of
 from tracekit.curation.stage_cache import Plan
@@ -31,12 +32,16 @@ SPEEDS = {
 def plan(settings: CurateSettings) -> list[tuple[str, str, str]]:
     """(stage, "made" or "to do", estimated seconds) of the measuring stages; nothing is made."""
     stages = Plan(settings.stages or settings.output / "stages")
-    measure_operators(settings, measure_all(settings, stages, no_progress), stages, no_progress)
+    measured = measure_reference(settings, measure_all(settings, stages, no_progress), stages, no_progress)
+    measure_operators(settings, measured, stages, no_progress)
     size = sum(_characters(file) for source in settings.sources for file in files_of(source, settings.data))
-    return [
-        (name, "made" if made else "to do", "" if made else f"{size / SPEEDS[name.split('.')[0]]:,.0f} s")
-        for name, made in stages.stages.items()
-    ]
+
+    def estimate(name: str) -> str:
+        if name == "reference":
+            return price(settings, measured, stages)
+        return f"{size / SPEEDS[name.split('.')[0]]:,.0f} s"
+
+    return [(name, "made" if made else "to do", "" if made else estimate(name)) for name, made in stages.stages.items()]
 
 
 def _characters(file: Path) -> int:

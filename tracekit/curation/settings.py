@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from tracekit.collection.collect import Question
+from tracekit.collection.openai_client import Server
 from tracekit.core.settings import Settings
 from tracekit.curation.export_formats import ExportSettings
 from tracekit.curation.filters import FilterSettings, Switchable
@@ -60,6 +62,28 @@ class ContaminationSettings(Switchable):
     )
 
 
+class ReferenceSettings(Switchable):
+    """A model whose samples to each problem say how hard it is, and whether they agree with the gold."""
+
+    question: Question = Field(Question(log_probs=False), description="the request")
+    server: Server = Field(Server(), description="the server and how it is called")
+    samples: int = Field(8, ge=1, description="answers a problem")
+    min_pass_rate: float | None = Field(
+        None, ge=0, le=1, description="least share of correct samples, in [0, 1]; None: off"
+    )
+    max_pass_rate: float | None = Field(
+        None, ge=0, le=1, description="greatest share of correct samples, in [0, 1]; None: off"
+    )
+    max_votes_against: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="greatest share of samples that may agree on an answer other than the gold, in [0, 1]; None: off",
+    )
+    price_in: float = Field(0.0, ge=0, description="price of a million input tokens, for the estimate of --dry-run")
+    price_out: float = Field(0.0, ge=0, description="price of a million output tokens, in the same currency")
+
+
 class CurateSettings(Settings):
     """Settings of a curation; docs/settings.md lists each field.
 
@@ -108,6 +132,9 @@ class CurateSettings(Settings):
         description=(
             "seconds to wait for another curation that holds the run folder or the folder of stages; 0: do not wait"
         ),
+    )
+    reference: ReferenceSettings | None = Field(
+        None, description="a reference model that is asked for samples of every problem; None: none"
     )
     operators: tuple[str, ...] = Field(
         default=(),
