@@ -153,7 +153,8 @@ def segment(response: str) -> list[Step]:
     """
     spans = _spans(response)
     (hits,) = marker_hits(pl.Series([response]))
-    return [Step(*span, *found) for span, found in zip(spans, _judged(response, spans, hits), strict=True)]
+    judged = _judged(response, spans, hits)
+    return [Step(start, end, *found) for (start, end), found in zip(spans, judged, strict=True)]
 
 
 def _spans(response: str) -> list[tuple[int, int]]:
