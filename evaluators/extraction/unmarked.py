@@ -45,7 +45,6 @@ _NUMBERS_IN_WORDS = re.compile(
     rf"(?:[ -](?:and (?:a )?)?(?:{_NUMBER_WORD}|hundred|thousand|million|{_PART})\b)*",
     re.IGNORECASE,
 )
-_LAST_SENTENCE = re.compile(r"[^.!?\n]*[.!?]?\s*\Z")
 _SPELLED_OUT = re.compile(r"\b(?:is|are|equals|has|have|was|were|therefore) ([A-Za-z]+(?:[ -][A-Za-z]+){0,4})\.?\s*$")
 _SAYS = re.compile(
     r"(?:The|It|So|Thus|Hence|Therefore)\b[^.\n]{0,60} (?:is|was|will be|must be) (?!not\b)((?:an? |the )?[A-Za-z]+)\.?"
@@ -87,15 +86,10 @@ def spelled_out(text: str) -> Extracted | None:
     said = _SPELLED_OUT.search(text)
     if said and number_word(said[1].lower()) is not None:
         return Extracted(said[1], "words")
-    last = _LAST_SENTENCE.search(text.rstrip()[-300:])
-    named = _NUMBERS_IN_WORDS.findall(last[0]) if last else []
-    if (
-        last is None
-        or len(named) != 1
-        or named[0].lower() == "one"
-        or _OPEN.search(last[0])
-        or len(last[0].split()) < 3
-    ):
+    ending = text.rstrip()[-300:]
+    last = ending[max(ending.rfind(mark, 0, len(ending) - 1) for mark in ".!?\n") + 1 :]
+    named = _NUMBERS_IN_WORDS.findall(last)
+    if len(named) != 1 or named[0].lower() == "one" or _OPEN.search(last) or len(last.split()) < 3:
         return None
     return Extracted(named[0], "words")
 
