@@ -197,7 +197,7 @@ def score_lines(name: str, study: Path, world: World, folder: Path) -> list[str]
     fitting = pl.col("problem_id").is_in(names[: len(names) // 2])
     feature = find_feature("correct@every_token", traces, steps)
     probe = fit_probe(
-        states, traces.filter(fitting), steps, feature, SETTINGS.model_copy(update={"max_rows": 30_000}), LAYERS
+        states, traces.filter(fitting), steps, feature, SETTINGS.model_copy(update={"max_rows": 8000}), LAYERS
     )
     tokens = token_scores(probe, states).filter(~fitting)
     correct = dict(traces.filter(~fitting).select("trace_id", "correct").iter_rows())

@@ -19,6 +19,7 @@ from probes.protocol.feature_plan import FeaturePlan
 from probes.states.alignment import Aligned
 from probes.statistics.auc import fold_auc
 from probes.statistics.folds import Splits
+from probes.svm.least_squares import fit_direction
 
 Floats = NDArray[np.floating]
 
@@ -70,16 +71,12 @@ def generalise(places: Sequence[Place], target: Floats, splits: Splits, ridge: f
 def _fit(place: Place, target: Floats, train: NDArray[np.bool_], ridge: float) -> tuple[Floats, float]:
     """(direction (d,), bias) in the space of the states, from the training rows of the place."""
     x, y = place.states[train & place.rows].astype(np.float64), target[train & place.rows]
-    mean, spread = x.mean(0), x.std(0)
+    spread = x.std(0)
     spread = np.where(spread > 1e-12, spread, np.inf)
-    z = (x - mean) / spread
-    penalty = ridge * max(float((z**2).sum(1).mean()), 1e-12)
-    if z.shape[1] <= len(z):
-        weights = np.linalg.solve(z.T @ z + penalty * np.eye(z.shape[1]), z.T @ (y - y.mean()))
-    else:
-        weights = z.T @ np.linalg.solve(z @ z.T + penalty * np.eye(len(z)), y - y.mean())
-    direction = weights / spread
-    return direction, float(y.mean() - mean @ direction)
+    z = x / spread
+    scale = max(float(z.var(0).sum()), 1e-12)  # the mean squared norm of the centred rows
+    weights, bias = fit_direction(z, y, ridge * scale)
+    return weights / spread, bias
 
 
 def generalisation_rows(aligned: Aligned, one: Probed, band: Sequence[int]) -> list[dict[str, Any]]:

@@ -52,6 +52,20 @@ def fit(gram: Floats, targets: Floats, ridge: float) -> tuple[Floats, Floats]:
     return weights - intercepts[:, None] * ones, intercepts
 
 
+def fit_direction(features: Floats, target: Floats, ridge: float) -> tuple[Floats, float]:
+    """Weights (d,) and intercept of one least-squares fit on features (n, d): f(x) = x @ weights + intercept.
+
+    target: (n,). Solved in the smaller of n and d dimensions; the intercept is free.
+    """
+    mean, level = features.mean(0), float(target.mean())
+    z, y = features - mean, target - level
+    if z.shape[1] <= len(z):
+        weights = np.linalg.solve(z.T @ z + ridge * np.eye(z.shape[1]), z.T @ y)
+    else:
+        weights = z.T @ np.linalg.solve(z @ z.T + ridge * np.eye(len(z)), y)
+    return weights, level - float(mean @ weights)
+
+
 def bordered_inverse(gram: Floats, ridge: float) -> Floats:
     """P (n, n): the inverse of [[K + λI, 1], [1ᵀ, 0]] without its last row and column. O(n³), once for all labels."""
     shifted = np.array(gram, dtype=np.float64, order="F")

@@ -107,7 +107,7 @@ def fit_probe(
     everything = np.ones(len(x), dtype=bool)
     z = standardise(x, everything)
     scale = 1 / max(float((z**2).sum(1).mean()), 1e-12)
-    weights, bias = least_squares.fit(scale * (z @ z.T), target, ridge)
+    direction, bias = least_squares.fit_direction(np.sqrt(scale) * z, target, ridge)
     # Calibrated at the final layer and ridge: the folds of the nested fit chose their own, and share no scale.
     splits = plan.repeats[0]
     steady = least_squares.cross_validate(least_squares_grams(x, splits), plan.targets, splits, (ridge,)).decisions[0]
@@ -118,10 +118,10 @@ def fit_probe(
         position=feature.at(settings.position),
         layer=chosen,
         classes=plan.label_names[0],
-        direction=scale * (weights[0] @ z),
+        direction=np.sqrt(scale) * direction,
         mean=x.mean(0),
         spread=np.where(spread > 1e-12, spread, np.inf),
-        bias=float(bias[0]),
+        bias=bias,
         calibration=fit_sigmoid(steady, target > 0, np.ones(len(target))),
         ridge=ridge,
         auc=float(fold_auc(held_out[None], target[None], folds)[0]),

@@ -35,6 +35,16 @@ def test_a_fit_is_scikit_learns_ridge_with_intercept():
     assert abs(weights.sum(1)).max() < 1e-9
 
 
+@pytest.mark.parametrize("n", [120, 20])
+def test_a_direction_is_scikit_learns_ridge_in_either_dimension(n):
+    x, labels, _ = design(n=120)
+    x, target = x[:n] + 3.0, labels[2, :n]
+    weights, intercept = ls.fit_direction(x, target, 0.7)
+    theirs = Ridge(alpha=0.7).fit(x, target)
+    np.testing.assert_allclose(weights, theirs.coef_, atol=1e-9)
+    assert intercept == pytest.approx(theirs.intercept_, abs=1e-9)
+
+
 def test_one_operator_gives_every_folds_held_out_decisions():
     x, labels, splits = design()
     folds = splits.outer
