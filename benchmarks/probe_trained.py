@@ -6,7 +6,9 @@ Every model reads the same worked traces of problems that no run was trained or 
 are written: the result's parity and size at the operation's token, the next operator and whether another step comes at
 the end of the step before. Of each feature the arms are compared with the base of the same seed, over the mean of all
 blocks and at one site a base: the first block where the base's AUC lies between .6 and .95, found on other problems.
-Holm's correction runs over all contrasts of a rung and place. Writes trained.md and tables into FOLDER.
+Arms of the unknown operation (gap_…) read its problems: --arm gap_sft --feature square_large@before_result asks for its
+square before it is written. Holm's correction runs over all contrasts of a rung and place. Writes trained.md and tables
+into FOLDER.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from probes.statistics.equivalence import Effect, crossed_effect
 from probes.statistics.holm import holm
 from probes.statistics.power import power_of, smallest_detectable
 from tracekit.core.runs import no_progress
-from tracekit.study.tasks.chains import World, label_steps, make_problems
+from tracekit.study.tasks.chains import SQUARE, Split, World, label_steps, make_problems
 from tracekit.study.tasks.teachers import teach
 
 FEATURES = ("result_parity", "value_size@before_result", "next_operator", "step_kind@step_start-1", "step_correct")
@@ -66,13 +68,21 @@ class Material:
     steps: pl.DataFrame
 
 
-def make_material(study: Path, count: int, seed: int) -> Material:
+#: Whether the square that the unknown operation ^ works with is in the upper half: a step column of ours.
+SQUARE_LARGE = "square_large"
+
+
+def make_material(study: Path, count: int, seed: int, split: Split = "test") -> Material:
     """Draw them in the study's world."""
     world = World(**json.loads((study / "run.json").read_text())["settings"]["world"])
-    known = pl.concat([pl.read_parquet(path)["problem"] for path in sorted((study / "world").glob("test-*.parquet"))])
-    problems = make_problems(world, "test", count, seed, frozenset(known))
+    known = pl.concat(
+        [pl.read_parquet(path)["problem"] for path in sorted((study / "world").glob(f"{split}-*.parquet"))]
+    )
+    problems = make_problems(world, split, count, seed, frozenset(known))
     written = teach(world.model_copy(update={"teacher_errors": 0.5}), problems, seed)
     steps = label_steps(problems, written, world)
+    square = pl.when(pl.col("operator") == SQUARE).then(pl.col("value") >= world.modulus / 2)
+    steps = steps.with_columns(square.alias(SQUARE_LARGE))
     return Material(written.join(problems.drop("source"), on="problem_id"), steps)
 
 
@@ -176,7 +186,8 @@ def site_rows(rung: str, probed: dict[str, Probed], sites: dict[str, dict[int, i
 def measure_rung(study: Path, rung: str, features: Sequence[str], arms: Sequence[str], out: Path) -> list[str]:
     """Probe every model of a rung; tables into `out`, and the Markdown lines of the report."""
     models = checkpoints(study, rung, arms)
-    material, other = make_material(study, PROBLEMS, 7001), make_material(study, CHOOSING, 7002)
+    split: Split = "gap" if all(arm.startswith("gap") for arm in arms) else "test"
+    material, other = (make_material(study, *drawn, split) for drawn in ((PROBLEMS, 7001), (CHOOSING, 7002)))
     states = read_states(models, material, features, out / "states" / rung)
     choosing = read_states({"base": models["base"]}, other, features, out / "states" / f"{rung}-choosing")
     source = Source("world", material.traces, material.steps, states)

@@ -55,10 +55,38 @@ def run_protocol(
 ) -> ProbeResult:
     """Run everything on a neutral source of traces; `others` (own rollouts) fill the arm × source matrix.
 
-    others: traces of other authors with every model's states on them; a source that bears a model's name holds that
-    model's own rollouts. Binary features keep the neutral source's share of positive rows there.
+    The registered estimand is Δ = AUC(A) − AUC(B) of linear probes on problems held out, with an interval over training
+    seeds and problems and Holm's correction over one family.
 
-    Raises StatesError, FeatureError, FoldError (all ValueError) where the input cannot be probed.
+    Parameters
+    ----------
+    source : Source
+        Traces that no arm wrote, with every model's states on them.
+    settings : ProtocolSettings
+        What was decided beforehand.
+    others : sequence of Source
+        Traces of other authors with every model's states on them; a source that bears a model's name holds that model's
+        own rollouts. Binary features keep the neutral source's share of positive rows there.
+    progress : callable
+        Called as progress(stage, done, total, note).
+
+    Returns
+    -------
+    ProbeResult
+        Tables, settings and notes; `write_report` makes a page of it.
+
+    Raises
+    ------
+    StatesError, FeatureError, FoldError
+        All ValueError: where states are absent or of models that cannot be compared, a feature is unknown or of one
+        class, or too few problems show the rarer class.
+
+    Examples
+    --------
+    docs/probing.md runs the whole way from checkpoints:
+
+    >>> result = run_protocol(Source("teacher", traces, steps, states), settings)  # doctest: +SKIP
+    >>> result.tables["effects"].select("feature", "a", "b", "effect", "verdict")  # doctest: +SKIP
     """
     models = open_models(source.states)
     if settings.base not in models:

@@ -11,7 +11,31 @@ from tracekit.core.settings import Settings
 
 
 class ProtocolSettings(Settings):
-    """The probing protocol. Written into the report as it stands."""
+    """The probing protocol. Written into the report as it stands.
+
+    Attributes
+    ----------
+    features, position
+        What is probed and where; FEATURE@POSITION in `features` says it of one.
+    band, contrasts, estimand, margin, alpha
+        What is judged: the layers, the pairs of models, the registered estimand (`probes.protocol.estimands`), the AUC
+        difference that counts as none, and the level.
+    fit, costs, limits, gammas, device
+        How probes are fitted: "hinge" or "least_squares", and the path of C (or of the ridge).
+    outer_folds, inner_folds, repeats, permutations, draws, max_rows, seed
+        How much is drawn. docs/settings.md has the range of every field.
+
+    Raises
+    ------
+    SettingsError
+        From `build_settings` or `load_settings`, where a key is unknown or a value out of range.
+
+    Examples
+    --------
+    >>> from probes import ProtocolSettings
+    >>> ProtocolSettings(features=("result_parity",), band=(2, 3)).fit
+    'hinge'
+    """
 
     base: str = Field("base", description="the model that the arms are compared with")
     untrained: str = Field("untrained", description="name of the untrained control, where it is among the models")

@@ -35,8 +35,23 @@ OWN = "own rollouts"
 class Source:
     """Traces of one author and what every model's states on them are.
 
-    name: who wrote the traces; a model's name where they are its rollouts. traces: problem_id, trace_id, problem,
-    response and what the features need. steps: STEPS. states: model → one folder of states for each training seed.
+    Attributes
+    ----------
+    name : str
+        Who wrote the traces; a model's name where they are its rollouts.
+    traces : DataFrame
+        problem_id, trace_id, problem, response, and the columns that features are read from; one row a trace.
+    steps : DataFrame
+        STEPS of those traces.
+    states : mapping of str to sequence of Path
+        Model → one folder of `extract_states` for each training seed.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from probes import Source
+    >>> Source("teacher", pl.DataFrame(), pl.DataFrame(), {"base": [], "sft": []}).name
+    'teacher'
     """
 
     name: str

@@ -59,7 +59,24 @@ _EXPLAINED = {
 def write_report(result: ProbeResult, folder: str | Path, pages: Sequence[tuple[str, str]] = ()) -> Path:
     """Write report.html, report.md and tables/*.parquet into `folder`; returns the page.
 
-    pages: (words, relative path) of the run's other pages, for the bar; the path "" is this one.
+    Parameters
+    ----------
+    result : ProbeResult
+        Of `run_protocol`.
+    folder : str or Path
+        Where the files go; made where it does not exist.
+    pages : sequence of (str, str)
+        (words, relative path) of the run's other pages, for the bar; the path "" is this one.
+
+    Returns
+    -------
+    Path
+        The page: it opens from disk and needs no network.
+
+    Examples
+    --------
+    >>> write_report(result, "probe")  # doctest: +SKIP
+    PosixPath('probe/report.html')
     """
     folder = Path(folder)
     for name, table in result.tables.items():

@@ -50,7 +50,30 @@ _FORMAT = 1
 class States:
     """Hidden states on disk: `index` has one row for each row of every layer's array.
 
-    tokens_digest: equal between two folders when their token ids are. model: digest of the checkpoint.
+    Attributes
+    ----------
+    folder : Path
+        states.json, index.parquet, surface.npy and layer_NNN.npy, one array (rows, width) a layer.
+    index : DataFrame
+        row, problem_id, trace_id, step (null at positions of no step), position, token (of prompt + response),
+        token_id, character (where the token ends in the response; 0 in the prompt) and log_prob (nats, null where not
+        asked for).
+    layers : tuple of int
+        Those that were extracted; 0 is the embedding, l the output of block l, the last before the final norm.
+    width, depth : int
+        Of the model: size of a state, number of blocks.
+    stored : {"float32", "bfloat16", "float16"}
+        The type on disk.
+    tokens_digest : str
+        Equal between two folders where their token ids are.
+    model : str
+        Digest of the checkpoint's configuration and weights.
+
+    Examples
+    --------
+    >>> states = open_states("states/sft")  # doctest: +SKIP
+    >>> states.read(2, states.index.filter(position="step_end")["row"].to_numpy()).shape  # doctest: +SKIP
+    (481, 96)
     """
 
     folder: Path
@@ -99,10 +122,26 @@ def _array(path: Path, rows: int) -> np.ndarray:
 class Reading:
     """How states are read.
 
-    positions: see `probes.states.positions`. layers: indices, negative from the end; None for all.
-    stored: the type on disk; float16 is refused where a value overflows. token_budget: padded tokens a batch.
-    log_probs: also the model's own log-probability of each row's tokens (runs the whole model and its head).
-    untrained: an initialisation drawn with this seed in place of the weights (the control).
+    Attributes
+    ----------
+    positions : tuple of str
+        Where, as expressions (`probes.states.places`), such as "before_result" or "step_end-2".
+    layers : tuple of int or None
+        Indices 0 … depth, negative from the end; None: all.
+    stored : {"float32", "bfloat16", "float16"}
+        The type on disk; float16 is refused where a value overflows.
+    token_budget : int
+        Padded tokens of a batch, ≥ 1; one long sequence may exceed it.
+    log_probs : bool
+        Also the model's own mean log-probability of each row's tokens: runs the whole model and its head.
+    untrained : int or None
+        Seed of an initialisation drawn in place of the weights (the control); None: the weights.
+
+    Examples
+    --------
+    >>> from probes import Reading
+    >>> Reading(positions=("before_result", "step_end-2"), layers=(-1,)).stored
+    'float32'
     """
 
     positions: tuple[Position, ...] = ("prompt_end", "step_end", "before_answer", "step_mean")
@@ -125,8 +164,45 @@ def extract_states(
 ) -> States:
     """Write the hidden states of a checkpoint on traces to `folder`; resume where an earlier call stopped.
 
-    traces: problem_id, trace_id, problem, response. steps: STEPS. Under `accelerate launch` each rank takes its
-    share of the batches, and rank 0 joins them (on a file system that all ranks see). Raises StatesError.
+    Under `accelerate launch` each rank takes its share of the batches and rank 0 joins them, on a file system that all
+    ranks see.
+
+    Parameters
+    ----------
+    model_folder : str or Path
+        A causal language model in Hugging Face format with its fast tokenizer.
+    traces : DataFrame
+        problem_id, trace_id, problem and response; one row a trace.
+    steps : DataFrame
+        STEPS: the spans of characters of each trace's steps. No row: positions of steps give none.
+    folder : str or Path
+        Where the states are written.
+    reading : Reading
+        Positions, layers and type.
+    device : str, optional
+        torch's name; None: an accelerator where there is one.
+    progress : callable
+        Called as progress(stage, done, total, note).
+
+    Returns
+    -------
+    States
+        What stands on disk; read again with `open_states`.
+
+    Raises
+    ------
+    StatesError
+        Where the folder holds other states, no row is at the positions, the checkpoint is damaged or float16 overflows.
+    PositionError
+        Where the checkpoint has no fast tokenizer, or a position is unknown.
+
+    Examples
+    --------
+    A page of the documentation (docs/probing.md) runs this from a new checkpoint to the report:
+
+    >>> states = extract_states("runs/sft/final", traces, steps, "states/sft", Reading(("step_end",)))  # doctest: +SKIP
+    >>> states.layer(states.layers[-1]).shape  # doctest: +SKIP
+    (481, 96)
     """
     folder, model_folder = Path(folder), Path(model_folder)
     if traces.is_empty():

@@ -87,21 +87,67 @@ class _OnGram(BaseEstimator):
 class KernelSVC(ClassifierMixin, _OnGram):
     """Soft-margin kernel SVM; several classes one against one, all pairs as one batch on one Gram matrix.
 
-    Parameters mean what they mean in `sklearn.svm.SVC`; float32 states are solved in float32.
+    Solved by sequential minimal optimisation [1]_ on all pairs at once; float32 states are solved in float32.
 
-    C: upper bound of each multiplier, times its class's weight.
-    kernel: "linear", "poly", "rbf", "laplacian" or "precomputed" (then X is a Gram matrix).
-    gamma, degree, coef0: of the kernel. class_weight: None, "balanced" or {class: weight}.
-    normalise: divide the kernel by its mean diagonal on the training rows, so that C compares across layers.
-    tol: KKT gap to stop at; what the batch solver leaves open goes to libsvm. threads: problems solved at once; all
-    cores by default. device: torch's name of an accelerator ("cuda") for the fits.
-    probability: also calibrate `predict_proba` on held-out decisions of five folds (Platt's sigmoid, coupled by pairs).
+    Parameters
+    ----------
+    C : float, default 1.0
+        Upper bound of each multiplier, times its class's weight; > 0.
+    kernel : {"linear", "poly", "rbf", "laplacian", "precomputed"}, default "rbf"
+        "precomputed": X is a Gram matrix (n, n), and (m, n) in `predict`.
+    gamma : {"scale", "auto"} or float, default "scale"
+        Of the rbf, laplacian and poly kernels, as in `sklearn.svm.SVC`; > 0.
+    degree : int, default 3
+        Of the poly kernel; ≥ 0.
+    coef0 : float, default 0.0
+        Of the poly kernel.
+    class_weight : dict, "balanced" or None
+        Factor of C for each class; "balanced": n / (classes × rows of the class).
+    normalise : bool, default False
+        Divide the kernel by its mean diagonal on the training rows, so that C compares across layers.
+    tol : float, default 1e-3
+        KKT gap to stop at; > 0. What the batch solver leaves open goes to libsvm.
+    threads : int or None
+        Problems solved at once; None: all cores.
+    device : str or None
+        torch's name of an accelerator, such as "cuda", for the fits; None: the CPU.
+    probability : bool, default False
+        Also calibrate `predict_proba` on held-out decisions of five folds: Platt's sigmoid [2]_, coupled by pairs [3]_.
 
-    Learned: classes_; support_ (rows with a multiplier in any pair); support_vectors_, those rows (absent where
-    precomputed); n_support_ (classes,); coef_ (pairs, d), of the linear kernel; dual_coef_ (pairs, support) signed
-    multipliers; intercept_, kkt_gap_, degenerate_, n_iter_ (pairs,); kernel_. Pairs run (0, 1), (0, 2), … and a
-    positive decision speaks for the second class of the pair. degenerate_ marks fits with no free multiplier.
+    Attributes
+    ----------
+    classes_ : ndarray (classes,)
+    support_ : ndarray (support,)
+        Training rows with a multiplier in any pair.
+    support_vectors_ : ndarray (support, d)
+        Those rows; absent where precomputed.
+    n_support_ : ndarray (classes,)
+    dual_coef_ : ndarray (pairs, support)
+        Signed multipliers. Pairs run (0, 1), (0, 2), …; a positive decision speaks for the second class of the pair.
+    coef_ : ndarray (pairs, d)
+        Of the linear kernel alone.
+    intercept_, kkt_gap_, n_iter_ : ndarray (pairs,)
+    degenerate_ : ndarray (pairs,) of bool
+        Fits with no free multiplier, whose intercept is not unique.
 
+    Raises
+    ------
+    ValueError
+        Where a parameter is out of range, X or y holds NaN, or y has one class (`fit`).
+
+    Warns
+    -----
+    ConvergenceWarning
+        Where a fit ends above `tol`.
+
+    References
+    ----------
+    .. [1] Fan, Chen & Lin (2005). Working set selection using second order information for training SVMs. JMLR 6.
+    .. [2] Platt (1999). Probabilistic outputs for support vector machines. Advances in Large Margin Classifiers.
+    .. [3] Wu, Lin & Weng (2004). Probability estimates for multi-class classification by pairwise coupling. JMLR 5.
+
+    Examples
+    --------
     >>> from probes import KernelSVC
     >>> svc = KernelSVC(kernel="linear", C=10.0).fit([[0.0], [1.0], [3.0], [4.0]], ["low", "low", "high", "high"])
     >>> svc.predict([[0.5], [3.5]]).tolist()
@@ -254,10 +300,36 @@ class KernelSVC(ClassifierMixin, _OnGram):
 class KernelLeastSquares(RegressorMixin, _OnGram):
     """Kernel ridge regression with a free intercept, solved exactly: the probe of real-valued labels.
 
-    ridge: λ > 0 of ½‖w‖² λ + ½ Σ e²; in units of the kernel, whose mean diagonal is 1 where `normalise`.
-    kernel, gamma, degree, coef0, normalise: as in `KernelSVC`.
+    Minimises ½ λ‖w‖² + ½ Σ e², the least-squares SVM [1]_.
 
-    Learned: dual_coef_ (n,), which sums to 0; intercept_; kernel_.
+    Parameters
+    ----------
+    ridge : float, default 1.0
+        λ > 0, in units of the kernel, whose mean diagonal is 1 where `normalise`.
+    kernel, gamma, degree, coef0, normalise
+        As in `KernelSVC`; the default kernel is linear.
+
+    Attributes
+    ----------
+    dual_coef_ : ndarray (n,)
+        Weights of the training rows; they sum to 0.
+    intercept_ : float
+
+    Raises
+    ------
+    ValueError
+        Where a parameter is out of range, or X or y holds NaN (`fit`).
+
+    References
+    ----------
+    .. [1] Suykens & Vandewalle (1999). Least squares support vector machine classifiers. Neural Processing Letters 9.
+
+    Examples
+    --------
+    >>> from probes import KernelLeastSquares
+    >>> fit = KernelLeastSquares(ridge=1e-9).fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
+    >>> fit.predict([[3.0]]).round(3).tolist()
+    [7.0]
     """
 
     def __init__(
