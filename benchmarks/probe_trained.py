@@ -141,10 +141,12 @@ def site_effect(one: Probed, arm: str, sites: dict[int, int]) -> Effect:
 
 
 def decided(effect: Effect, p: float, p_same: float) -> str:
-    """The conclusion of a contrast at 5 % after Holm's correction."""
+    """The conclusion at 5 % after Holm's correction; what lies inside the margin is no change, however sure."""
+    if p_same < SETTINGS.alpha:
+        return f"equivalent within ±{SETTINGS.margin:g}"
     if p < SETTINGS.alpha:
         return "gained" if effect.estimate > 0 else "lost"
-    return f"equivalent within ±{SETTINGS.margin:g}" if p_same < SETTINGS.alpha else "open"
+    return "open"
 
 
 def models_of(one: Probed) -> list[str]:

@@ -261,7 +261,7 @@ def run_all(study: Path, runs: Sequence[str], mixed: Sequence[str], out: Path) -
     return [
         "## Interchange at the operation's token: per cent [95 %]",
         "",
-        f"Up to {PAIRS} pairs of problems at the same token, results different; last column: where their parity differs.",
+        f"Up to {PAIRS} pairs at the same token, results different; last column: where their parity differs.",
         "",
         "| run | layer | taken from the source | rank | source's result follows | its own | source's parity |",
         "|---|---|---|---|---|---|---|",

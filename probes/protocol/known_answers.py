@@ -38,7 +38,10 @@ def known_answer_rows(
     aligned: Aligned, one: Probed, band: Sequence[int], settings: ProtocolSettings
 ) -> list[dict[str, Any]]:
     """One row a control: effect, interval, conclusion, and whether it is one of the expected."""
-    rows = [_row(one, name, None, effect, ("equivalent", "open"), settings) for name, effect in _seeds(one, band)]
+    rows = [
+        _row(one, name, None, effect, ("equivalent", "open"), settings)
+        for name, effect in _seeds(one, band, settings.base)
+    ]
     if not settings.controls or not one.plan.binary:
         return rows
     states = aligned.layer(settings.base, 0, band[0], one.plan.rows).astype(np.float64)
@@ -85,8 +88,10 @@ def _difference(cell: Cell, start: Cell, plan: FeaturePlan) -> Effect:
     return crossed_effect(np.array([cell.statistics["delta"] - start.statistics["delta"]]), draws, plan.problems)
 
 
-def _seeds(one: Probed, band: Sequence[int]) -> Iterator[tuple[str, Effect]]:
-    """Every model's second training seed against its first."""
+def _seeds(one: Probed, band: Sequence[int], base: str) -> Iterator[tuple[str, Effect]]:
+    """Every model's second training seed against its first; none where each seed has a base of its own."""
+    if one.has(base) and any(name == base and seed > 0 for name, seed, _ in one.cells):
+        return
     for model in dict.fromkeys(name for name, *_ in one.cells):
         pair = [band_rows(one, model, seed, band) for seed in (0, 1)]
         if not all(pair):
