@@ -4,25 +4,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+STUDY := $(VENV)/.installed-study
 export PYTHONNOUSERSITE := 1
 
-<<<<<<< HEAD
-.PHONY: install install-locked study test test-slow test-browser test-ray test-vllm lint format wheel clean
-=======
-.PHONY: install docs study test test-slow test-browser test-ray test-vllm lint format wheel clean
->>>>>>> 174edaf (make docs builds the site; its workflow)
+.PHONY: install install-locked docs pictures study test test-slow test-browser test-ray test-vllm lint format wheel clean
 
+# One environment; `make study` installs what the study needs, every other target the tools of development too.
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): EXTRA := dev
+$(STUDY): EXTRA := study
+$(INSTALLED) $(STUDY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), f"Python {sys.version.split()[0]} found; 3.11 or newer is needed: make PYTHON=python3.11"'
 	start=$$(date +%s); \
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' && \
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRA)]' && \
 	echo $$(( $$(date +%s) - start )) > $(VENV)/.install_seconds
-	touch $(INSTALLED)
+	touch $@
 
-# The versions that were tested, every file by its hash: what CI installs.
 install-locked:
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch hatchling
@@ -30,7 +29,7 @@ install-locked:
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(INSTALLED)
 
-study: install
+study: $(STUDY)
 	TRACEKIT_INSTALL_SECONDS=$$(cat $(VENV)/.install_seconds) $(BIN)/tracekit study
 
 test: install
@@ -69,6 +68,10 @@ docs:
 	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/python -m pip install -q --disable-pip-version-check mkdocs-jupyter mkdocs-material 'mkdocstrings[python]'
 	.venv-docs/bin/python -m mkdocs build --strict
+
+# The pictures of README, from real runs; needs Chromium.
+pictures: install
+	$(BIN)/python docs/pictures.py
 
 clean:
 	rm -rf $(VENV) .venv-docs site .venv-ray .venv-vllm dist build runs .pytest_cache .ruff_cache .mypy_cache
