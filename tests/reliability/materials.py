@@ -12,7 +12,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import polars as pl
-from tests.models import save_tiny_model
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
+import tiny_inputs
 
 from tracekit.cli.app import main
 from tracekit.core.tables import CURATED, PROBLEMS, TRACES
@@ -68,7 +70,7 @@ def make_materials(folder: Path) -> Path:
     joined.select(*CURATED).write_parquet(folder / "traces.parquet")
     joined.select("problem", "gold", "response", "author").write_ndjson(folder / "rows.jsonl")
     joined.select("problem", "gold").unique("problem", maintain_order=True).write_ndjson(folder / "asked.jsonl")
-    save_tiny_model(folder / "model")
+    tiny_inputs.write_model(folder / "model")
     for name, words in PREPARED.items():
         done = tracekit(words(folder, folder / name))
         assert done.code == 0, (name, done.err)
