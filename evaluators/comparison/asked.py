@@ -20,6 +20,7 @@ _HOW_MANY = re.compile(
     r"\bhow many ((?:square |cubic )?[a-z]+)|\bin (?!how\b)((?:square |cubic )?[a-z]{3,})", re.IGNORECASE
 )
 _BASE = re.compile(r"\b(?:base|binary|octal|hexadecimal|ternary)\b", re.IGNORECASE)
+_FORMULA = re.compile(r"\$[^$]{1,500}\$|\\\([^$]{1,500}?\\\)")
 _FIRST = re.compile(r"(?:^|[\s(*{])\(?A[).:]")
 _SECOND = re.compile(r"(?:^|[\s(*{])\(?B[).:]")
 
@@ -87,10 +88,15 @@ def gold_as_asked(gold: Node, prediction: Answer, prompt: str) -> Node:
 
 
 def as_option(prediction: Answer, gold: Node, prompt: str) -> Node | None:
-    """Return `b` and `(b)` as the option B, where the question has options and the gold is the letter of one."""
+    """Return `b` and `(b)` as the option B, where the question has options and no variable of that name.
+
+    gold: the letter of an option, or this does not apply.
+    """
     tree = prediction.tree
     if gold.op not in ("choice", "sym") or len(str(gold.value)) != 1 or not str(gold.value).isupper() or tree is None:
         return None
     if tree.op not in ("sym", "const") or len(str(tree.value)) != 1 or not str(tree.value).islower():
         return None
-    return Node("choice", (), str(tree.value).upper()) if offers_options(prompt) else None
+    letter = str(tree.value)
+    variable = any(re.search(rf"(?<![a-zA-Z\\]){letter}(?![a-zA-Z])", formula) for formula in _FORMULA.findall(prompt))
+    return Node("choice", (), letter.upper()) if offers_options(prompt) and not variable else None

@@ -76,6 +76,8 @@ _QUALIFIED = re.compile(
 )
 _LETTER = re.compile(r"\(?([A-J])[).]?")
 _COUNTED = re.compile(rf"{FOREIGN_LETTER.pattern}{{1,8}}")
+_OR_BEFORE = re.compile(rf"({_NUMBER.pattern})\s*,?\s+or\s+(?:maybe |possibly |perhaps |even )?$")
+_OR_BEHIND = re.compile(rf"^\s*,?\s+or\s+(?:maybe |possibly |perhaps |even )?({_NUMBER.pattern})")
 TAIL = 8_000  # characters at the end in which an answer is looked for
 
 
@@ -173,8 +175,10 @@ def last_number(text: str) -> Extracted | None:
     if concluded and len(prose_words(concluded[1])) < 2 and not FOREIGN_PROSE.search(concluded[1]):
         return Extracted(concluded[1], "sentence")
     concluded = _EXPRESSION.search(text)
+    hedged = concluded and HEDGE.search(text[: concluded.start()].rpartition(". ")[2])  # 17 or y = 2x + 3
     if (
         concluded
+        and not hedged
         and (_SIGN.search(concluded[1]) or _PENDING.search(concluded[1]))
         and all(word in _NAMES for word in PROSE.findall(concluded[1]))
     ):
@@ -256,5 +260,9 @@ def candidates_around(text: str, start: int, end: int, pattern: re.Pattern[str])
     first = max(text.rfind(mark, 0, start) for mark in marks) + 1
     last = min((place for place in (text.find(mark, end) for mark in marks) if place >= 0), default=len(text))
     sentence = text[first:last]
-    found = [match[0].strip("$ ") for match in pattern.finditer(sentence)]
+    matches = list(pattern.finditer(sentence))
+    found = [match[0].strip("$ ") for match in matches]
+    if matches:
+        found = [*_OR_BEFORE.findall(sentence[: matches[0].start()]), *found]  # 17 or $2n$
+        found += _OR_BEHIND.findall(sentence[matches[-1].end() :])
     return " or ".join(found[-20:]) if len(found) > 1 and HEDGE.search(FORMULA.sub(" ", sentence)) else ""

@@ -3,11 +3,13 @@ r"""Derivatives of expression trees, for `\frac{d}{dx} x^2` and its like."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
-from evaluators.parsing.tree import MINUS_ONE, ONE, TWO, Node, Unreadable, negate, symbols
+from evaluators.parsing.tree import MINUS_ONE, ONE, TWO, Node, TooLarge, Unreadable, negate, symbols, walk
 
 ZERO = Node("num", (), 0)
 MAX_ORDER = 6
+MAX_PARTS = 1000
 
 
 def derivative(node: Node, name: str, order: int = 1) -> Node:
@@ -20,6 +22,8 @@ def derivative(node: Node, name: str, order: int = 1) -> Node:
         raise Unreadable(f"cannot differentiate {order} times")
     for _ in range(order):
         node = _derivative(node, name)
+        if sum(1 for _ in islice(walk(node), MAX_PARTS + 1)) > MAX_PARTS:
+            raise TooLarge(f"a derivative here has more than {MAX_PARTS} parts")
     return node
 
 

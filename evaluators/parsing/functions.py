@@ -48,6 +48,8 @@ class Functions(Cursor):
                 self.at += 1
                 power = self.group() if self.peek() == "{" else self.expression(POWER)
         arguments = self.arguments()
+        if name == "mod" and len(arguments) != 2:
+            raise Unreadable("found a modulus without its number")
         if power is not None and power == MINUS_ONE and name in INVERSES:
             node = Node("fn", arguments, INVERSES[name])
             power = None

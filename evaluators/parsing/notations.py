@@ -29,6 +29,11 @@ def bars(match: re.Match[str]) -> str:
     return text if r"\{" in text or text.count(r"\mid") % 2 else text.replace(r"\mid", "|")
 
 
+def angles(match: re.Match[str]) -> str:
+    """`<1, 2, 3>` as a vector."""
+    return rf"{match[1]} \langle {match[2]} \rangle " if "," in match[2] else match[0]
+
+
 def rows_of_text(match: re.Match[str]) -> str:
     """`[1, 2; 3, 4]` as rows in brackets, where every row has as many entries, two or more."""
     rows = [row.split(",") if "," in row else row.split() for row in match[1].split(";")]
@@ -67,7 +72,7 @@ NOTATIONS = (
     ),
     ("Bbb", re.compile(r"\\Bbb\s*\{?\s*([A-Z])\s*\}?"), r"\\mathbb{\1}"),
     (r"\mid", re.compile(r"^.*$", re.DOTALL), bars),
-    ("<", re.compile(r"(^|=)\s*<([^<>=]+,[^<>=]+)>\s*$"), r"\1 \\langle \2 \\rangle "),
+    ("<", re.compile(r"(^|=)\s*<([^<>=]*)>\s*$"), angles),
     (
         r"\mapsto",
         re.compile(r"^(?:([a-zA-Z])\s*:\s*)?(?:\\mathbb\S+\s*\\to\s*\\mathbb\S+,\s*)?([a-z])\s*\\mapsto\s*"),
