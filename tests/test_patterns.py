@@ -183,7 +183,7 @@ def test_no_pattern_takes_more_time_than_the_texts_length_asks_for():
     assert slow == {}
 
 
-@pytest.mark.parametrize("pattern", [r"\s*\n\s*$", r"(?:a|1)*b", r"\w[^\n]*\n[A-J]$", r"\d+(?:,\d+)*\s*;"])
+@pytest.mark.parametrize("pattern", [r"\s+$", r"(?:a|1)*b", r"\d+(?:,\d+)*\s*;"])
 def test_the_check_finds_quadratic_patterns(pattern):
     assert superlinear(work_of(re.compile(pattern), {"search"}))
 
