@@ -183,7 +183,7 @@ def _curated(*words: str) -> Callable[[Path, Path], list[object]]:
 
 
 def _why(m: Path, out: Path) -> list[object]:
-    return ["why", m / "curated", first_trace(m / "world")]
+    return ["why", m / "curated", first_trace(m / "curated")]
 
 
 def _probe_dry(m: Path, out: Path) -> list[object]:

@@ -82,6 +82,11 @@ def _evaluate(m: Path, out: Path) -> list[object]:
     return ["evaluate", m / "model", "--problems", m / "problems.parquet", "--output", out, *few]
 
 
+def _preflight(m: Path, out: Path) -> list[object]:
+    few = ["take=2", "group_size=2", "samples=8", "max_tokens=4", "threads=1"]
+    return ["preflight", m / "model", "--problems", m / "problems.parquet", "--output", out, *few]
+
+
 def _train(m: Path, out: Path) -> list[object]:
     small = ["steps=2", "data.response_tokens=128", "data.prompt_tokens=64", "checkpoint={every=1,keep=1}"]
     given = [f"model={m / 'model'}", f"data.curated={m / 'traces.parquet'}", f"output={out}", "threads=1"]
@@ -141,6 +146,8 @@ FOLDER_COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
     "probe erase": _used("erase", "problems"),
     "probe steer": _used("steer", "problems"),
     "view": lambda m, out: ["view", m / "curated", "--output", out],
+    "demo": lambda m, out: ["demo", out],
+    "preflight": _preflight,
 }
 
 #: Commands that write one file → the words, and the ending of the file.

@@ -110,6 +110,7 @@ def build_app(called: str | None) -> App:
         suppress_keyboard_interrupt=False,  # main() says how to go on
         help_epilogue="A fault ends with one line and code 2; TRACEKIT_TRACEBACK=1 shows where it arose.",
     )
+    app.register_install_completion_command(add_to_startup=False)
     for command in COMMANDS:
         parts = [part for part in COMMANDS if part.name.startswith(f"{command.name} ")]
         if " " in command.name:

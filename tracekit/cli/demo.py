@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 
-def command_demo(output: Path = Path("tracekit-demo"), *, open: bool = False) -> None:
+def command_demo(output: Path = Path("tracekit-demo"), *, open: bool = False, json: bool = False) -> None:
     """Write the published study's page, its trace viewer and its probing report, and name them.
 
     The pages come with the package and need no network. With --open the study's page is opened in the browser.
@@ -19,11 +19,16 @@ def command_demo(output: Path = Path("tracekit-demo"), *, open: bool = False) ->
         Folder that the pages are written into; pages of an earlier demo there are replaced.
     open
         Open the study's page in the browser.
+    json
+        Print one JSON object: the pages.
     """
+    from tracekit.cli.arguments import print_json
+    from tracekit.core.folders import claim_folder
     from tracekit.study.published import DEMO_PAGES, REPORT, published_results
 
     source = published_results("sealed")
-    written = []
+    claim_folder(output, "demo", {Path(name).parts[0] for _, name in DEMO_PAGES})
+    written = {}
     for title, name in DEMO_PAGES:
         if not (source / name).is_file():
             continue  # the study is published while it runs, and its probing report comes last
@@ -33,9 +38,12 @@ def command_demo(output: Path = Path("tracekit-demo"), *, open: bool = False) ->
             shutil.copyfile(source / name, target)
         else:  # a page with files of its own beside it
             shutil.copytree((source / name).parent, target.parent, dirs_exist_ok=True)
-        written.append(target)
-        print(f"{title}: {target}")
+        written[title] = target
+        if not json:
+            print(f"{title}: {target}")
+    if json:
+        print_json({"pages": written})
     if open:
         import webbrowser
 
-        webbrowser.open(written[0].resolve().as_uri())
+        webbrowser.open(next(iter(written.values())).resolve().as_uri())

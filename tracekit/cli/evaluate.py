@@ -44,6 +44,7 @@ def command_evaluate(
     output
         Folder that takes one folder a model, and in it one a set where there are several.
     """
+    from tracekit.core.models import open_config
     from tracekit.study.problem_sets import read_sets
     from trainer.evaluate import evaluate_model, name_of, summarise
 
@@ -54,6 +55,9 @@ def command_evaluate(
     names = [name_of(model) for model in asked]
     if len(set(names)) < len(names):
         raise SettingsError(f"two models are called the same: {', '.join(names)}; evaluate them into two outputs.")
+    for model in asked:
+        if not Path(model).is_dir():
+            open_config(model)  # a name that cannot be had is told before a folder is made
     rows: list[dict[str, Any]] = []
     for part in read_sets(problems, words.settings):
         with draw_progress() as progress:

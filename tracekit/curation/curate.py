@@ -68,7 +68,7 @@ def _is_earlier_stages(folder: Path) -> bool:
 
 
 _TABLES = ("lost", "problems", "traces", "steps", "measures", "golds", "verdicts", "duplicates", "contamination")
-_DECIDED = ("disagreements", "pairs", "ledger", "curated")
+_DECIDED = ("disagreements", "details", "pairs", "ledger", "curated")
 #: What stands in a folder of each kind, by name.
 _WRITES = {
     CURATION: (
