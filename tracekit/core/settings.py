@@ -67,8 +67,8 @@ def build_settings(kind: type[SettingsT], tree: dict[str, Any], name: str) -> Se
         return kind.model_validate(tree)
     except ValidationError as error:
         faults = [_explain(kind, name, fault) for fault in error.errors()]
-        more = f"; and {len(faults) - 3} more faults" if len(faults) > 4 else ""
-        raise SettingsError("; ".join(faults[: 3 if more else 4]) + more) from error
+        more = f"; and {len(faults) - 2} more faults" if len(faults) > 3 else ""
+        raise SettingsError("; ".join(faults[: 2 if more else 3]) + more) from error
 
 
 def lay_over(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from tracekit.core.folders import replace_folder
 from tracekit.core.runs import write_text
 from tracekit.core.settings import SettingsError
-from tracekit.core.tables import CURATED, check_file
+from tracekit.core.tables import CURATED, TableError, check_file
 from tracekit.curation.environment_package import VERIFIERS
 from tracekit.curation.export_formats import FORMATS, ExportFormat, ExportSettings, Row
 from tracekit.curation.ledger import read_funnel
@@ -101,7 +101,10 @@ def shares_of(run: Path) -> Iterator[Share]:
     starts = {"curated": 0, "pairs": 0}
     for counts in rows:
         scans = (pl.scan_parquet(run / f"{name}.parquet").slice(starts[name], counts[name]) for name in starts)
-        curated, pairs = (scan.collect() for scan in scans)
+        try:
+            curated, pairs = (scan.collect() for scan in scans)
+        except pl.exceptions.PolarsError as error:
+            raise TableError(f"{run}: its curated set is damaged ({error}); run tracekit curate again.") from error
         starts = {name: start + counts[name] for name, start in starts.items()}
         yield curated, pairs
 
