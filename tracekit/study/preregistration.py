@@ -96,14 +96,10 @@ def read_registration(path: Path) -> dict[str, Any]:
     return found
 
 
-def begin_registered(settings: StudySettings, started: bool) -> None:
-    """Lay the registration into the run's folder before the first job. Raises RegistrationError where it differs.
-
-    started: whether jobs are done already; a folder that has jobs and no copy stays unregistered.
-    """
+def check_registration(settings: StudySettings) -> dict[str, Any] | None:
+    """The registration that a recipe names, None where it names none. Raises RegistrationError where it differs."""
     if settings.registration is None:
-        return
-    copy = settings.output / FILE
+        return None
     found = read_registration(settings.registration)
     wanted = registration_of(settings)
     if found["hash"] != wanted["hash"]:
@@ -112,7 +108,16 @@ def begin_registered(settings: StudySettings, started: bool) -> None:
             f"have {wanted['hash'][:12]}). Register it anew before its first job, or take `registration` out of the "
             "recipe to run it as exploratory."
         )
-    if not copy.exists() and not started:
+    return found
+
+
+def begin_registered(settings: StudySettings, started: bool) -> None:
+    """Lay the registration into the run's folder before the first job. Raises RegistrationError where it differs.
+
+    started: whether jobs are done already; a folder that has jobs and no copy stays unregistered.
+    """
+    found, copy = check_registration(settings), settings.output / FILE
+    if found is not None and not copy.exists() and not started:
         write_text(copy, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -12,7 +12,7 @@ from tracekit.core.runs import RUN_FILE, Progress, no_progress, start_run
 from tracekit.core.settings import SettingsError, build_settings
 from tracekit.study.jobs import Board, lead
 from tracekit.study.pipeline import jobs_of
-from tracekit.study.preregistration import begin_registered
+from tracekit.study.preregistration import begin_registered, check_registration
 from tracekit.study.report.report import write_study_report, write_views
 from tracekit.study.report.rung_report import write_rung_report
 from tracekit.study.rungs import runs_of
@@ -93,6 +93,7 @@ def run_study(settings: StudySettings, *, progress: Progress = no_progress) -> d
 def prepare_study(settings: StudySettings) -> Board:
     """Check the settings, lay the run's folder and its board of jobs; raises as `run_study` does."""
     check_study(settings)
+    check_registration(settings)
     recorded = settings.model_copy(update={"workers": 1, "output": Path()})  # neither decides a number
     _keep_what_it_grew_from(settings.output / RUN_FILE, recorded)
     folder = start_run(settings.output, recorded, seed=settings.seed, writes=WRITES)
