@@ -92,23 +92,24 @@ def summary(samples: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
     from evaluators.metrics import group_equivalent
 
     rows = samples.select("trace_id", "problem_id").join(verdicts, on="trace_id", maintain_order="left")
-    found = []
+    found: list[tuple[object, ...]] = []
     for (problem,), own in rows.group_by(["problem_id"], maintain_order=True):
         known = own.filter(pl.col("outcome").is_in(KNOWN))
         groups = group_equivalent(known["prediction"].to_list())
         votes = pl.Series(groups, dtype=pl.Int64).drop_nulls().value_counts(sort=True)
-        right = known["outcome"] == "correct"
+        right = (known["outcome"] == "correct").cast(pl.Int64)
         if not votes.height or not known.height:
-            rate = right.mean() if known.height else None
+            rate = right.sum() / known.height if known.height else None
             found.append((problem, own.height, known.height, rate, None, None, None))
             continue
-        largest = votes.filter(pl.col("count") == votes["count"].max())
+        most = max(votes["count"].to_list())
+        largest = votes.filter(pl.col("count") == most)
         members = pl.Series(groups, dtype=pl.Int64).eq_missing(largest[votes.columns[0]][0])
         tie = largest.height > 1
-        share = votes["count"].max() / known.height  # type: ignore[operator]
-        agrees = None if tie else bool((right.filter(members).mean() or 0) > 0.5)
+        share = most / known.height
+        agrees = None if tie else 2 * int(right.filter(members).sum()) > int(members.sum())
         vote = None if tie else known["prediction"].filter(members)[0]
-        found.append((problem, own.height, known.height, right.mean(), vote, share, agrees))
+        found.append((problem, own.height, known.height, right.sum() / known.height, vote, share, agrees))
     return pl.DataFrame(found, schema=REFERENCE, orient="row")
 
 

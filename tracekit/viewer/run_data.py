@@ -185,7 +185,7 @@ def _token_counts(run: Path, traces: pl.DataFrame) -> pl.Series:
     """As the curation measured them, else as the traces carry them."""
     if not (run / "measures.parquet").is_file():
         return traces["token_count"]
-    measured = {"trace_id": pl.String, "token_count": traces.schema["token_count"]}
+    measured: Schema = {"trace_id": pl.String, "token_count": traces.schema["token_count"]}
     measures = read_any_table(run / "measures.parquet", "measures", columns=tuple(measured))
     measures = conform(measures, measured, f"measures ({run / 'measures.parquet'})")
     counted = traces.select("trace_id").join(measures, on="trace_id", how="left", maintain_order="left")
