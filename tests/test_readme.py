@@ -55,3 +55,15 @@ def test_generated_references_are_up_to_date(monkeypatch: pytest.MonkeyPatch) ->
     generate = importlib.import_module("generate")
     for file, page in generate.PAGES.items():
         assert (ROOT / "docs" / file).read_text(encoding="utf-8") == page(), f"run python docs/generate.py: {file}"
+
+
+def test_every_setting_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    generate = importlib.import_module("generate")
+    empty = [
+        f"{command}: {row[0]}"
+        for command, target in generate.SETTINGS.items()
+        for row in generate.rows_of(generate.load(target))
+        if not row[3]
+    ]
+    assert empty == []

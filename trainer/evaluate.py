@@ -44,28 +44,65 @@ class EvaluateError(ValueError):
 
 
 class EvaluateSettings(Settings):
-    """How a model is asked. Temperature 0 is greedy and takes one sample; each other takes `samples`."""
+    """Settings of an evaluation; docs/settings.md lists each field.
 
-    name: str | None = None  # the model's name in the tables; None: its folder's, or its run's above `final`
-    temperatures: tuple[NonNegativeFloat, ...] = (0.0, 1.0)
-    samples: PositiveInt = 8
-    max_tokens: PositiveInt = 8192  # longest response, EOS counted
-    top_p: PositiveFloat = Field(default=1.0, le=1.0)
-    top_k: NonNegativeInt = 0  # 0: every token
-    seed: NonNegativeInt = 0
-    prompt_tokens: PositiveInt = 1024  # longest prompt; longer ones are skipped and counted
-    # How problems are printed; each one that is not given is as the model's folder says (prompt_settings.json).
-    system_prompt: str | None = None
-    chat_template: bool = True  # False: the problem's plain text
-    template_arguments: dict[str, Any] = Field(default_factory=dict)  # names that the chat template reads
-    engine: EngineSettings = EngineSettings()  # engine = "vllm" is short for engine.kind
-    problems_per_part: PositiveInt = 128  # problems between two writes: what a kill costs
-    verifier_seconds: PositiveFloat = 2.0
-    device: str = "auto"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"  # of the embedded engine
-    dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
-    threads: PositiveInt | None = None
-    trust_remote_code: bool = False
+    Examples
+    --------
+    >>> from trainer import EvaluateSettings
+    >>> EvaluateSettings(temperatures=(0.0, 0.6), samples=4).samples_at(0.6)
+    4
+    """
+
+    name: str | None = Field(
+        None, description="the model's name in the tables; None: that of its folder, or of its run above `final`"
+    )
+    temperatures: tuple[NonNegativeFloat, ...] = Field(
+        (0.0, 1.0), description="sampling temperatures; 0 is greedy and takes one sample a problem"
+    )
+    samples: PositiveInt = Field(8, description="samples a problem at each temperature above 0")
+    max_tokens: PositiveInt = Field(
+        8192, description="greatest length of a response in tokens, the end of sequence counted"
+    )
+    top_p: PositiveFloat = Field(
+        default=1.0,
+        le=1.0,
+        description="nucleus sampling: least total probability of the tokens that are sampled from, in (0, 1]",
+    )
+    top_k: NonNegativeInt = Field(0, description="sample from the k likeliest tokens; 0: from all")
+    seed: NonNegativeInt = Field(0, description="seed of the samples")
+    prompt_tokens: PositiveInt = Field(
+        1024, description="greatest length of a prompt in tokens; longer ones are skipped and counted"
+    )
+    system_prompt: str | None = Field(
+        None, description="first message of every prompt; not given: as the model's folder says (prompt_settings.json)"
+    )
+    chat_template: bool = Field(
+        True,
+        description=(
+            "use the tokenizer's chat template; false: the problem's plain text; not given: as the model's folder says"
+        ),
+    )
+    template_arguments: dict[str, Any] = Field(
+        default_factory=dict, description="names that the chat template reads; not given: as the model's folder says"
+    )
+    engine: EngineSettings = Field(
+        EngineSettings(), description='the generation engine; engine = "vllm" is short for engine.kind'
+    )
+    problems_per_part: PositiveInt = Field(
+        128, description="problems between two writes to disk: the most that a kill can cost"
+    )
+    verifier_seconds: PositiveFloat = Field(2.0, description="CPU seconds of one comparison's symbolic parts")
+    device: str = Field("auto", description="device of the embedded engine")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        "sdpa", description="attention of the embedded engine"
+    )
+    dtype: str = Field(
+        default="float32",
+        pattern="^(float32|bfloat16)$",
+        description="number format of the weights: float32 or bfloat16",
+    )
+    threads: PositiveInt | None = Field(None, description="CPU threads; None: as torch decides")
+    trust_remote_code: bool = Field(False, description="run code that the model folder contains")
 
     def prompts(self, model: str | Path) -> DataSettings:
         """How problems become prompts, in the trainer's own words: as given here, else as the model was trained."""
