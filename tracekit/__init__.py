@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tracekit.core.tables import write_table as write_table
     from tracekit.curation.curate import CurateSettings as CurateSettings
     from tracekit.curation.curate import curate as curate
+    from tracekit.curation.curate import export as export
     from tracekit.curation.curate import restore as restore
-    from tracekit.curation.export import export as export
     from tracekit.curation.ledger import diff as diff
     from tracekit.curation.ledger import why as why
     from tracekit.curation.operators import exporter as exporter
@@ -59,7 +59,7 @@ _MODULES = {
     "CurateSettings": "tracekit.curation.curate",
     "curate": "tracekit.curation.curate",
     "restore": "tracekit.curation.curate",
-    "export": "tracekit.curation.export",
+    "export": "tracekit.curation.curate",
     "diff": "tracekit.curation.ledger",
     "why": "tracekit.curation.ledger",
     "exporter": "tracekit.curation.operators",

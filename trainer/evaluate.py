@@ -136,13 +136,45 @@ def evaluate_model(
     progress: Progress = no_progress,
     engine: Engine | None = None,
 ) -> pl.DataFrame:
-    """Sample and verify completions of every problem at every temperature; returns them as COMPLETIONS.
+    """Sample and verify completions of every problem at every temperature.
 
-    model: a Hugging Face folder or hub name. problems: PROBLEMS. folder: takes `run.json`, parts as they are done,
-    `completions.parquet` and `summary.parquet`; the same call again goes on, and a finished one is read.
-    engine: asked in place of that of the settings; it must hold the model's weights, the tokenizer is the model's.
-    Raises EvaluateError; RunError where the folder holds another evaluation; ServerError where a server of
-    `engine.urls` is not there or holds another model.
+    After a kill the same call continues, and a finished evaluation is read.
+
+    Parameters
+    ----------
+    model : str or Path
+        A Hugging Face folder or hub name.
+    problems : polars.DataFrame
+        PROBLEMS.
+    settings : EvaluateSettings
+        Temperatures, samples, lengths and the engine.
+    folder : str or Path
+        Takes run.json, parts as they are done, completions.parquet and summary.parquet.
+    progress : callable, optional
+        Called as progress(stage, done, total, note).
+    engine : Engine, optional
+        Used in place of that of the settings; it must hold the model's weights, the tokenizer is the model's.
+
+    Returns
+    -------
+    polars.DataFrame
+        COMPLETIONS: one row a sample, with its verdict.
+
+    Raises
+    ------
+    EvaluateError
+        Where the model or the problems cannot be used.
+    RunError
+        Where the folder holds another evaluation.
+    ServerError
+        Where a server of `engine.urls` is not there or holds another model.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from trainer import EvaluateSettings, evaluate_model
+    >>> problems = pl.read_parquet("runs/mine/problems.parquet")  # doctest: +SKIP
+    >>> evaluate_model("model", problems, EvaluateSettings(samples=4), "runs/evaluation")  # doctest: +SKIP
     """
     folder, problems = Path(folder), check(problems, PROBLEMS, "problems")
     if problems.is_empty():

@@ -24,14 +24,37 @@ LOOPS: dict[Method, str] = {
 
 
 def train(settings: TrainSettings, *, progress: Progress = no_progress) -> Path:
-    """Run one recipe to its end and return `<output>/final`, a Hugging Face folder with its tokenizer.
+    """Run one recipe to its end.
 
-    Killed anywhere and called again with the same settings it goes on from the newest whole checkpoint, and
-    on CPU ends with the same bytes. A finished run is returned as it stands. Stages run one after another in
-    folders of their own; the last one's `final` is returned.
+    After a kill the same call continues from the newest whole checkpoint, and on a CPU ends with the same bytes. A
+    finished run is returned as it stands. Stages run one after another in folders of their own.
 
-    Raises RunError where the output folder holds a run of other settings, and SettingsError, TableError,
-    ModelError or SequenceError, all ValueErrors, where an input cannot be used.
+    Parameters
+    ----------
+    settings : TrainSettings
+        A recipe; `tracekit.load_settings` reads one.
+    progress : callable, optional
+        Called as progress(stage, done, total, note).
+
+    Returns
+    -------
+    Path
+        `<output>/final` of the last stage: a Hugging Face folder with its tokenizer.
+
+    Raises
+    ------
+    RunError
+        Where the output folder holds a run of other settings.
+    SettingsError, TableError, ModelError, SequenceError
+        All ValueErrors: an input cannot be used.
+
+    Examples
+    --------
+    >>> from trainer import TrainSettings, train
+    >>> data = {"curated": "runs/mine/curated.parquet"}
+    >>> settings = TrainSettings(method="sft", model="model", output="runs/sft", data=data, steps=2)
+    >>> train(settings).name  # doctest: +SKIP
+    'final'
     """
     from trainer.distributed.ranks import rank, start_ranks  # here: `import trainer.objectives` stays light
     from trainer.loops.checkpoint import FINAL

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tracekit.core.tables import CURATED, conform
-from tracekit.curation.export import export
+from tracekit.curation.export import write_exports
 from tracekit.curation.export_formats import FORMATS as ALL_FORMATS
 from tracekit.curation.export_formats import ExportSettings, anchored
 
@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
     )
     pairs = pl.DataFrame({"problem_id": ["p"], "chosen": ["a"], "rejected": ["d"]})
     settings = ExportSettings(formats=FORMATS, max_target_tokens=10, system_prompt="Think.")
-    return export(tmp_path, [(conform(frame, CURATED, "curated"), pairs)], settings, FACTS)
+    return write_exports(tmp_path, [(conform(frame, CURATED, "curated"), pairs)], settings, FACTS)
 
 
 def rows(folder: Path, name: str, split: str = "train") -> list[dict]:

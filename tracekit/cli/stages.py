@@ -14,11 +14,8 @@ from tracekit.cli.row_output import check_output, write_rows
 from tracekit.core.folders import check_claimable, claim_folder
 from tracekit.core.hub_push import kind_of, model_card, push_folder
 from tracekit.core.tables import STEPS, write_table
-from tracekit.curation.curate import card_facts, settings_of
-from tracekit.curation.export import export, rows_in, shares_of
-from tracekit.curation.ledger import read_funnel
-from tracekit.curation.operator_files import own_formats
-from tracekit.curation.operator_stages import operators_of
+from tracekit.curation.curate import export
+from tracekit.curation.export import rows_in
 from tracekit.reading.readers import Part, SourceSettings, read_source
 from tracekit.text.contamination import MATCHES, contaminated
 from tracekit.text.duplicates import near_duplicates
@@ -171,11 +168,7 @@ def command_export(
     json
         Print one JSON object: the folder, the rows of each format and split, and the address on the hub.
     """
-    settings = settings_of(run)
-    settings = settings.model_copy(update={"operators": operators or settings.operators})
-    wanted = settings.export.model_copy(update={"formats": formats or settings.export.formats})
-    facts = card_facts(settings, read_funnel(run))
-    folder = export(run, shares_of(run), wanted, facts, own_formats(operators_of(settings)))
+    folder = export(run, *formats, operators=operators)
     address = push_folder(folder, push_to_hub, "dataset", public=public) if push_to_hub else None
     if json:
         print_json({"folder": folder, "rows": rows_in(folder), "hub": address})

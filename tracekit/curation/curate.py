@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ from tracekit.core.settings import build_settings
 from tracekit.core.tables import CURATED, LEDGER, full_disk_told
 from tracekit.curation import measurements as measuring
 from tracekit.curation.decisions import decide_all, gather, read_decisions
-from tracekit.curation.export import export, formats_of, shares_of
+from tracekit.curation.export import formats_of, shares_of, write_exports
 from tracekit.curation.funnel import Counts, whole_funnel
-from tracekit.curation.ledger import find
+from tracekit.curation.ledger import find, read_funnel
 from tracekit.curation.operator_files import load_operators, own_formats
 from tracekit.curation.operator_stages import measure_operators, operators_of
 from tracekit.curation.reference import measure_reference
@@ -163,7 +163,7 @@ def _curate(settings: CurateSettings, run: Path, stages: Stages, progress: Progr
         _publish(settings, run, measured, progress)
         funnel = json.loads((run / "funnel.json").read_text(encoding="utf-8"))
         own = own_formats(operators_of(settings))
-        export(run, shares_of(run), settings.export, card_facts(settings, funnel), own)
+        write_exports(run, shares_of(run), settings.export, card_facts(settings, funnel), own)
     progress("export", 1, 1, "")
     return run
 
@@ -234,6 +234,47 @@ def restore(run: Path, row_id: str, reason: str, *, progress: Progress = no_prog
         run / "restored.json", json.dumps({**restored(run), row_id: reason}, indent=2, ensure_ascii=False) + "\n"
     )
     return curate(settings.model_copy(update={"output": run}), progress=progress)
+
+
+def export(run: Path, *formats: str, operators: Sequence[str] = ()) -> Path:
+    """Write a finished curation in trainers' formats, with a card; RUN/export is replaced whole.
+
+    Parameters
+    ----------
+    run : Path
+        A run folder of `curate`.
+    *formats : str
+        Such as "luffy", "verl", "trl-sft"; none: those of the run's recipe.
+    operators : sequence of str
+        Python files with exporters of your own, which are run; none: those of the run's recipe.
+
+    Returns
+    -------
+    Path
+        RUN/export: one folder a format, one file a split, and the card.
+
+    Raises
+    ------
+    CurationError
+        Where the folder is no run of `curate`.
+    SettingsError
+        Where a format is unknown.
+    FolderError
+        Where RUN/export holds files that no export wrote.
+
+    Examples
+    --------
+    >>> from tracekit import CurateSettings, curate, export, load_settings
+    >>> source = 'sources=[{path="traces.jsonl", map={problem="question", gold="answer", response="generation"}}]'
+    >>> run = curate(load_settings(CurateSettings, overrides=[source, "output=runs/docs"]))
+    >>> sorted(path.name for path in export(run, "trl-sft", "luffy").iterdir() if path.is_dir())
+    ['luffy', 'trl-sft']
+    """
+    settings = settings_of(run)
+    settings = settings.model_copy(update={"operators": tuple(operators) or settings.operators})
+    wanted = settings.export.model_copy(update={"formats": formats or settings.export.formats})
+    facts = card_facts(settings, read_funnel(run))
+    return write_exports(run, shares_of(run), wanted, facts, own_formats(operators_of(settings)))
 
 
 def settings_of(run: Path) -> CurateSettings:

@@ -34,7 +34,7 @@ ROW_GROUP, SLICE_BYTES = 2_000, 32 * 2**20
 Share = tuple[pl.DataFrame, pl.DataFrame]
 
 
-def export(
+def write_exports(
     run: Path,
     shares: Iterable[Share],
     settings: ExportSettings,

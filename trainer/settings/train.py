@@ -60,7 +60,15 @@ NEUTRAL = (
 
 
 class TrainSettings(Settings):
-    """One training run: method, model, data, and a table for each part of the loop."""
+    """Settings of a training run; docs/settings.md lists each field.
+
+    Examples
+    --------
+    >>> from trainer import TrainSettings
+    >>> data = {"curated": "curated.parquet"}
+    >>> TrainSettings(method="sft", model="model", output="runs/sft", data=data, steps=2).method
+    'sft'
+    """
 
     method: Method = Field(description="what is trained by")
     output: Path = Field(description="folder of the run")
