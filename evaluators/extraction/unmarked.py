@@ -76,8 +76,8 @@ _QUALIFIED = re.compile(
 )
 _LETTER = re.compile(r"\(?([A-J])[).]?")
 _COUNTED = re.compile(rf"{FOREIGN_LETTER.pattern}{{1,8}}")
-_OR_BEFORE = re.compile(rf"({_NUMBER.pattern})\s*,?\s+or\s+(?:maybe |possibly |perhaps |even )?$")
-_OR_BEHIND = re.compile(rf"^\s*,?\s+or\s+(?:maybe |possibly |perhaps |even )?({_NUMBER.pattern})")
+_OR_BEFORE = re.compile(rf"({_NUMBER.pattern})\s{{0,3}},?\s{{1,3}}or\s{{1,3}}(?:maybe |possibly |perhaps |even )?$")
+_OR_BEHIND = re.compile(rf"^\s{{0,3}},?\s{{1,3}}or\s{{1,3}}(?:maybe |possibly |perhaps |even )?({_NUMBER.pattern})")
 TAIL = 8_000  # characters at the end in which an answer is looked for
 
 

@@ -171,8 +171,8 @@ OTHER_COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
     "study": lambda m, out: ["study", "--dry-run", f"output={out}"],
 }
 
-#: Commands that do not end by themselves.
-SERVERS = ("serve-verifier",)
+#: Commands that do not end by themselves, or that need a server: tests of their own.
+SERVERS = ("serve-verifier", "push")
 
 ALL_COMMANDS = {**FOLDER_COMMANDS, **FILE_COMMANDS, **OTHER_COMMANDS}
 

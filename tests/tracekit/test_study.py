@@ -72,7 +72,7 @@ def test_arms_that_start_from_one_another_in_a_circle_are_refused() -> None:
 
 def test_an_arm_that_starts_from_nothing_known_is_refused() -> None:
     with pytest.raises(SettingsError, match="known: base"):
-        build_settings(StudySettings, {"arms": {"a": {"recipe": {}, "start": "elsewhere"}}}, "test")
+        build_settings(StudySettings, {"arms": {"a": {"recipe": {"method": "grpo"}, "start": "elsewhere"}}}, "test")
 
 
 def _study(**changes: object) -> StudySettings:

@@ -63,7 +63,7 @@ def test_a_model_trained_with_a_system_prompt_is_evaluated_and_probed_on_the_tok
     monkeypatch.setattr(EmbeddedEngine, "generate", note)
     with pytest.raises(KeyboardInterrupt):
         evaluate_model(final, problems, SETTINGS, tmp_path / "evaluation")
-    assert asked == [row.token_ids for row in trained[:2]]
+    assert [list(prompt) for prompt in asked] == [list(row.token_ids) for row in trained[:2]]
     traces = pl.DataFrame(
         {"problem_id": ["p"], "trace_id": ["t"], "problem": problems["problem"][0], "response": "1 A"}
     )
@@ -72,7 +72,7 @@ def test_a_model_trained_with_a_system_prompt_is_evaluated_and_probed_on_the_tok
     untold = extract_states(model, traces, steps, tmp_path / "untold", Reading(positions=("prompt_end",)))
     assert states.tokens_digest != untold.tokens_digest
     told = tokenise(load_tokenizer(final), traces, recipe.data.prompt)[0]
-    assert told.token_ids[: told.prompt_length] == trained[0].token_ids
+    assert list(told.token_ids[: told.prompt_length]) == list(trained[0].token_ids)
     assert np.array_equal(states.index["token_id"], [trained[0].token_ids[-1]])
 
 

@@ -146,7 +146,7 @@ def weighted_rewards(values: Sequence[Sequence[float | None]], weights: Sequence
     return totals
 
 
-def over_long(response_tokens: int, *, cache_tokens: int, limit_tokens: int | None = None) -> Reward:
+def over_long(response_tokens: int, *, cache_tokens: int | None = None, limit_tokens: int | None = None) -> Reward:
     """Return DAPO's soft punishment of over-long responses (Yu et al. 2025, arXiv 2503.14476, eq. 13).
 
     With L the limit, C the cache and |y| the tokens of a response:
@@ -155,10 +155,13 @@ def over_long(response_tokens: int, *, cache_tokens: int, limit_tokens: int | No
                ((L − C) − |y|) / C     L − C < |y| ≤ L
                −1                      L < |y|
 
-    response_tokens: the run's limit, L where `limit_tokens` is None. cache_tokens: C, 0 < C ≤ L; DAPO: L 20,480 and C
-    4,096. DAPO's accuracy is ±1: beside one of 0 and 1 the same balance is a weight of 0.5. Raises ValueError.
+    response_tokens: the run's limit, L where `limit_tokens` is None. cache_tokens: C, 0 < C ≤ L; None: a fifth of L, as
+    DAPO's 4,096 of 20,480. DAPO's accuracy is ±1: beside one of 0 and 1 the same balance is a weight of 0.5.
+    Raises ValueError.
     """
     limit = limit_tokens or response_tokens
+    if cache_tokens is None:
+        cache_tokens = max(1, limit // 5)
     if not 0 < cache_tokens <= limit:
         raise ValueError(
             f"found cache_tokens={cache_tokens} and a limit of {limit}; expected 0 < cache_tokens <= limit"

@@ -170,7 +170,7 @@ class Page:
 
     def render_markdown(self) -> str:
         """Return the same as Markdown, figures named."""
-        return "\n\n".join([f"# {self.title}", self.lead, *self.markdown]) + "\n"
+        return "\n\n".join([f"# {_plain_markdown(self.title)}", _plain_markdown(self.lead), *self.markdown]) + "\n"
 
 
 def verdict(word: str) -> str:

@@ -207,8 +207,11 @@ def test_the_over_long_penalty_is_dapo_s_equation_13(tokens, penalty):
 def test_an_over_long_penalty_that_cannot_be_made_is_refused(tokenizer):
     with pytest.raises(RewardError, match="expected 0 < cache_tokens <= limit"):
         Rewards.open(settings([{"name": "over_long", "arguments": {"cache_tokens": 30}}]), tokenizer)
-    with pytest.raises(RewardError, match="cache_tokens"):
-        Rewards.open(settings([{"name": "over_long"}]), tokenizer)
+
+
+def test_the_penalty_begins_a_fifth_before_the_limit_where_nothing_is_said() -> None:
+    function = over_long(20)  # as DAPO's 4,096 of 20,480
+    assert [function(completion_ids=[[0] * tokens])[0] for tokens in (16, 18, 20)] == [0.0, -0.5, -1.0]
 
 
 def test_traces_are_verified_only_where_accuracy_is_a_reward(tokenizer):
