@@ -27,7 +27,7 @@ def command_study(
 ) -> None:
     """Run a study: world, curation, base, arms, evaluation, probes, report.
 
-    Without a recipe: the quick study, four bases, two cells and three arms with registered claims, about a quarter of an hour
+    Without a recipe: the quick study, four bases, two cells and three arms with registered claims, about 15 minutes
     on two cores. Killed, the same command goes on. Ends with code 3 where a gate failed.
 
     With --dry-run nothing is made or trained: the jobs are counted, hours and memory of each arm told by formula. What
