@@ -273,7 +273,7 @@ def run_all(study: Path, runs: Sequence[str], mixed: Sequence[str], out: Path) -
         "|---|---|---|---|---|---|",
         *edits,
         "",
-        f"## Correctness of the answer, told early; choosing among {SAMPLES} samples",
+        f"## Early prediction of the answer's correctness; choosing among {SAMPLES} samples",
         "",
         *scores,
     ]

@@ -20,6 +20,7 @@ from probes.report.report import write_report
 from probes.states.extract import Reading, extract_states
 from tracekit.core.progress import draw_progress
 from tracekit.core.settings import load_settings
+from tracekit.study.published import VIEWER_DATA
 from tracekit.study.rungs import Run
 from tracekit.study.settings import BASE, StudySettings
 from tracekit.study.steps.rung_probing import read_traces
@@ -38,14 +39,14 @@ def main(recipe: Path, run: Path, problems: int, bases: int) -> None:
     folder = RESULTS / run.name
     with draw_progress() as progress, tempfile.TemporaryDirectory() as scratch:
         shown = [run / "measures" / Run(RUNG, arm, settings.seeds[0]).name for arm in ARMS]
-        shutil.rmtree(folder / "view", ignore_errors=True)
-        build_view(*shown, out=folder / "view", progress=progress)
+        page = build_view(*shown, out=Path(scratch) / "view", progress=progress)
+        shutil.copytree(page.parent / "data", folder / VIEWER_DATA, dirs_exist_ok=True)  # the page is the product's
         source = read_source(settings, Path(scratch))
         protocol = ProtocolSettings(base=BASE, features=(FEATURE,), **PROTOCOL)  # type: ignore[arg-type]
         write_report(run_protocol(source, protocol, progress=progress), Path(scratch) / "probe")
         (folder / "probe").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path(scratch) / "probe" / "report.html", folder / "probe" / "report.html")
-    print(folder / "probe" / "report.html", folder / "view" / "index.html", sep="\n")
+    print(folder / "probe" / "report.html", folder / VIEWER_DATA, sep="\n")
 
 
 def read_source(settings: StudySettings, scratch: Path) -> Source:

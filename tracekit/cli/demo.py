@@ -24,13 +24,14 @@ def command_demo(output: Path = Path("tracekit-demo"), *, open: bool = False, js
     """
     from tracekit.cli.arguments import print_json
     from tracekit.core.folders import claim_folder
-    from tracekit.study.published import DEMO_PAGES, REPORT, published_results
+    from tracekit.study.published import DEMO_PAGES, REPORT, VIEWER, VIEWER_DATA, published_results
+    from tracekit.viewer.build import copy_page
 
     source = published_results("sealed")
     claim_folder(output, "demo", {Path(name).parts[0] for _, name in DEMO_PAGES})
     written = {}
     for title, name in DEMO_PAGES:
-        if not (source / name).is_file():
+        if not (source / (VIEWER_DATA if name == VIEWER else name)).exists():
             continue  # the study is published while it runs, and its probing report comes last
         target = output / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +39,8 @@ def command_demo(output: Path = Path("tracekit-demo"), *, open: bool = False, js
             shutil.copyfile(source / name, target)
         else:  # a page with files of its own beside it
             shutil.copytree((source / name).parent, target.parent, dirs_exist_ok=True)
+            if name == VIEWER:
+                copy_page(target.parent)
         written[title] = target
         if not json:
             print(f"{title}: {target}")

@@ -9,11 +9,13 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 
 REPORT = "report.html"
+VIEWER = "view/index.html"
+VIEWER_DATA = "view/data"  # what is published of it; the page itself comes from tracekit.viewer
 
 #: Pages of `tracekit demo`: title, path in the results of the sealed study.
 DEMO_PAGES = (
     ("the study", REPORT),
-    ("its traces in the viewer", "view/index.html"),
+    ("its traces in the viewer", VIEWER),
     ("its probing report", "probe/report.html"),
 )
 

@@ -31,6 +31,12 @@ TOKENS = Path(pages.__file__).with_name("tokens.css")
 SHARD_CHARACTERS, SHARD_ROWS = 1_000_000, 512
 
 
+def copy_page(folder: Path) -> None:
+    """Copy the page's own files, which read `data/` beside them, into `folder`."""
+    shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+    shutil.copy(TOKENS, folder)
+
+
 def build_view(*runs: str | Path, out: str | Path | None = None, progress: Progress = no_progress) -> Path:
     """Write the page of one or more run folders.
 
@@ -76,8 +82,7 @@ def build_view(*runs: str | Path, out: str | Path | None = None, progress: Progr
     material = join_materials([read_material(folder) for folder in folders])
     title = ", ".join(folder.resolve().name for folder in folders)
     with replace_folder(final, "view") as folder:
-        shutil.copytree(PAGE, folder, dirs_exist_ok=True)
-        shutil.copy(TOKENS, folder)
+        copy_page(folder)
         _write_data(folder / "data", material, title, progress)
     return final / "index.html"
 
