@@ -9,8 +9,8 @@ from numbers import Number
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from evaluators.comparison.asked import as_option, gold_as_asked, policy_for
 from evaluators.comparison.compare import Comparison
+from evaluators.comparison.question_form import as_option, gold_for_question, policy_for
 from evaluators.comparison.restated import restates
 from evaluators.comparison.sampling import witness_of_numbers
 from evaluators.extraction.boxes import LAST
@@ -301,7 +301,7 @@ def _compare(found: Extracted, answer: Answer, gold: Gold, policy: Policy, promp
         return Outcome.WRONG, prediction, "rational", Grounds(_IS_NOT, (prediction, expected.source), witness, rule)
     if prompt:
         policy = policy_for(policy, expected.source, prediction, prompt)
-        gold_tree = gold_as_asked(gold_tree, answer, prompt)
+        gold_tree = gold_for_question(gold_tree, answer, prompt)
         answer_tree = as_option(answer, gold_tree, prompt) or answer_tree
     comparison = Comparison(policy, _countable(expected.source, prompt))
     try:

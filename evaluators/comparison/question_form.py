@@ -67,7 +67,7 @@ def policy_for(policy: Policy, gold: str, prediction: str, prompt: str) -> Polic
     return replace(policy, percent_as_number=False)
 
 
-def gold_as_asked(gold: Node, prediction: Answer, prompt: str) -> Node:
+def gold_for_question(gold: Node, prediction: Answer, prompt: str) -> Node:
     """Return a bare gold with the unit that the question asks for, where the prediction has one of that dimension.
 
     Digits that are to be in a base are read so where the prediction leaves the base out: 1010 for 1010_2.
